@@ -1,0 +1,1 @@
+"""wcx: contrastive explanations for image classifiers (why this class, and not that one?)."""

@@ -1,0 +1,28 @@
+"""Errors that a user can cause and mend: one clear line each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class WcxError(ValueError):
+    """A mistake in the input. The message is one line: the value, what was expected, and the fix."""
+
+
+class DataError(WcxError):
+    """A dataset that is missing, incomplete or unreadable; the message names the file or folder."""
+
+
+def choose(kind: str, name: str, choices: Iterable[str]) -> str:
+    """Return `name` if it is one of `choices`.
+
+    Raises:
+        WcxError: naming `kind` and `name`, with the closest match (if any) and all the choices.
+    """
+    choices = sorted(choices)
+    if name in choices:
+        return name
+    close = difflib.get_close_matches(str(name), choices, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise WcxError(f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}.")
