@@ -1,0 +1,37 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real images and weights (WCX_SHARED, or ../shared); skips where it is absent."""
+    path = Path(os.environ.get("WCX_SHARED", ROOT.parent / "shared"))
+    if not (path / "data").is_dir():
+        pytest.skip(f"real images and weights not found: {path} (set WCX_SHARED)")
+    return path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With WCX_REQUIRE_SHARED=1 (set by .ci/run), a test that asks for `shared` and is skipped has failed."""
+    report = yield
+    required = os.environ.get("WCX_REQUIRE_SHARED") == "1" and "shared" in getattr(item, "fixturenames", ())
+    if required and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome, report.longrepr = "failed", f"WCX_REQUIRE_SHARED=1, yet a test that needs it: {reason}"
+    return report
