@@ -1,0 +1,247 @@
+"""The one interface of all datasets: images, labels, class names, ids and boxes, and the transform to the network's input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2 import functional as F
+
+from wcx.errors import DataError, WcxError, choose
+
+SPLITS = ("train", "test")
+ORIENTATION = 0x0112  # the EXIF tag
+# EXIF orientation -> what makes the stored image upright
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises on files that are truncated, broken, or no images at all.
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From a PIL image to the pixels that a network sees: bilinear with antialiasing, values in [0, 1], not normalised.
+
+    Args:
+        kind: "squash" resizes to size x size whatever the aspect ratio (the masking protocol); "crop" resizes the short
+            side to `resize` and cuts the central size x size (the usual ImageNet transform).
+        size: side of the result, in pixels.
+        resize: length of the short side before the crop, in pixels; "squash" ignores it.
+    """
+
+    kind: str = "squash"
+    size: int = 224
+    resize: int = 256
+
+    def __post_init__(self) -> None:
+        choose("transform", self.kind, ("squash", "crop"))
+        if self.size < 1 or (self.kind == "crop" and self.resize < self.size):
+            raise WcxError(f"transform: size {self.size} must be at least 1 and at most resize {self.resize}.")
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return float32 (3, size, size) in [0, 1] from an RGB image."""
+        target = [self.size, self.size] if self.kind == "squash" else [self.resize]
+        image = F.resize(image, target, interpolation=F.InterpolationMode.BILINEAR, antialias=True)
+        if self.kind == "crop":
+            image = F.center_crop(image, [self.size, self.size])
+        return F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+
+    def box(self, box: Sequence[float], width: int, height: int) -> np.ndarray:
+        """Map a box of a width x height image onto the transformed image.
+
+        Args:
+            box: x, y, w, h in pixels (x and y of the upper left corner).
+
+        Returns:
+            float64 (4,): x, y, w, h in pixels of the result, cut off at its edges (w or h is 0 where nothing is left).
+        """
+        if self.kind == "squash":
+            new_width, new_height = self.size, self.size
+        else:  # as torchvision rounds the long side
+            short = min(width, height)
+            new_width, new_height = int(self.resize * width / short), int(self.resize * height / short)
+        left = round((new_width - self.size) / 2)
+        top = round((new_height - self.size) / 2)
+        x, y, w, h = (float(v) for v in box)
+        xs = np.clip(np.array([x, x + w]) * new_width / width - left, 0, self.size)
+        ys = np.clip(np.array([y, y + h]) * new_height / height - top, 0, self.size)
+        return np.array([xs[0], ys[0], xs[1] - xs[0], ys[1] - ys[0]])
+
+
+class ImageDataset(Dataset):
+    """One split of a labelled image dataset. Subclasses may draw their images instead: override `image`.
+
+    Attributes:
+        name: the dataset's name, as on the command line.
+        split: "train" or "test".
+        root: the dataset's folder; None where there are no files.
+        ids: one stable, unique name per image: its path relative to `root`, with forward slashes.
+        labels: one index into `class_names` per image.
+        class_names: readable ("Black footed Albatross"), one per class.
+        boxes: float64 (n, 4): x, y, w, h of the object in pixels of the stored image, or None.
+        official: the official counts, {"classes": int, "train": int, "test": int}, or None where there are none.
+        official_split: whether the images were assigned to this split as the dataset's authors did.
+        split_note: how `subset` says that they were not.
+        transform: applied by `__getitem__`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        root: Path | None,
+        ids: Sequence[str],
+        labels: Sequence[int],
+        class_names: Sequence[str],
+        *,
+        boxes: np.ndarray | None = None,
+        official: Mapping[str, int] | None = None,
+        official_split: bool = True,
+        split_note: str = "not the official split",
+        transform: Transform | None = None,
+    ) -> None:
+        self.name, self.split, self.root = name, split, root
+        self.ids, self.labels, self.class_names = list(ids), [int(label) for label in labels], list(class_names)
+        self.boxes = None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(len(self.ids), 4)
+        self.official = None if official is None else dict(official)
+        self.official_split, self.split_note = official_split, split_note
+        self.transform = transform or Transform()
+        if not self.ids:
+            raise DataError(f"dataset {name}: no {split} images in {root}.")
+        if len(self.labels) != len(self.ids) or len(set(self.ids)) != len(self.ids):
+            raise DataError(f"dataset {name}: its lists in {root} contradict each other or name an image twice.")
+        if not 0 <= min(self.labels) <= max(self.labels) < len(self.class_names):
+            raise DataError(f"dataset {name}: a label lies outside the {len(self.class_names)} classes of {root}.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        """Return (float32 (3, H, W) in [0, 1], label) of image i after the transform."""
+        return self.transform(self.image(i)), self.labels[i]
+
+    def path(self, i: int) -> Path:
+        """Return the file of image i."""
+        if self.root is None:
+            raise WcxError(f"dataset {self.name} has no files.")
+        return self.root / self.ids[i]
+
+    def image(self, i: int) -> Image.Image:
+        """Return image i as stored, upright (EXIF) and in RGB.
+
+        Raises:
+            DataError: the file is missing, truncated or no image.
+        """
+        return decode(self.path(i))
+
+    def box(self, i: int) -> np.ndarray | None:
+        """Return x, y, w, h of the object in pixels of the transformed image, float64 (4,); None without boxes."""
+        if self.boxes is None:
+            return None
+        with _readable(self.path(i)) as image:
+            box, (width, height) = upright_box(self.boxes[i], image.size, image.getexif().get(ORIENTATION, 1))
+        return self.transform.box(box, width, height)
+
+    @property
+    def subset(self) -> str:
+        """What is not official about these images, to be said beside every number; "" where all is."""
+        notes = []
+        if self.official is not None:
+            classes, total = self.official["classes"], self.official[self.split]
+            if (len(self.class_names), len(self)) != (classes, total):
+                counts = f"{len(self.class_names)} of {classes} classes, {len(self)} of {total} {self.split} images"
+                notes.append(f"subset: {counts}")
+        if not self.official_split:
+            notes.append(self.split_note)
+        return ", ".join(notes)
+
+    def listing_hash(self) -> str:
+        """Return a SHA-256 (hex) over split, classes, boxes and each image's id, label and file size; decodes nothing."""
+        sizes = [0 if self.root is None else _size(self.path(i)) for i in range(len(self))]
+        listing = [self.name, self.split, self.class_names, list(zip(self.ids, self.labels, sizes, strict=True))]
+        digest = hashlib.sha256(json.dumps(listing).encode())
+        if self.boxes is not None:
+            digest.update(self.boxes.tobytes())
+        return digest.hexdigest()
+
+
+def decode(path: Path) -> Image.Image:
+    """Read an image file of any mode as an upright RGB image.
+
+    Transparency is dropped, as torchvision does; 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        DataError: the file is missing, truncated or no image.
+    """
+    with _readable(path) as image:
+        try:
+            image.load()
+            orientation = image.getexif().get(ORIENTATION, 1)
+            image = _to_rgb(image)
+        except UNREADABLE as error:
+            raise _unreadable(path, error) from error
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def upright_box(box: Sequence[float], size: tuple[int, int], orientation: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Map a box (x, y, w, h) of the stored image to the upright one; also return the upright (width, height)."""
+    width, height = size
+    x, y, w, h = (float(v) for v in box)
+    if orientation in (2, 3, 7, 8):
+        x = width - x - w
+    if orientation in (3, 4, 6, 7):
+        y = height - y - h
+    if orientation in (5, 6, 7, 8):
+        x, y, w, h, width, height = y, x, h, w, height, width
+    return np.array([x, y, w, h]), (width, height)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range; store the image with 8 or 16 bits")
+    if image.mode.startswith("I"):  # Pillow would cut 16-bit values off at 255 instead of scaling them
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("integer pixels outside 0..65535")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if "transparency" in image.info:  # Pillow warns about P -> RGB here
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _readable(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"image file missing: {path}.")
+    reason = "not an image file" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
+    return DataError(f"cannot read image {path}: {reason}. Replace or remove the file.")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error
