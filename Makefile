@@ -1,0 +1,111 @@
+# wcx: every target sets up what it needs. `make` alone prints the list.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+
+# Your own environment instead of .venv:  make demo PYTHON=python
+PYTHON := .venv/bin/python
+PYTHON3 := python3
+STAMP := .venv/.setup-stamp
+READY := $(if $(filter .venv/bin/python,$(PYTHON)),$(STAMP))
+
+# What a runner is asked for; what is left empty is the runner's own default (conf/).
+DATASETS :=
+MODELS :=
+METHODS :=
+CONTRASTS :=
+LIMIT :=
+RECIPE :=
+RESULTS :=
+ARGS :=
+
+empty :=
+space := $(empty) $(empty)
+comma := ,
+commas = $(subst $(space),$(comma),$(strip $(1)))
+list = $(if $(strip $(2)),'$(1)=[$(call commas,$(2))]')
+single = $(if $(strip $(2)),'$(1)=$(strip $(2))')
+
+RUN = $(call single,limit,$(LIMIT)) $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+TABLE = $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) \
+	$(call list,contrasts,$(CONTRASTS)) $(call single,recipe,$(RECIPE)) $(RUN)
+
+.PHONY: help
+help: ## print this list
+	@echo "Targets:"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Choices, all optional:  DATASETS="cub cars" MODELS="vgg16 alexnet" METHODS="gradcam" CONTRASTS="original weighted"'
+	@echo '                        LIMIT=100 RECIPE=head RESULTS=folder ARGS="any=hydra override=too" PYTHON=python'
+
+.PHONY: setup
+setup: $(READY) ## make .venv and install wcx into it (once; again when pyproject.toml changes)
+	@echo "$(PYTHON) is ready."
+
+$(STAMP): pyproject.toml
+	@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "make: wcx needs Python 3.11 or newer; name one: make PYTHON3=python3.12" >&2; exit 1; }
+	@echo "Setting up .venv (PyTorch is large: some minutes, about 5 GB) ..."
+	@$(PYTHON3) -m venv .venv || { echo "make: no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[dev]'
+	@touch $@
+
+.PHONY: demo
+demo: scripts/finetune.py scripts/table1.py $(READY) ## explain drawn birds in a minute or two: train a small network, then a small Table 1
+	@$(PYTHON) scripts/finetune.py dataset=parts model=small_cnn recipe=demo $(call single,paths.results_dir,$(RESULTS))
+	@$(PYTHON) scripts/table1.py 'datasets=[parts]' 'models=[small_cnn]' 'methods=[gradcam]' \
+		'contrasts=[original,weighted]' $(RUN)
+
+.PHONY: test
+test: $(READY) ## run the tests (those on real images need ../shared or WCX_SHARED)
+	@$(PYTHON) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(READY) ## check style and formatting
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+
+.PHONY: finetune
+finetune: scripts/finetune.py $(READY) ## fine-tune MODELS on DATASETS by RECIPE; what is finished is skipped
+	@test -n "$(strip $(DATASETS))" -a -n "$(strip $(MODELS))" \
+		|| { echo 'make finetune: say what, e.g. DATASETS="cub cars" MODELS=alexnet RECIPE=head' >&2; exit 1; }
+	@$(PYTHON) scripts/finetune.py --multirun dataset=$(call commas,$(DATASETS)) model=$(call commas,$(MODELS)) \
+		$(call single,recipe,$(RECIPE)) $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+
+.PHONY: table1
+table1: scripts/table1.py $(READY) ## Table 1: masking, for DATASETS x MODELS x METHODS x CONTRASTS
+	@$(PYTHON) scripts/table1.py $(TABLE)
+
+.PHONY: fig3
+fig3: scripts/fig3.py $(READY) ## Fig. 3: gradient-sign perturbation of MODELS
+	@$(PYTHON) scripts/fig3.py $(call list,models,$(MODELS)) $(call list,contrasts,$(CONTRASTS)) $(RUN)
+
+.PHONY: gallery
+gallery: scripts/gallery.py $(READY) ## Figs. 1, 4 and 5: heatmaps of chosen images
+	@$(PYTHON) scripts/gallery.py $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(RUN)
+
+.PHONY: report
+report: scripts/report.py $(READY) ## all results there are, in one HTML file
+	@$(PYTHON) scripts/report.py $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+
+.PHONY: verify
+verify: scripts/verify.py $(READY) ## check the paper's propositions in numbers
+	@$(PYTHON) scripts/verify.py $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+
+.PHONY: bench
+bench: scripts/bench.py $(READY) ## time and count network passes against the bare minimum
+	@$(PYTHON) scripts/bench.py $(call list,models,$(MODELS)) $(RUN)
+
+.PHONY: test-browser
+test-browser: tests/browser/test_report.py $(READY) ## drive the report in headless Chromium
+	@$(PYTHON) -m pytest tests/browser $(ARGS)
+
+# A runner that is not there: one clear line, before any set-up.
+scripts/%.py tests/browser/%.py:
+	@echo "make: this experiment is not here yet; it comes with $@." >&2; exit 1
+
+.PHONY: clean
+clean: ## remove caches and Hydra's stray outputs (keeps .venv, data, checkpoints, results)
+	@rm -rf outputs multirun build dist .pytest_cache .ruff_cache *.egg-info
+	@find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
