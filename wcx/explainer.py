@@ -1,0 +1,139 @@
+"""The public calls: `Explainer` (forward passes once, any number of cotangents) and `explain` (all in one)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wcx import contrasts, methods
+from wcx.contrasts import Foils, Target
+from wcx.methods import Method, Run
+
+
+class Explainer:
+    """A model and a method, ready for images.
+
+    Args:
+        model: any module that maps images (N, 3, H, W) to logits (N, C). It comes back as it was: no hook left, no gradient
+            written, no flag changed, train or eval mode restored, also after an exception.
+        method: a name (`wcx.methods.names()`), or a `wcx.methods.Method`.
+        layer: activation methods only: the layer, by name or module; found if left out.
+        **options: of the method.
+
+    Raises:
+        WcxError: unknown method, option or layer.
+
+    Example:
+        >>> import torch, wcx
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+        >>> run = wcx.Explainer(model, "gradcam")(torch.rand(2, 3, 8, 8))
+        >>> run.logits.shape, run.layer
+        (torch.Size([2, 5]), '0')
+        >>> run.explain(lambda logits: wcx.cotangent(logits, logits.argmax(1))).shape
+        torch.Size([2, 6, 6])
+    """
+
+    def __init__(
+        self, model: nn.Module, method: str | Method = "gradcam", layer: str | nn.Module | None = None, **options: Any
+    ) -> None:
+        self.model = model
+        self.method = methods.create(method, **options) if isinstance(method, str) else method
+        self.layer = layer
+
+    def __call__(self, images: Tensor) -> Run:
+        """Do the forward passes for images (N, 3, H, W) in the model's input space.
+
+        Returns:
+            run: `run.logits` (N, C), `run.layer`, and `run.explain(v)`: one backward pass per cotangent, v (N, C), (K, N, C) or a
+            function of the logits.
+        """
+        run = self.method.run(self.model, images, self.layer)
+        self.layer = self.layer if run.layer is None else run.layer
+        return run
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    target: Target,
+    method: str | Method = "gradcam",
+    contrast: str | Sequence[str] = "weighted",
+    foils: Foils = None,
+    layer: str | nn.Module | None = None,
+    contrast_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> Tensor:
+    """Return the explanation of "why the target, but not the foils?": one forward pass, and one backward pass per target and contrast.
+
+    Args:
+        model: any module that maps images to logits (N, C); left as it was.
+        images: (N, 3, H, W), floating, in the model's input space.
+        target: an int, (N,), or (T, N) for T targets an image.
+        method: a name (`wcx.methods.names()`), or a `wcx.methods.Method`.
+        contrast: a name (`wcx.contrasts.names()`), or a list of names. `original` explains the logit alone.
+        foils: None (every other class), a list of class ids, an (N, K) tensor, or an int k: the k most probable others.
+        layer: activation methods only; found if left out.
+        contrast_options: options of the contrast, e.g. ``{"gamma": 0.6}`` for finer.
+        **options: options of the method.
+
+    Returns:
+        Signed attributions: (N, h, w) at the layer's own resolution for activation methods (see `wcx.upsample`), (N, 3, H, W) for
+        input methods. T targets and a list of contrasts each add a leading axis: (contrast, target, N, ...).
+
+    Raises:
+        WcxError: an argument that does not fit; the message says what was expected.
+
+    Example:
+        >>> import torch, wcx
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+        >>> images = torch.rand(2, 3, 8, 8)
+        >>> wcx.explain(model, images, target=1, contrast="weighted").shape
+        torch.Size([2, 6, 6])
+        >>> wcx.explain(model, images, target=1, method="gradient", contrast=["original", "max"], foils=[0, 3]).shape
+        torch.Size([2, 2, 3, 8, 8])
+    """
+    names = [contrast] if isinstance(contrast, str) else list(contrast)
+    split = contrasts.split_options(names, contrast_options or {})
+    run = Explainer(model, method, layer, **options)(images)
+    targets = contrasts.as_targets(target, run.logits)
+
+    # "The k most probable" foils are a set of classes of interest: chosen once, at the clean input.
+    masks = contrasts.foil_masks(run.logits, targets, foils)
+
+    def of(name: str, logits: Tensor) -> Tensor:
+        return contrasts.evaluate(name, logits, targets, masks, **split[name])
+
+    clean = {name: of(name, run.logits) for name in names}
+
+    def cotangents(logits: Tensor) -> Tensor:
+        v = [of(name, logits) if contrasts.get(name).path_dependent else clean[name] for name in names]
+        return torch.stack(v).flatten(0, -3)
+
+    varies = any(contrasts.get(name).path_dependent for name in names)
+    maps = run.explain(cotangents if varies else cotangents(run.logits))
+    maps = maps.unflatten(0, (len(names), *targets.shape[:-1]))
+    return maps[0] if isinstance(contrast, str) else maps
+
+
+def upsample(maps: Tensor, size: int | tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Return maps (..., h, w) bilinearly resized to (..., H, W); (N, h, w) gives (N, H, W).
+
+    Args:
+        maps: attributions at a layer's resolution, any number of leading axes.
+        size: (H, W), or an int for a square.
+        align_corners: False as the paper's text implies, True as the authors' code has it.
+
+    Example:
+        >>> import torch, wcx
+        >>> wcx.upsample(torch.rand(2, 14, 14), (224, 224)).shape
+        torch.Size([2, 224, 224])
+    """
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    resized = nn.functional.interpolate(flat, size, mode="bilinear", align_corners=align_corners)
+    return resized.reshape(*maps.shape[:-2], *size)

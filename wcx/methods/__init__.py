@@ -1,0 +1,51 @@
+"""Methods: cotangents -> explanations. One file a method, named like it, with one class derived from `Method`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from typing import Any
+
+from wcx.errors import WcxError, choose
+from wcx.methods.base import Method, Run
+
+__all__ = ["Method", "Run", "create", "get", "names"]
+
+_SHARED = {"base", "activation", "layers", "paths"}  # files that hold what methods share, not a method
+
+
+def names() -> list[str]:
+    """Return the names of all methods."""
+    return [
+        module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED and module.name[0] != "_"
+    ]
+
+
+def get(name: str) -> type[Method]:
+    """Return the class of the method called `name`.
+
+    Raises:
+        WcxError: no such method; the message lists those there are.
+    """
+    module = importlib.import_module(f"{__name__}.{choose('method', name, names())}")
+    classes = [
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if issubclass(c, Method) and c.__module__ == module.__name__
+    ]
+    return classes[0]
+
+
+def create(name: str, **options: Any) -> Method:
+    """Return the method called `name` with its options set.
+
+    Raises:
+        WcxError: no such method or option.
+    """
+    method = get(name)
+    known = list(inspect.signature(method).parameters)
+    for key in options:
+        if key not in known:
+            raise WcxError(f"method {name!r} has no option {key!r}; it knows: {', '.join(known) or 'none'}.")
+    return method(**options)
