@@ -1,0 +1,92 @@
+"""Checkpoints: a fine-tuned network in one safetensors file, with all that is needed to use it and to know what it is.
+
+The tensors are the state dict; the metadata is one JSON text under the key "wcx": model, class_names, transform,
+recipe, accuracy, seed and more (see `wcx.training`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from wcx.errors import WcxError
+from wcx.weights import read_state_dict
+
+_KEY = "wcx"
+
+
+def checkpoint_path(
+    checkpoints_dir: str | Path, dataset: str, model: str, class_names: Sequence[str], seed: int = 0
+) -> Path:
+    """Return `<checkpoints_dir>/<dataset>/<model>-<hash of class list>.safetensors`; seeds but 0 add `-seed<seed>`."""
+    digest = hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()[:10]
+    return Path(checkpoints_dir) / dataset / f"{model}-{digest}{f'-seed{seed}' if seed else ''}.safetensors"
+
+
+def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write a checkpoint, atomically. `meta` holds plain JSON values, among them `class_names`."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state_dict.items()
+    }
+    part = path.with_name(path.name + ".part")
+    safetensors.torch.save_file(tensors, part, metadata={_KEY: json.dumps(dict(meta))})
+    part.replace(path)
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return (state dict, metadata) of a checkpoint.
+
+    Raises:
+        WcxError: the file is missing, damaged, or not a checkpoint of ours.
+    """
+    meta = read_meta(path)
+    return read_state_dict(path), meta
+
+
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """Return the metadata of a checkpoint alone; raises as `read_checkpoint`."""
+    path = Path(path)
+    if not path.is_file():
+        raise WcxError(f"no checkpoint at {path}; check model.checkpoint")
+    not_ours = (
+        f"{path} is not a checkpoint of scripts/finetune.py (no class names inside); "
+        f"a bare state dict goes to model.weights"
+    )
+    if path.suffix != ".safetensors":
+        read_state_dict(path)  # says what is wrong, should it not even be plain tensors
+        raise WcxError(not_ours)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except safetensors.SafetensorError as error:
+        raise WcxError(f"checkpoint {path} is damaged ({error}); delete it and fine-tune again") from error
+    if text is None or "class_names" not in (meta := json.loads(text)):
+        raise WcxError(not_ours)
+    return meta
+
+
+def label_map(dataset_class_names: Sequence[str], checkpoint_class_names: Sequence[str]) -> Tensor:
+    """Return the LongTensor (dataset classes,) that maps a dataset's label to the checkpoint's output, by class name.
+
+    Raises:
+        WcxError: a class of the dataset is unknown to the checkpoint.
+    """
+    position = {name: index for index, name in enumerate(checkpoint_class_names)}
+    unknown = [name for name in dataset_class_names if name not in position]
+    if unknown:
+        raise WcxError(
+            f"checkpoint of other classes: it does not know {unknown[0]!r} ({len(unknown)} of the dataset's "
+            f"{len(dataset_class_names)} classes); its {len(position)} classes begin with "
+            f"{', '.join(map(repr, list(position)[:3]))}: fine-tune on this dataset"
+        )
+    return torch.tensor([position[name] for name in dataset_class_names], dtype=torch.long)
