@@ -1,0 +1,50 @@
+"""The documents: what they point to exists, and what they state is what the configuration says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/published/*.md")])
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def document(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_links_and_pictures_exist(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
+    relative = [target.split("#")[0] for target in targets if not re.match(r"https?://|mailto:|#", target)]
+    assert not [target for target in relative if not (document.parent / target).exists()]
+
+
+def test_choices_of_the_command_line_exist(document: Path) -> None:
+    groups = [folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()]
+    choices = re.findall(rf"(?<![\w.])({'|'.join(groups)})=([a-z][\w,]*)", document.read_text())
+    named = {(group, name) for group, names in choices for name in names.split(",") if name}
+    assert not [
+        f"{group}={name}" for group, name in sorted(named) if not (ROOT / "conf" / group / f"{name}.yaml").exists()
+    ]
+
+
+def test_runners_and_targets_exist(document: Path) -> None:
+    text = document.read_text()
+    assert not [script for script in re.findall(r"python ((?:scripts/)?\w+\.py)", text) if not (ROOT / script).exists()]
+    targets = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands = re.findall(r"(?:`|^    |\n    )make ([a-z][\w-]*)", text)
+    assert set(commands) <= set(targets)
+
+
+def test_protocol_table_states_both_profiles() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| `(.+?)` \| `(.+?)` \|", (ROOT / "docs" / "protocols.md").read_text(), re.MULTILINE
+    )
+    for column, name in enumerate(["paper", "authors_code"], start=1):
+        profile = yaml.safe_load((ROOT / "conf" / "profile" / f"{name}.yaml").read_text())
+        assert profile.pop("name") == name
+        assert {row[0]: yaml.safe_load(row[column]) for row in rows} == profile
