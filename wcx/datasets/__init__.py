@@ -1,6 +1,7 @@
 """Datasets: labelled images as [0, 1] pixels, one file a dataset, each in its official layout.
 
-A dataset is a module of this package with a function `load(root, split, **options) -> ImageDataset`; nothing is registered anywhere.
+A dataset is a module of this package with a function `load(root, split, **options) -> ImageDataset`; nothing is
+registered anywhere. Where its files can be fetched, or only by hand, the module has a function `download(root)` too.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from wcx.datasets.base import SPLITS, ImageDataset, Transform
-from wcx.errors import DataError, choose
+from wcx.errors import DataError, WcxError, choose
 
 __all__ = ["DataError", "ImageDataset", "Transform", "load", "names"]
 
 
 def names() -> list[str]:
     """Return the names of the datasets: the modules of this package that define `load`."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
+    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return sorted(name for name in found if hasattr(importlib.import_module(f"{__name__}.{name}"), "load"))
 
 
@@ -38,7 +39,7 @@ def load(
         root: the dataset's folder, holding its official layout.
         split: "train" or "test".
         transform: a `Transform`, its arguments as a mapping, or None for the dataset's own.
-        options: those of the dataset's own `load`; `download`, `allow_partial` and `official` are common.
+        options: those of the dataset's own `load`, and `download=True` to fetch missing files first.
 
     Raises:
         WcxError: unknown name, split or option.
@@ -46,10 +47,14 @@ def load(
     """
     module = importlib.import_module(f"{__name__}.{choose('dataset', name, names())}")
     choose("split", split, SPLITS)
-    known = list(inspect.signature(module.load).parameters)[2:]
+    root = Path(root).expanduser()
     for option in options:
-        choose(f"option of dataset {name}", option, known)
-    dataset = module.load(Path(root).expanduser(), split, **options)
+        choose(f"option of dataset {name}", option, [*list(inspect.signature(module.load).parameters)[2:], "download"])
+    if options.pop("download", False):
+        if not hasattr(module, "download"):
+            raise WcxError(f"dataset {name} has nothing to download: leave dataset.download out.")
+        module.download(root)
+    dataset = module.load(root, split, **options)
     if transform is not None:
         dataset.transform = transform if isinstance(transform, Transform) else Transform(**transform)
     return dataset

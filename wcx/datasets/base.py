@@ -1,4 +1,4 @@
-"""The one interface of all datasets: images, labels, class names, ids and boxes, and the transform to the network's input."""
+"""The interface of all datasets: images, labels, class names, ids, boxes, and the transform to the network's input."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class ImageDataset(Dataset):
         labels: one index into `class_names` per image.
         class_names: readable ("Black footed Albatross"), one per class.
         boxes: float64 (n, 4): x, y, w, h of the object in pixels of the stored image, or None.
-        official: the official counts, {"classes": int, "train": int, "test": int}, or None where there are none.
+        official: the official counts, {"classes": int, "train": int, "test": int}, or None where they do not apply.
         official_split: whether the images were assigned to this split as the dataset's authors did.
         split_note: how `subset` says that they were not.
         transform: applied by `__getitem__`.
@@ -109,8 +109,8 @@ class ImageDataset(Dataset):
         root: Path | None,
         ids: Sequence[str],
         labels: Sequence[int],
-        class_names: Sequence[str],
         *,
+        class_names: Sequence[str],
         boxes: np.ndarray | None = None,
         official: Mapping[str, int] | None = None,
         official_split: bool = True,
@@ -173,7 +173,7 @@ class ImageDataset(Dataset):
         return ", ".join(notes)
 
     def listing_hash(self) -> str:
-        """Return a SHA-256 (hex) over split, classes, boxes and each image's id, label and file size; decodes nothing."""
+        """Return a SHA-256 (hex) over split, classes, boxes and each image's id, label and file size; no decoding."""
         sizes = [0 if self.root is None else _size(self.path(i)) for i in range(len(self))]
         listing = [self.name, self.split, self.class_names, list(zip(self.ids, self.labels, sizes, strict=True))]
         digest = hashlib.sha256(json.dumps(listing).encode())
@@ -194,10 +194,10 @@ def decode(path: Path) -> Image.Image:
         try:
             image.load()
             orientation = image.getexif().get(ORIENTATION, 1)
-            image = _to_rgb(image)
+            rgb = _to_rgb(image)
         except UNREADABLE as error:
             raise _unreadable(path, error) from error
-    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+    return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb
 
 
 def upright_box(box: Sequence[float], size: tuple[int, int], orientation: int) -> tuple[np.ndarray, tuple[int, int]]:
