@@ -48,7 +48,7 @@ $(STAMP): pyproject.toml
 		|| { echo "make: wcx needs Python 3.11 or newer; name one: make PYTHON3=python3.12" >&2; exit 1; }
 	@echo "Setting up .venv (PyTorch is large: some minutes, about 5 GB) ..."
 	@$(PYTHON3) -m venv .venv || { echo "make: no venv module; on Debian: apt-get install python3-venv" >&2; exit 1; }
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[dev]'
+	@.venv/bin/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[dev]'
 	@touch $@
 
 .PHONY: demo
