@@ -1,0 +1,158 @@
+"""What run.py and the runners share: Hydra's configuration on one side, plain arguments on the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+import yaml
+from omegaconf import DictConfig, OmegaConf, errors
+
+from wcx import datasets, models
+from wcx.errors import WcxError, choose
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+_SWEEP_LOG = "WCX_SWEEP_LOG"
+
+
+class Skip(WcxError):
+    """A cell of a sweep that makes no sense (an input method in masking): skipped and reported, no failure."""
+
+
+def main(function: Callable[[DictConfig], Any], config_name: str = "config") -> None:
+    """Run `function` with the composed configuration; a user's mistake is one line on stderr and exit code 2.
+
+    In a sweep (-m) the other jobs go on; what was skipped or failed is listed at the end, and a failure makes exit code 1.
+    """
+    sweep = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
+
+    def guarded(cfg: DictConfig) -> None:
+        try:
+            function(cfg)
+        except (WcxError, errors.OmegaConfBaseException) as error:
+            line = " ".join(str(error).split())
+            if not sweep:
+                _fail(line)
+            Path(os.environ[_SWEEP_LOG]).open("a").write(
+                f"{'skipped' if isinstance(error, Skip) else 'failed'}: {job_name(cfg)}: {line}\n"
+            )
+
+    try:
+        check_overrides(sys.argv[1:])
+    except WcxError as error:
+        _fail(str(error))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[_SWEEP_LOG] = str(Path(folder) / "sweep.txt")
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+        log = Path(os.environ[_SWEEP_LOG])
+        lines = log.read_text().splitlines() if log.exists() else []
+    if lines:
+        print(*lines, sep="\n", file=sys.stderr)
+        if any(line.startswith("failed") for line in lines):
+            sys.exit(1)
+
+
+def check_overrides(arguments: list[str]) -> None:
+    """Check the names on the command line before Hydra does, to say in one line what was meant.
+
+    Raises:
+        WcxError: a key or a choice that there is not.
+    """
+    groups = {
+        group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in CONF.iterdir() if group.is_dir()
+    }
+    keys = set(groups) | {"hydra"}
+    for file in [*CONF.glob("*.yaml"), *CONF.glob("experiment/*.yaml"), *CONF.glob("dataset/*.yaml")]:
+        keys |= set(yaml.safe_load(file.read_text()) or {}) - {"defaults"}
+    for argument in arguments:
+        if argument.startswith("-") or not (
+            match := re.fullmatch(r"([a-z_]\w*)((?:\.[\w.]+)?)=(.*)", argument, re.DOTALL)
+        ):
+            continue
+        key, rest, value = match.groups()
+        choose("setting", key, keys)
+        if key in groups and not rest and key != "paths":
+            for one in value.split(",") if re.fullmatch(r"[\w,-]+", value) else []:
+                choose(key, one, groups[key])
+
+
+def job_name(cfg: DictConfig) -> str:
+    """Return "dataset model method contrast" of a cell."""
+    return " ".join(str(OmegaConf.select(cfg, f"{group}.name")) for group in ("dataset", "model", "method", "contrast"))
+
+
+def plain(cfg: Any) -> Any:
+    """Return a configuration node as plain Python values, interpolations resolved."""
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+def options(cfg: DictConfig) -> dict[str, Any]:
+    """Return the options of a method or contrast: all but its name."""
+    return {key: value for key, value in plain(cfg).items() if key != "name"}
+
+
+def settings(cfg: DictConfig, kind: type) -> Any:
+    """Return the dataclass `kind` filled from the configuration's keys of the same names; lists become tuples."""
+    values = {f.name: plain(cfg[f.name]) for f in dataclasses.fields(kind)}
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def device(cfg: DictConfig) -> torch.device:
+    """Return the device asked for; `auto` is a GPU where there is one.
+
+    Raises:
+        WcxError: a device that is not there.
+    """
+    name = cfg.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise WcxError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:<number>.") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise WcxError(
+            f"device {name!r} is not there: {torch.cuda.device_count()} GPUs are visible; give device=cpu or auto."
+        )
+    return chosen
+
+
+def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
+    """Open one split of the dataset in the configuration."""
+    arguments = plain(cfg.dataset)
+    name, folder = arguments.pop("name"), arguments.pop("folder", None)
+    root = arguments.pop("root", None) or Path(cfg.paths.data_dir) / (folder or name)
+    arguments.pop("label", None)
+    return datasets.load(name, Path(root), split, **arguments)
+
+
+def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.LoadedModel:
+    """Load the model in the configuration for a dataset: its checkpoint, or ImageNet's weights for imagenet."""
+    arguments = plain(cfg.model)
+    checkpoint = arguments.pop("checkpoint", None)
+    if checkpoint is None and dataset.name != "imagenet" and arguments.get("weights", "auto") == "auto":
+        checkpoint = models.checkpoint_path(
+            cfg.paths.checkpoints_dir, dataset.name, arguments["name"], dataset.class_names, cfg.seed
+        )
+    return models.load(
+        **arguments,
+        checkpoint=checkpoint,
+        weights_dir=cfg.paths.weights_dir,
+        device=device(cfg),
+        seed=cfg.seed,
+        dataset=dataset.name,
+        num_classes=None if checkpoint or dataset.name == "imagenet" else len(dataset.class_names),
+    )
+
+
+def _fail(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
