@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -56,5 +57,11 @@ def load(
         module.download(root)
     dataset = module.load(root, split, **options)
     if transform is not None:
-        dataset.transform = transform if isinstance(transform, Transform) else Transform(**transform)
+        dataset.transform = transform if isinstance(transform, Transform) else _transform(transform)
     return dataset
+
+
+def _transform(arguments: Mapping[str, Any]) -> Transform:
+    for argument in arguments:
+        choose("argument of transform", argument, (field.name for field in fields(Transform)))
+    return Transform(**arguments)

@@ -61,7 +61,7 @@ class Transform:
         image = F.resize(image, target, interpolation=F.InterpolationMode.BILINEAR, antialias=True)
         if self.kind == "crop":
             image = F.center_crop(image, [self.size, self.size])
-        return F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+        return F.pil_to_tensor(image).to(torch.float32) / 255
 
     def box(self, box: Sequence[float], width: int, height: int) -> np.ndarray:
         """Map a box of a width x height image onto the transformed image.
@@ -165,8 +165,9 @@ class ImageDataset(Dataset):
         notes = []
         if self.official is not None:
             classes, total = self.official["classes"], self.official[self.split]
-            if (len(self.class_names), len(self)) != (classes, total):
-                counts = f"{len(self.class_names)} of {classes} classes, {len(self)} of {total} {self.split} images"
+            present = len(set(self.labels))
+            if (present, len(self)) != (classes, total):
+                counts = f"{present} of {classes} classes, {len(self)} of {total} {self.split} images"
                 notes.append(f"subset: {counts}")
         if not self.official_split:
             notes.append(self.split_note)

@@ -34,9 +34,10 @@ def load(
     Raises:
         DataError: files missing, or lists that contradict each other.
     """
-    base = require("cub", root / FOLDER, downloads("cub"))
+    remedy = downloads("cub", root / FOLDER)
+    base = require("cub", root / FOLDER, remedy)
     lists = {
-        name: dict(read_table(require("cub", base / f"{name}.txt", downloads("cub")), int, kind))
+        name: dict(read_table(require("cub", base / f"{name}.txt", remedy), int, kind))
         for name, kind in {"images": str, "image_class_labels": int, "train_test_split": int, "classes": str}.items()
     }
     boxes = {}

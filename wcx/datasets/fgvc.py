@@ -34,7 +34,7 @@ def load(
     Raises:
         DataError: files missing, or lists that contradict each other.
     """
-    data = require("fgvc", root / FOLDER / "data", downloads("fgvc"))
+    data = require("fgvc", root / FOLDER / "data", downloads("fgvc", root / FOLDER))
     variants = [name for (name,) in read_table(data / "variants.txt", str)]
     number = {name: label for label, name in enumerate(variants)}
     boxes = {}

@@ -59,7 +59,7 @@ def load(
     """
     base = root / FOLDER
     for name in ("setid.mat", "imagelabels.mat", "jpg"):
-        require("flowers102", base / name, downloads("flowers102"))
+        require("flowers102", base / name, downloads("flowers102", root / FOLDER))
     sets, labels = read_mat(base / "setid.mat"), read_mat(base / "imagelabels.mat")
     try:
         entries = [

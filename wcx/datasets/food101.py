@@ -34,7 +34,7 @@ def load(
     Raises:
         DataError: files missing, or lists that contradict each other.
     """
-    meta = require("food101", root / FOLDER / "meta", downloads("food101"))
+    meta = require("food101", root / FOLDER / "meta", downloads("food101", root / FOLDER))
     classes = [name for (name,) in read_table(meta / "classes.txt", str)]
     number = {name: label for label, name in enumerate(classes)}
     entries = []

@@ -46,7 +46,8 @@ def assemble(
     Raises:
         DataError: files are absent, or the split has no image.
     """
-    absent = [entry for entry in entries if not (root / entry.id).is_file()]
+    is_there = [(root / entry.id).is_file() for entry in entries]
+    absent = [entry for entry, there in zip(entries, is_there, strict=True) if not there]
     if absent and not allow_partial:
         of_split = sum(entry.split == split for entry in absent)
         raise DataError(
@@ -54,8 +55,7 @@ def assemble(
             f"split) are absent from {root}, the first is {absent[0].id}. Complete the folder, or use those present "
             f"with dataset.allow_partial=true."
         )
-    gone = set(absent)
-    entries = [entry for entry in entries if entry not in gone] if gone else list(entries)
+    entries = [entry for entry, there in zip(entries, is_there, strict=True) if there]
     kept = sorted({entry.label for entry in entries}) if renumber else range(len(class_names))
     label_of = {label: i for i, label in enumerate(kept)}
     if any(not 0 <= label < len(class_names) for label in kept):
@@ -90,9 +90,10 @@ def require(name: str, path: Path, remedy: str) -> Path:
     return path
 
 
-def downloads(name: str) -> str:
-    """Return the sentence that tells how to download a dataset."""
-    return f"Download it with: python run.py dataset={name} dataset.download=true"
+def downloads(name: str, folder: Path) -> str:
+    """Return the sentence that tells how to download the dataset that lives in `folder`."""
+    first = "The folder is incomplete: move it away, then download" if folder.exists() else "Download"
+    return f"{first} it with: python run.py dataset={name} dataset.download=true"
 
 
 def read_table(path: Path, *columns: Callable[[str], Any]) -> list[tuple[Any, ...]]:
@@ -122,8 +123,8 @@ def read_table(path: Path, *columns: Callable[[str], Any]) -> list[tuple[Any, ..
     return rows
 
 
-def read_mat(path: Path) -> dict[str, Any]:
-    """Read a MATLAB file (version 7 or older), its unit dimensions squeezed.
+def read_mat(path: Path) -> dict[str, np.ndarray]:
+    """Read the variables of a MATLAB file (version 7 or older), unit dimensions squeezed down to one at least.
 
     Raises:
         DataError: absent or damaged.
@@ -131,6 +132,7 @@ def read_mat(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
     try:
-        return loadmat(path, squeeze_me=True)
+        variables = loadmat(path, squeeze_me=True)
     except Exception as error:  # scipy raises whatever a damaged byte leads to
         raise DataError(f"cannot read {path}: {' '.join(str(error).split())}.") from error
+    return {key: np.atleast_1d(value) for key, value in variables.items() if not key.startswith("__")}
