@@ -7,17 +7,20 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
 import yaml
-from omegaconf import DictConfig, OmegaConf, errors
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from wcx import datasets, models
+from wcx import datasets, methods, models, pipeline
 from wcx.errors import WcxError, choose
+from wcx.experiments.masking import Cell, Settings
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 _SWEEP_LOG = "WCX_SWEEP_LOG"
@@ -34,10 +37,10 @@ def main(function: Callable[[DictConfig], Any], config_name: str = "config") -> 
     """
     sweep = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
 
-    def guarded(cfg: DictConfig) -> None:
+    def job(cfg: DictConfig) -> None:
         try:
             function(cfg)
-        except (WcxError, errors.OmegaConfBaseException) as error:
+        except (WcxError, OmegaConfBaseException) as error:
             line = " ".join(str(error).split())
             if not sweep:
                 _fail(line)
@@ -51,13 +54,47 @@ def main(function: Callable[[DictConfig], Any], config_name: str = "config") -> 
         _fail(str(error))
     with tempfile.TemporaryDirectory() as folder:
         os.environ[_SWEEP_LOG] = str(Path(folder) / "sweep.txt")
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(guarded)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         log = Path(os.environ[_SWEEP_LOG])
         lines = log.read_text().splitlines() if log.exists() else []
     if lines:
         print(*lines, sep="\n", file=sys.stderr)
         if any(line.startswith("failed") for line in lines):
             sys.exit(1)
+
+
+def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig:
+    """Return the configuration with `overrides`, outside of a Hydra application."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(config_name, list(overrides))
+
+
+def split_lists(arguments: Sequence[str], defaults: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the lists among a runner's arguments (datasets=[cub,cars] or datasets=cub,cars), and the remaining overrides.
+
+    Raises:
+        WcxError: an empty list, or an argument that is no override.
+    """
+    lists, rest = {key: list(values) for key, values in defaults.items()}, []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise WcxError(f"cannot read {argument!r}; give key=value, e.g. {next(iter(defaults))}=[a,b] limit=100.")
+        if key in lists:
+            lists[key] = [one for one in re.split(r"[\s,]+", value.strip("[]() ")) if one]
+            if not lists[key]:
+                raise WcxError(f"{key} is empty; give at least one name: {key}=[...].")
+        else:
+            rest.append(argument)
+    return lists, rest
+
+
+def guarded(function: Callable[[], Any]) -> None:
+    """Run a runner; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        function()
+    except (WcxError, OmegaConfBaseException, HydraException) as error:
+        _fail(" ".join(str(error).split()))
 
 
 def check_overrides(arguments: list[str]) -> None:
@@ -150,6 +187,40 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.Loaded
         seed=cfg.seed,
         dataset=dataset.name,
         num_classes=None if checkpoint or dataset.name == "imagenet" else len(dataset.class_names),
+    )
+
+
+def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.Job:
+    """Return the masking job of one (dataset, model) whose cells are the method and contrast of each configuration.
+
+    Raises:
+        Skip: a method that the experiment does not take.
+        WcxError: another experiment; a dataset, model or setting that does not fit.
+    """
+    cfg = cfgs[0]
+    if cfg.experiment != "masking":
+        raise WcxError(f"experiment {cfg.experiment!r} is not here yet; choose experiment=masking.")
+    for one in cfgs:
+        if methods.get(one.method.name).space != "activation":
+            choices = ", ".join(pipeline.activation_methods())
+            raise Skip(f"experiment masking needs an activation method, not {one.method.name}; try: {choices}.")
+    dataset = open_dataset(cfg, "test")
+    return pipeline.Job(
+        dataset=dataset,
+        loaded=open_model(cfg, dataset),
+        cells=[Cell(one.method.name, one.contrast.name) for one in cfgs],
+        settings=settings(cfg, Settings),
+        method_options={one.method.name: options(one.method) for one in cfgs},
+        contrast_options={one.contrast.name: options(one.contrast) for one in cfgs},
+        results_dir=Path(cfg.paths.results_dir),
+        dataset_label=cfg.dataset.get("label") or cfg.dataset.name,
+        limit=cfg.limit,
+        limit_selected=cfg.limit_selected,
+        seed=cfg.seed,
+        batch_size=cfg.batch_size,
+        chunk_size=cfg.chunk_size,
+        num_workers=cfg.num_workers,
+        on_error=cfg.on_error,
     )
 
 

@@ -41,7 +41,7 @@ def candidates(model: nn.Module) -> list[str]:
 
 
 def resolve(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
-    """Return name and module of a layer given by either; a name may leave out the prefix of a wrapper if it stays unique.
+    """Return name and module of a layer given by either; a name may leave out the prefix of a wrapper of one's own.
 
     Raises:
         WcxError: no such layer; the message lists candidates.
@@ -57,8 +57,9 @@ def resolve(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     if layer in known:
         return layer, known[layer]
     suffixed = [name for name in known if name.endswith(f".{layer}")]
-    if len(suffixed) == 1:
-        return suffixed[0], known[suffixed[0]]
+    outermost = [name for name in suffixed if name.count(".") == min(other.count(".") for other in suffixed)]
+    if len(outermost) == 1:
+        return outermost[0], known[outermost[0]]
     names = list(dict.fromkeys(difflib.get_close_matches(str(layer), known, n=3) + candidates(model)))
     raise WcxError(f"the model has no layer {layer!r}; try one of: {', '.join(names)}.")
 
