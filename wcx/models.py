@@ -64,7 +64,8 @@ class Normalized(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Return the logits (N, C) of pixels (N, 3, H, W) in [0, 1]."""
-        return self.model(self.normalise(pixels))
+        output = self.model(self.normalise(pixels))
+        return output if isinstance(output, Tensor) else output[0]  # GoogLeNet's and Inception's auxiliary logits
 
 
 @dataclass

@@ -1,0 +1,110 @@
+"""Training samples: augmented images whose randomness depends on (seed, epoch, index) alone, and their order.
+
+A sample is asked for by the pair (epoch, index), so neither the number of workers nor an interruption changes anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+from tqdm.auto import tqdm
+
+from wcx.datasets.base import ImageDataset
+from wcx.training.recipe import derive
+
+log = logging.getLogger("wcx")
+
+
+class Pixels(Dataset):
+    """The transformed images of a dataset as uint8 (3, H, W), kept in memory when there is room."""
+
+    def __init__(self, dataset: ImageDataset, cache_bytes: float = 2 * 2**30, num_workers: int = 0) -> None:
+        self.dataset = dataset
+        first = self._decode(0)
+        self.side = first.shape[-1]
+        self.cache: Tensor | None = None
+        if len(dataset) > 1 and first.nbytes * len(dataset) <= cache_bytes:
+            cache = torch.empty((len(dataset), *first.shape), dtype=torch.uint8)
+            loader = DataLoader(self, batch_size=16, num_workers=num_workers)
+            for start, (images, _) in enumerate(tqdm(loader, "reading images", disable=None, leave=False)):
+                cache[16 * start : 16 * start + len(images)] = images
+            self.cache = cache
+
+    def _decode(self, index: int) -> Tensor:
+        return self.dataset[index][0].mul(255).round().to(torch.uint8)  # exact: the transform ends in 8 bits
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return (uint8 (3, H, W), label)."""
+        return self._decode(index) if self.cache is None else self.cache[index], self.dataset.labels[index]
+
+
+class Augmented(Dataset):
+    """Pixels behind a random augmentation."""
+
+    def __init__(self, pixels: Pixels, augmentation: v2.Transform, seed: int) -> None:
+        self.pixels, self.augmentation, self.seed = pixels, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        """Return (uint8 (3, H, W), label) of (epoch, index)."""
+        epoch, index = key
+        image, label = self.pixels[index]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, "sample", epoch, index))
+            return F.pil_to_tensor(self.augmentation(F.to_pil_image(image))), label
+
+
+class Features(Dataset):
+    """Precomputed inputs of the head, `array` (views, n, ...): sample k is view k // n of image k % n, in every epoch."""
+
+    def __init__(self, array: np.ndarray, labels: Sequence[int]) -> None:
+        self.array, self.labels = array, labels
+
+    def __len__(self) -> int:
+        return self.array.shape[0] * self.array.shape[1]
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int]:
+        """Return (float32 (...), label) of (epoch, index) or index."""
+        view, image = divmod(key[1] if isinstance(key, tuple) else key, self.array.shape[1])
+        return torch.from_numpy(np.array(self.array[view, image])), self.labels[image]
+
+
+class Batches:
+    """The batches of one epoch, from batch `start` on: lists of (epoch, index), shuffled by (seed, epoch)."""
+
+    def __init__(self, indices: Sequence[int], batch_size: int, seed: int) -> None:
+        self.indices, self.batch_size, self.seed = list(indices), batch_size, seed
+        self.epoch, self.start = 0, 0
+        left_over = len(self.indices) % batch_size
+        single = left_over == 1 and len(self.indices) > 1
+        self.steps = len(self.indices) // batch_size + (left_over > 0 and not single)
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        generator = torch.Generator().manual_seed(derive(self.seed, "order", self.epoch))
+        order = torch.randperm(len(self.indices), generator=generator).tolist()
+        for step in range(self.start, self.steps):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield [(self.epoch, self.indices[k]) for k in chosen]
+
+
+def split_holdout(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Return (kept, held out), ascending: a seeded random `share` of range(count), at least one, is held out."""
+    generator = torch.Generator().manual_seed(derive(seed, "holdout"))
+    order = torch.randperm(count, generator=generator).tolist()
+    cut = max(1, round(count * share))
+    return sorted(order[cut:]), sorted(order[:cut])
