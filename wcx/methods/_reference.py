@@ -1,0 +1,59 @@
+"""The image that integrated gradients and DeepLIFT compare with, and the completeness of their explanations."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from wcx import baselines
+from wcx.errors import WcxError, choose
+from wcx.models import IMAGENET_MEAN, IMAGENET_STD, Normalized
+
+SPACES = ("normalized", "pixel")
+
+
+def check(baseline: str | Tensor, space: str) -> None:
+    """Raise a WcxError for an unknown name of a baseline or a space."""
+    choose("space", space, SPACES)
+    if not isinstance(baseline, Tensor):
+        choose("baseline", baseline, baselines.NAMES)
+
+
+def reference(model: nn.Module, images: Tensor, baseline: str | Tensor, space: str, sigma: float) -> Tensor:
+    """Return the reference image of each image, (N, 3, H, W), in the model's input space.
+
+    Args:
+        baseline: zeros, blur, mean (of each channel of the image), or a tensor in the model's input space that
+            broadcasts to the images.
+        space: where "zeros" are zeros. ``normalized``: the mean colour, which is 0 for a model of normalised input and
+            `mean` for a `wcx.models.Normalized`; ``pixel``: black, which is 0 for a `Normalized` and -mean / std of
+            ImageNet for any other model. Blur and mean commute with the normalisation, a tensor is taken as it is.
+        sigma: of the blur, in pixels of an image of side 224.
+
+    Raises:
+        WcxError: the tensor does not broadcast to the images.
+    """
+    if isinstance(baseline, Tensor):
+        try:
+            return baseline.detach().to(images).expand_as(images)
+        except RuntimeError as error:
+            raise WcxError(
+                f"baseline of shape {tuple(baseline.shape)} does not broadcast to images {tuple(images.shape)}."
+            ) from error
+    wrapper = next((module for module in model.modules() if isinstance(module, Normalized)), None)
+    if wrapper is not None:
+        zero = wrapper.mean.flatten() if space == "normalized" else 0.0
+    else:
+        zero = 0.0 if space == "normalized" else -torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD)
+    return baselines.make(baseline, images, sigma=sigma, zero=zero)
+
+
+def residual(total: Tensor, v: Tensor, change: Tensor) -> Tensor:
+    """Return by how much explanations miss sum_s v_s (y_s(image) - y_s(reference)): (K, N), float64.
+
+    Args:
+        total: the explanations' sums, (K, N), float64.
+        v: (K, N, C).
+        change: y(image) - y(reference), (N, C).
+    """
+    return total - (v.double() * change.double()).sum(2)
