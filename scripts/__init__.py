@@ -1,0 +1,1 @@
+"""Thin runners: each reads the configuration and calls wcx with plain arguments."""

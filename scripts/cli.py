@@ -20,20 +20,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 from wcx import datasets, methods, models, pipeline
 from wcx.errors import WcxError, choose
-from wcx.experiments.masking import Cell, Settings
+from wcx.experiments.protocol import Cell, Settings
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 _SWEEP_LOG = "WCX_SWEEP_LOG"
 
 
-class Skip(WcxError):
+class SkipError(WcxError):
     """A cell of a sweep that makes no sense (an input method in masking): skipped and reported, no failure."""
 
 
 def main(function: Callable[[DictConfig], Any], config_name: str = "config") -> None:
     """Run `function` with the composed configuration; a user's mistake is one line on stderr and exit code 2.
 
-    In a sweep (-m) the other jobs go on; what was skipped or failed is listed at the end, and a failure makes exit code 1.
+    In a sweep (-m) the other jobs go on; what was skipped or failed is listed at the end; a failure makes exit code 1.
     """
     sweep = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
 
@@ -44,9 +44,9 @@ def main(function: Callable[[DictConfig], Any], config_name: str = "config") -> 
             line = " ".join(str(error).split())
             if not sweep:
                 _fail(line)
-            Path(os.environ[_SWEEP_LOG]).open("a").write(
-                f"{'skipped' if isinstance(error, Skip) else 'failed'}: {job_name(cfg)}: {line}\n"
-            )
+            kind = "skipped" if isinstance(error, SkipError) else "failed"
+            with Path(os.environ[_SWEEP_LOG]).open("a") as log:
+                log.write(f"{kind}: {job_name(cfg)}: {line}\n")
 
     try:
         check_overrides(sys.argv[1:])
@@ -69,7 +69,9 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig
         return hydra.compose(config_name, list(overrides))
 
 
-def split_lists(arguments: Sequence[str], defaults: Mapping[str, Sequence[str]]) -> tuple[dict[str, list[str]], list[str]]:
+def split_lists(
+    arguments: Sequence[str], defaults: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], list[str]]:
     """Return the lists among a runner's arguments (datasets=[cub,cars] or datasets=cub,cars), and the remaining overrides.
 
     Raises:
@@ -194,7 +196,7 @@ def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.Job:
     """Return the masking job of one (dataset, model) whose cells are the method and contrast of each configuration.
 
     Raises:
-        Skip: a method that the experiment does not take.
+        SkipError: a method that the experiment does not take.
         WcxError: another experiment; a dataset, model or setting that does not fit.
     """
     cfg = cfgs[0]
@@ -203,7 +205,7 @@ def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.Job:
     for one in cfgs:
         if methods.get(one.method.name).space != "activation":
             choices = ", ".join(pipeline.activation_methods())
-            raise Skip(f"experiment masking needs an activation method, not {one.method.name}; try: {choices}.")
+            raise SkipError(f"experiment masking needs an activation method, not {one.method.name}; try: {choices}.")
     dataset = open_dataset(cfg, "test")
     return pipeline.Job(
         dataset=dataset,

@@ -1,4 +1,4 @@
-"""From opened datasets and loaded models to records: what run.py and the runners in scripts/ call, with plain arguments."""
+"""From opened datasets and loaded models to records: what run.py and scripts/ call, with plain arguments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from wcx import methods, records
 from wcx.datasets import ImageDataset
 from wcx.errors import WcxError
 from wcx.experiments import items, masking
-from wcx.experiments.masking import Cell, Masking, Settings
+from wcx.experiments.masking import Masking
+from wcx.experiments.protocol import KEPT, Cell, Settings
 from wcx.models import LoadedModel, label_map
 from wcx.report.selected import Sample
 
@@ -175,7 +176,7 @@ def run_masking(job: Job, config: str = "", quiet: bool = False) -> tuple[list[r
             todo,
             len(plan),
             compute,
-            masking.columns(job.settings),
+            job.settings.columns(boxes=job.dataset.boxes is not None),
             stop=lambda: selected.left() == 0,
             progress=lambda c: bar.update(len(plan[c])),
         )
@@ -216,7 +217,7 @@ def samples(job: Job, shard: records.Shard, most: int = 8) -> list[Sample]:
     names = job.loaded.class_names or job.dataset.class_names
     some = list(items.read(job.dataset, rows["index"].tolist(), output_labels(job), job.num_workers))
     pixels, maps = engine.explain(torch.stack([item.pixels for item in some]), cell)
-    ranks = [f"t_{i + 1}" for i in range(job.settings.targets)]
+    ranks = job.settings.ranks
     return [
         Sample(image, attribution, [names[row[t]] for t in ranks], [row[f"p_{t}"] for t in ranks], names[row["label"]])
         for image, attribution, (_, row) in zip(pixels, maps.movedim(1, 0), rows.iterrows(), strict=True)
@@ -239,7 +240,7 @@ def plan_masking(job: Job, probe: int = 16) -> dict[str, Any]:
     if job.limit_selected is not None:
         expected = min(expected, job.limit_selected)
     todo = [shard for shard in shards if not shard.complete]
-    masked = expected * len(todo) * job.settings.targets * len(masking.KEPT) * len(job.settings.baselines)
+    masked = expected * len(todo) * job.settings.targets * len(KEPT) * len(job.settings.baselines)
     forward = images if todo else 0
     return {
         "dataset": job.dataset.name,

@@ -9,8 +9,9 @@ A shard is one (dataset, model, method, contrast, experiment settings), in a fol
         chunk-00000.csv   one row an image; the unit of commit and resume
         complete.json     written last
 
-The fingerprint covers everything that could change a number. Files appear whole or not at all, and the chunks of all shards that were
-computed together are committed together (through a journal), so that a kill loses at most a chunk and resuming repeats the same passes.
+The fingerprint covers everything that could change a number. Files appear whole or not at all, and the chunks of all
+shards that were computed together are committed together (through a journal), so that a kill loses at most a chunk and
+resuming repeats the same passes.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def collect(
     compute: Callable[[int], Sequence[Sequence[dict[str, Any]]]],
     columns: Sequence[str],
     stop: Callable[[], bool] = lambda: False,
-    progress: Callable[[int], None] = lambda chunk: None,
+    progress: Callable[[int], None] = lambda _chunk: None,
 ) -> None:
     """Fill the shards chunk by chunk, leaving out what is there already.
 

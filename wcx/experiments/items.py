@@ -16,7 +16,7 @@ from wcx.errors import DataError
 
 @dataclass
 class Item:
-    """One image: its index and id in the dataset, its label among the model's outputs, and its pixels or what kept them away.
+    """One image: its place in the dataset, its label among the model's outputs, and its pixels or what kept them away.
 
     Attributes:
         pixels: (3, H, W) in [0, 1]; None if the file could not be read.
@@ -33,7 +33,7 @@ class Item:
 
 
 def order(n: int, limit: int | None, seed: int, shuffled: bool = False) -> list[int]:
-    """Return the dataset indices of an experiment: all, or the first `limit` of a seeded permutation (100 is part of 200).
+    """Return the dataset indices of an experiment: all, or the first `limit` of a seeded permutation (nested).
 
     The whole dataset comes in its own order, unless `shuffled` (for an experiment that stops early).
     """

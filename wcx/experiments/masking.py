@@ -1,11 +1,11 @@
-"""The masking experiment (section 5.2.2, Table 1): keep the positive or the negative features of a class, and look at its share.
+"""The masking experiment (section 5.2.2, Table 1): keep positive or negative features of a class, look at its share.
 
 One engine for any number of cells (method, contrast) at once, with no pass done twice:
 
 - one forward pass an image, shared by all cells;
 - one backward pass through the head per (target, contrast), shared by all activation methods;
-- one forward pass per *distinct* masked image: masks that agree (max: t1-positive and t2-negative) share theirs, and a mask that
-  hides nothing costs none.
+- one forward pass per *distinct* masked image: masks that agree (max: t1-positive and t2-negative) share theirs, and a
+  mask that hides nothing costs none.
 """
 
 from __future__ import annotations
@@ -13,70 +13,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wcx import baselines, contrasts
-from wcx.errors import WcxError, choose
+from wcx.errors import WcxError
+from wcx.experiments import masks
 from wcx.experiments.items import Item
+from wcx.experiments.protocol import KEPT, Cell, Settings
 from wcx.explainer import Explainer, upsample
 from wcx.methods.activation import ActivationMethod, ActivationRun
 
 VERSION = 1  # part of the fingerprint: raise it with every change that may change a number
-KEPT = ("positive", "negative")
-MASKS = ("sign",)
 
-
-class Cell(NamedTuple):
-    """One cell of the table: names as on the command line."""
-
-    method: str
-    contrast: str
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The protocol. Defaults are the paper's reading (docs/protocols.md).
-
-    Attributes:
-        targets: k, the k most probable classes are explained: t_1 ... t_k.
-        threshold: images with p_t2 above it are selected.
-        select: which images masked passes are spent on: ``above`` the threshold, or ``all``.
-        mask: ``sign``: keeping positive features masks the pixels of negative attribution, and the other way round; zeros stay.
-        baselines: what masked pixels become.
-        baseline_space: what ``zeros`` means: 0 of the ``normalized`` input (the mean colour), or of the ``pixel``s (black).
-        align_corners: of the bilinear up-sampling.
-        blur_sigma: in pixels at side 224; a pair is a range, drawn uniformly for each image from its index and `seed`.
-        blur_kernel: width in pixels at side 224.
-        foils: of the contrasts; None is every other class, an int k the k most probable others.
-        seed: of the drawn sigmas.
-    """
-
-    targets: int = 2
-    threshold: float = 0.1
-    select: str = "above"
-    mask: str = "sign"
-    baselines: tuple[str, ...] = baselines.NAMES
-    baseline_space: str = "normalized"
-    align_corners: bool = False
-    blur_sigma: float | tuple[float, float] = 15.0
-    blur_kernel: int = 101
-    foils: int | tuple[int, ...] | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        choose("select", self.select, ["above", "all"])
-        choose("mask", self.mask, MASKS)
-        choose("baseline_space", self.baseline_space, ["normalized", "pixel"])
-        for name in self.baselines:
-            choose("baseline", name, baselines.NAMES)
-        if self.targets < 2:
-            raise WcxError(f"targets = {self.targets}: the experiment compares classes; give at least 2.")
-        if not 0 <= self.threshold < 1:
-            raise WcxError(f"threshold = {self.threshold} is no probability; give a number from 0 to below 1.")
+Row = dict[str, Any]
+Sink = tuple[Row, str, int]  # a row, its column, and which target's relative probability belongs there
 
 
 @dataclass
@@ -85,13 +39,13 @@ class Masking:
 
     Args:
         model: [0, 1] pixels (N, 3, H, W) -> logits (N, C), on its device.
-        layer: the activation layer.
+        layer: the activation layer; None looks for it.
         methods: by the name that cells use.
         cells: what to compute.
         settings: the protocol.
         zero: the pixel value, one a channel, of zero in the normalised space (the mean colour).
         contrast_options: for each contrast by name.
-        batch_size: images a pass, masked ones too.
+        batch_size: images a pass, masked ones too: what bounds the memory.
 
     Attributes:
         passes: counts images: forward, backward (through the head), masked.
@@ -109,33 +63,36 @@ class Masking:
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
-        first = self.methods[self.cells[0].method]
-        self._explainer = Explainer(self.model, first, self.layer)
+        self._explainer = Explainer(self.model, self.methods[self.cells[0].method], self.layer)
 
-    def chunk(self, items: Sequence[Item], most: int | None = None) -> dict[Cell, list[dict[str, Any]]]:
-        """Return for each cell one row an image, in the order of `items`; end with the image that is the `most`-th above the threshold."""
-        rows: dict[Cell, list[dict[str, Any]]] = {cell: [_blank(item) for item in items] for cell in self.cells}
+    def chunk(self, items: Sequence[Item], most: int | None = None) -> dict[Cell, list[Row]]:
+        """Return for each cell one row an image, in the order of `items`.
+
+        With `most`, the rows end with the image that is the `most`-th above the threshold.
+        """
+        rows: dict[Cell, list[Row]] = {cell: [_blank(item) for item in items] for cell in self.cells}
         readable = [position for position, item in enumerate(items) if item.pixels is not None]
         pending = _Pending(self)
         for start in range(0, len(readable), self.batch_size):
             positions = readable[start : start + self.batch_size]
-            above = self._batch(
-                [items[p] for p in positions],
-                [{cell: rows[cell][p] for cell in self.cells} for p in positions],
-                pending,
-                most,
-            )
-            if most is not None and above >= most:
-                last = [p for p in positions if rows[self.cells[0]][p]["above_threshold"]][-1]
-                rows = {cell: those[: last + 1] for cell, those in rows.items()}
-                break
-            most = None if most is None else most - above
+            own = [{cell: rows[cell][p] for cell in self.cells} for p in positions]
+            above = self._batch([items[p] for p in positions], own, pending, most)
+            if most is not None:
+                most -= above
+                if most == 0:
+                    last = [p for p in positions if rows[self.cells[0]][p]["above_threshold"]][-1]
+                    rows = {cell: those[: last + 1] for cell, those in rows.items()}
+                    break
         pending.flush()
         return rows
 
-    def _batch(
-        self, items: list[Item], rows: list[dict[Cell, dict[str, Any]]], pending: _Pending, most: int | None
-    ) -> int:
+    def explain(self, pixels: Tensor, cell: Cell) -> tuple[Tensor, Tensor]:
+        """Return pixels (N, 3, H, W) and one cell's up-sampled maps (T, N, H, W) for the k most probable classes."""
+        pixels = pixels.to(self.device)
+        run = self._explainer(pixels)
+        return pixels, self._maps(run, self._targets(run.logits), pixels.shape[2:], [cell.contrast])[cell]
+
+    def _batch(self, items: list[Item], rows: list[dict[Cell, Row]], pending: _Pending, most: int | None) -> int:
         """Queue the masked versions of a batch; return how many images are above the threshold (at most `most`)."""
         pixels = torch.stack([item.pixels for item in items]).to(self.device)
         run = self._explainer(pixels)
@@ -152,59 +109,71 @@ class Masking:
             if shared["above_threshold"] or self.settings.select == "all":
                 wanted.append(i)
         if wanted:
-            maps = self._maps(run, targets, pixels.shape[2:])
+            maps = self._maps(run, targets, pixels.shape[2:], self._contrasts())
             for i in wanted:
-                own = {cell: maps[cell][:, i] for cell in self.cells}
-                self._mask(items[i], pixels[i], run.logits[i], targets[:, i], own, rows[i], pending)
+                own = {cell: those[:, i] for cell, those in maps.items()}
+                self._localise(items[i], own, rows[i])
+                self._mask(items[i].index, pixels[i], run.logits[i], targets[:, i], own, rows[i], pending)
         return above
-
-    def explain(self, pixels: Tensor, cell: Cell) -> tuple[Tensor, Tensor]:
-        """Return the pixels (N, 3, H, W) and one cell's up-sampled maps (T, N, H, W) for their k most probable classes."""
-        pixels = pixels.to(self.device)
-        run = self._explainer(pixels)
-        return pixels, self._maps(run, self._targets(run.logits), pixels.shape[2:])[cell]
 
     def _targets(self, logits: Tensor) -> Tensor:
         """Return the k most probable classes (T, N); of equals the lower id first."""
-        classes = logits.shape[1]
-        if classes < self.settings.targets:
-            raise WcxError(f"targets = {self.settings.targets}, but the model has {classes} classes.")
-        return logits.sort(dim=1, descending=True, stable=True).indices[:, : self.settings.targets].T
+        classes, wanted = logits.shape[1], self.settings.targets
+        if classes < wanted:
+            raise WcxError(f"targets = {wanted}, but the model has {classes} classes.")
+        return logits.sort(dim=1, descending=True, stable=True).indices[:, :wanted].T
 
-    def _maps(self, run: ActivationRun, targets: Tensor, size: Sequence[int]) -> dict[Cell, Tensor]:
-        """Return for each cell the up-sampled maps (T, N, H, W), on the CPU."""
-        masks = contrasts.foil_masks(run.logits, targets, self._foils())
+    def _contrasts(self) -> list[str]:
+        """Return the contrasts to back-propagate: those of the cells, and those that `equal` counts."""
+        extra = self.settings.equal_pair if self.settings.mask == "equal" else ()
+        return list(dict.fromkeys([*(cell.contrast for cell in self.cells), *extra]))
+
+    def _maps(
+        self, run: ActivationRun, targets: Tensor, size: Sequence[int], names: Sequence[str]
+    ) -> dict[Cell, Tensor]:
+        """Return the up-sampled maps (T, N, H, W) of every method under every contrast of `names`."""
+        foils = self.settings.foils
+        foil_masks = contrasts.foil_masks(run.logits, targets, list(foils) if isinstance(foils, tuple) else foils)
         maps = {}
-        for contrast in dict.fromkeys(cell.contrast for cell in self.cells):
-            v = contrasts.evaluate(contrast, run.logits, targets, masks, **self.contrast_options.get(contrast, {}))
-            gradients = run.gradients(v)
+        for name in names:
+            options = self.contrast_options.get(name, {})
+            gradients = run.gradients(contrasts.evaluate(name, run.logits, targets, foil_masks, **options))
             self.passes["backward"] += gradients.shape[0] * gradients.shape[1]
-            for cell in (cell for cell in self.cells if cell.contrast == contrast):
-                small = torch.stack([self.methods[cell.method].combine(run.activation, one) for one in gradients])
-                maps[cell] = upsample(small, tuple(size), self.settings.align_corners)
+            for method, rule in self.methods.items():
+                small = torch.stack([rule.combine(run.activation, one) for one in gradients])
+                maps[Cell(method, name)] = upsample(small, tuple(size), self.settings.align_corners)
         return maps
+
+    def _localise(self, item: Item, maps: dict[Cell, Tensor], rows: dict[Cell, Row]) -> None:
+        """Write the share of positive attribution inside the object's box, where the dataset knows it (section 6)."""
+        if item.box is None:
+            return
+        for cell, row in rows.items():
+            _, height, width = maps[cell].shape
+            row["box_fraction"] = item.box[2] * item.box[3] / (height * width)
+            for rank, attribution in zip(self.settings.ranks, maps[cell], strict=True):
+                row[f"inside_box/{rank}"] = masks.share_inside(attribution, item.box)
 
     def _mask(
         self,
-        item: Item,
+        index: int,
         pixels: Tensor,
         logits: Tensor,
         targets: Tensor,
         maps: dict[Cell, Tensor],
-        rows: dict[Cell, dict[str, Any]],
+        rows: dict[Cell, Row],
         pending: _Pending,
     ) -> None:
-        """Queue every distinct masked version of one image; the rows are filled when their pass has been done."""
-        replacements = self._replacements(item.index, pixels)
-        jobs: dict[bytes, tuple[Tensor, list[tuple[dict[str, Any], int, str]]]] = {}
-        for cell, both in maps.items():
-            for i, attribution in enumerate(both):
+        """Queue every distinct masked version of one image; the rows are filled when its pass has been done."""
+        jobs: dict[bytes, tuple[Tensor, list[tuple[Row, int, str]]]] = {}
+        for cell, row in rows.items():
+            for i, rank in enumerate(self.settings.ranks):
                 for kept in KEPT:
-                    hidden = attribution < 0 if kept == "positive" else attribution > 0
-                    share = float(hidden.double().mean())
-                    rows[cell][f"masked_fraction/t_{i + 1}/{kept}"] = share
+                    hidden = self._hidden(cell, i, kept, maps)
+                    row[f"masked_fraction/{rank}/{kept}"] = float(hidden.double().mean())
                     key = np.packbits(hidden.cpu().numpy()).tobytes()
-                    jobs.setdefault(key, (hidden, []))[1].append((rows[cell], i, kept))
+                    jobs.setdefault(key, (hidden, []))[1].append((row, i, kept))
+        replacements = self._replacements(index, pixels)
         for hidden, wanting in jobs.values():
             for baseline, replacement in replacements.items():
                 sinks = [(row, f"relative_probability/t_{i + 1}/{baseline}/{kept}", i) for row, i, kept in wanting]
@@ -213,20 +182,24 @@ class Masking:
                 else:  # nothing is hidden: the clean logits are the answer
                     _record(logits, targets, sinks)
 
+    def _hidden(self, cell: Cell, i: int, kept: str, maps: dict[Cell, Tensor]) -> Tensor:
+        """Return the mask (H, W) of what is hidden when the features `kept` of target i are."""
+        settings, attribution = self.settings, maps[cell][i]
+        if settings.mask == "sign":
+            return masks.by_sign(attribution, kept)
+        if settings.mask == "fraction":
+            return masks.by_rank(attribution, kept, round(settings.fraction * attribution.numel()))
+        pair = [maps[Cell(cell.method, name)][i] for name in settings.equal_pair]
+        return masks.by_rank(attribution, kept, masks.equal_count(pair, kept, settings.equal_n_minus_one))
+
     def _replacements(self, index: int, pixels: Tensor) -> dict[str, Tensor]:
-        settings = self.settings
-        sigma = settings.blur_sigma
+        """Return the baselines of one image, each made once."""
+        settings, sigma = self.settings, self.settings.blur_sigma
         if not isinstance(sigma, (int, float)):
             sigma = float(np.random.default_rng([settings.seed, index]).uniform(*sigma))
         zero = self.zero if settings.baseline_space == "normalized" else 0.0
-        return {
-            name: baselines.make(name, pixels[None], sigma=sigma, kernel=settings.blur_kernel, zero=zero)[0]
-            for name in settings.baselines
-        }
-
-    def _foils(self) -> int | list[int] | None:
-        foils = self.settings.foils
-        return list(foils) if isinstance(foils, tuple) else foils
+        options = {"sigma": sigma, "kernel": settings.blur_kernel, "zero": zero}
+        return {name: baselines.make(name, pixels[None], **options)[0] for name in settings.baselines}
 
 
 class _Pending:
@@ -234,9 +207,9 @@ class _Pending:
 
     def __init__(self, engine: Masking) -> None:
         self._engine = engine
-        self._waiting: list[tuple[Tensor, Tensor, list[tuple[dict[str, Any], str, int]]]] = []
+        self._waiting: list[tuple[Tensor, Tensor, list[Sink]]] = []
 
-    def add(self, image: Tensor, targets: Tensor, sinks: list[tuple[dict[str, Any], str, int]]) -> None:
+    def add(self, image: Tensor, targets: Tensor, sinks: list[Sink]) -> None:
         self._waiting.append((image, targets, sinks))
         if len(self._waiting) == self._engine.batch_size:
             self.flush()
@@ -244,7 +217,7 @@ class _Pending:
     def flush(self) -> None:
         if not self._waiting:
             return
-        with torch.no_grad():
+        with torch.inference_mode():
             logits = self._engine.model(torch.stack([image for image, _, _ in self._waiting]))
         self._engine.passes["masked"] += len(self._waiting)
         for one, (_, targets, sinks) in zip(logits, self._waiting, strict=True):
@@ -253,38 +226,30 @@ class _Pending:
 
 
 def relative_probability(logits: Tensor, targets: Tensor, i: int) -> float:
-    """Return e^{y_ti} / (e^{y_ti} + e^{y_tj}) as a sigmoid, in float64: j = 2 for i = 1, else j = 1 (targets count from 1; `i` from 0)."""
-    rival = 1 if i == 0 else 0
+    """Return e^{y_ti} / (e^{y_ti} + e^{y_tj}) for target i (from 0): t_1's rival is t_2, everyone else's t_1.
+
+    As a sigmoid of the difference, in float64: the exponentials themselves may overflow.
+    """
     y = logits.double()
-    return float(torch.sigmoid(y[targets[i]] - y[targets[rival]]))
+    return float(torch.sigmoid(y[targets[i]] - y[targets[int(i == 0)]]))
 
 
-def columns(settings: Settings) -> list[str]:
-    """Return the columns of a row, in their order."""
-    ranks = [f"t_{i + 1}" for i in range(settings.targets)]
-    names = ["index", "id", "label", *ranks, *(f"y_{t}" for t in ranks), *(f"p_{t}" for t in ranks)]
-    names += ["above_threshold", "skipped", *(f"relative_probability_unmasked/{t}" for t in ranks)]
-    names += [f"masked_fraction/{t}/{kept}" for t in ranks for kept in KEPT]
-    return names + [f"relative_probability/{t}/{b}/{kept}" for t in ranks for b in settings.baselines for kept in KEPT]
-
-
-def _blank(item: Item) -> dict[str, Any]:
+def _blank(item: Item) -> Row:
     skipped = item.pixels is None
     return {"index": item.index, "id": item.id, "label": item.label, "above_threshold": False, "skipped": skipped}
 
 
-def _describe(logits: Tensor, targets: Tensor, settings: Settings) -> dict[str, Any]:
+def _describe(logits: Tensor, targets: Tensor, settings: Settings) -> Row:
     """Return what holds of an image for every cell."""
     probabilities = logits.double().softmax(0)
-    row: dict[str, Any] = {}
-    for i, t in enumerate(targets.tolist()):
-        rank = f"t_{i + 1}"
+    row: Row = {}
+    for i, (rank, t) in enumerate(zip(settings.ranks, targets.tolist(), strict=True)):
         row[rank], row[f"y_{rank}"], row[f"p_{rank}"] = t, float(logits[t]), float(probabilities[t])
         row[f"relative_probability_unmasked/{rank}"] = relative_probability(logits, targets, i)
     row["above_threshold"] = row["p_t_2"] > settings.threshold
     return row
 
 
-def _record(logits: Tensor, targets: Tensor, sinks: list[tuple[dict[str, Any], str, int]]) -> None:
+def _record(logits: Tensor, targets: Tensor, sinks: list[Sink]) -> None:
     for row, column, i in sinks:
         row[column] = relative_probability(logits, targets, i)
