@@ -29,7 +29,10 @@ def run(cfg: DictConfig) -> None:
     print(f"records, summary.csv, manifest.json: {folder}")
     samples = pipeline.samples(block, shards[0], cfg.figure)
     if samples:
-        title = f"{cli.job_name(cfg)}: the first {len(samples)} images with p_t2 > {cfg.threshold}; red speaks for the class, blue against; one scale an image"
+        title = (
+            f"{cli.job_name(cfg)}: the first {len(samples)} images with p_t2 > {cfg.threshold}\n"
+            "red speaks for the class, blue against it; t_1 and t_2 of an image share one scale"
+        )
         print(f"figure: {selected.figure(samples, folder / 'selected.png', title)}")
 
 

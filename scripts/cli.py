@@ -105,9 +105,8 @@ def check_overrides(arguments: list[str]) -> None:
     Raises:
         WcxError: a key or a choice that there is not.
     """
-    groups = {
-        group.name: sorted(file.stem for file in group.glob("*.yaml")) for group in CONF.iterdir() if group.is_dir()
-    }
+    folders = [folder for folder in CONF.iterdir() if folder.is_dir()]
+    groups = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
     keys = set(groups) | {"hydra"}
     for file in [*CONF.glob("*.yaml"), *CONF.glob("experiment/*.yaml"), *CONF.glob("dataset/*.yaml")]:
         keys |= set(yaml.safe_load(file.read_text()) or {}) - {"defaults"}
@@ -223,6 +222,7 @@ def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.Job:
         chunk_size=cfg.chunk_size,
         num_workers=cfg.num_workers,
         on_error=cfg.on_error,
+        save_maps=cfg.save_maps,
     )
 
 

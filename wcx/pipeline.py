@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
+import io
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -22,10 +20,9 @@ from wcx.errors import WcxError
 from wcx.experiments import items, masking
 from wcx.experiments.masking import Masking
 from wcx.experiments.protocol import KEPT, Cell, Settings
+from wcx.manifest import manifest
 from wcx.models import LoadedModel, label_map
 from wcx.report.selected import Sample
-
-_LIBRARIES = ("torch", "torchvision", "numpy", "pandas", "pillow", "hydra-core", "zennit")
 
 
 @dataclass(frozen=True)
@@ -48,6 +45,7 @@ class Job:
         chunk_size: images a chunk, the unit of commit and resume.
         num_workers: threads that decode images.
         on_error: ``stop`` at an image that cannot be read, or ``skip`` it and count it.
+        save_maps: write the selected images' maps, at the layer's resolution, beside each chunk's records, as .npz.
     """
 
     dataset: ImageDataset
@@ -65,6 +63,7 @@ class Job:
     chunk_size: int = 64
     num_workers: int = 2
     on_error: str = "stop"
+    save_maps: bool = False
 
     def engine(self) -> Masking:
         """Return the masking engine for these cells."""
@@ -72,13 +71,22 @@ class Job:
         made = {name: methods.create(name, **self.method_options.get(name, {})) for name in names}
         for name, method in made.items():
             if method.space != "activation":
-                raise WcxError(
-                    f"masking needs an activation method, and {name} goes back to the input; try: {', '.join(activation_methods())}."
-                )
+                choices = ", ".join(activation_methods())
+                raise WcxError(f"masking needs an activation method; {name} goes back to the input; try: {choices}.")
         normalized = self.loaded.model
         zero = normalized.mean.flatten().tolist()
         options = {name: dict(values) for name, values in self.contrast_options.items()}
-        return Masking(normalized, self.loaded.layer, made, self.cells, self.settings, zero, options, self.batch_size)
+        return Masking(
+            normalized,
+            self.loaded.layer,
+            made,
+            self.cells,
+            self.settings,
+            zero,
+            options,
+            self.batch_size,
+            self.save_maps,
+        )
 
     def chunks(self) -> list[list[int]]:
         """Return the dataset indices of every chunk."""
@@ -144,19 +152,22 @@ def run_masking(job: Job, config: str = "", quiet: bool = False) -> tuple[list[r
     """
     engine = job.engine()
     shards = job.shards()
-    todo = [shard for shard in shards if not shard.complete]
+    todo = [shard for shard in shards if not shard.complete or (job.save_maps and not _has_maps(shard))]
     if not todo:
         return shards, engine.passes
     engine.cells = [cell for cell, shard in zip(job.cells, shards, strict=True) if shard in todo]
     for shard in todo:
-        shard.describe(manifest(job, shard), config)
+        facts = {"fingerprint": records.fingerprint(shard.parts), "seed": job.seed, "layer": job.loaded.layer}
+        facts |= {"dataset_listing": shard.parts["dataset"]}
+        facts |= {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
+        shard.describe(manifest(engine.device, **facts), config)
     plan = job.chunks()
     labels = output_labels(job)
     bar = tqdm(
         total=sum(map(len, plan)),
         unit="image",
         desc=f"{job.dataset.name} {job.loaded.name}",
-        disable=quiet or None,
+        disable=quiet,
         smoothing=0.05,
     )
     selected = _Selected(todo[0], job.limit_selected)
@@ -169,6 +180,8 @@ def run_masking(job: Job, config: str = "", quiet: bool = False) -> tuple[list[r
                     f"{item.error} (on_error=skip records it as skipped and goes on; nothing computed is lost)"
                 )
         rows = engine.chunk(batch, selected.left())
+        for cell, shard in zip(engine.cells, todo, strict=True) if job.save_maps else ():
+            records.write(shard.chunk_path(chunk).with_suffix(".npz"), _npz(engine.maps[cell]))
         return [rows[cell] for cell in engine.cells]
 
     with bar:
@@ -177,6 +190,7 @@ def run_masking(job: Job, config: str = "", quiet: bool = False) -> tuple[list[r
             len(plan),
             compute,
             job.settings.columns(boxes=job.dataset.boxes is not None),
+            beside=".npz" if job.save_maps else "",
             stop=lambda: selected.left() == 0,
             progress=lambda c: bar.update(len(plan[c])),
         )
@@ -184,7 +198,7 @@ def run_masking(job: Job, config: str = "", quiet: bool = False) -> tuple[list[r
 
 
 def output_labels(job: Job) -> list[int] | None:
-    """Return the model's output for each class of the dataset, by class name; None if the model does not name its classes.
+    """Return the model's output for each of the dataset's classes, by name; None if the model does not name its own.
 
     Raises:
         WcxError: the dataset has a class that the checkpoint does not know.
@@ -203,9 +217,20 @@ class _Selected:
     def left(self) -> int | None:
         if self._most is None:
             return None
-        if not list(self._shard.path.glob("chunk-*.csv")):
+        if not self._shard.chunks():
             return self._most
         return max(0, self._most - int(self._shard.read()["above_threshold"].sum()))
+
+
+def _has_maps(shard: records.Shard) -> bool:
+    return all(file.with_suffix(".npz").is_file() for file in shard.path.glob("chunk-*.csv"))
+
+
+def _npz(maps: Sequence[tuple[int, np.ndarray]]) -> bytes:
+    """Return an .npz of `index` (n,) and `maps` (n, T, h, w), float32; both empty where no image was selected."""
+    buffer = io.BytesIO()
+    np.savez(buffer, index=np.array([i for i, _ in maps], dtype=np.int64), maps=np.array([one for _, one in maps]))
+    return buffer.getvalue()
 
 
 def samples(job: Job, shard: records.Shard, most: int = 8) -> list[Sample]:
@@ -254,46 +279,3 @@ def plan_masking(job: Job, probe: int = 16) -> dict[str, Any]:
         "seconds": f"about {(forward + masked) * seconds:.0f}",
         "megabytes": f"about {len(todo) * images * 0.0006:.1f}",
     }
-
-
-def manifest(job: Job, shard: records.Shard) -> dict[str, Any]:
-    """Return what the records were made with. No time stamp: the same run writes the same file."""
-    device = next(job.loaded.model.parameters()).device
-    return {
-        "fingerprint": records.fingerprint(shard.parts),
-        "versions": {name: _version(name) for name in _LIBRARIES}
-        | {"python": platform.python_version(), "wcx": _version("wcx")},
-        "device": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"cpu, {torch.get_num_threads()} threads",
-        "platform": platform.platform(),
-        "seed": job.seed,
-        "dataset_listing": shard.parts["dataset"],
-        "weights": job.loaded.weights,
-        "weights_hash": job.loaded.weights_hash,
-        "layer": job.loaded.layer,
-        "git_commit": _git_commit(),
-        "command": sys.argv,
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the code, "+" appended where the tree was changed; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if changed else "")

@@ -67,6 +67,10 @@ class Shard:
         """Whether all its chunks are there."""
         return (self.path / "complete.json").is_file()
 
+    def chunks(self) -> int:
+        """Return how many chunks are there."""
+        return len(list(self.path.glob("chunk-*.csv")))
+
     def chunk_path(self, chunk: int) -> Path:
         """Return the file of one chunk."""
         return self.path / f"chunk-{chunk:05d}.csv"
@@ -110,6 +114,8 @@ def collect(
     chunks: int,
     compute: Callable[[int], Sequence[Sequence[dict[str, Any]]]],
     columns: Sequence[str],
+    *,
+    beside: str = "",
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda _chunk: None,
 ) -> None:
@@ -120,6 +126,7 @@ def collect(
         chunks: how many there are.
         compute: chunk number -> for each shard its rows.
         columns: of the records, in their order; what a row lacks stays empty.
+        beside: suffix of a file that `compute` itself writes beside each chunk's; a chunk without it is computed again.
         stop: asked before each chunk, when the earlier ones are on disk: whether enough has been collected.
         progress: called after each chunk, whether computed or found.
 
@@ -132,14 +139,14 @@ def collect(
         for chunk in range(chunks):
             if stop():
                 break
-            if not all(shard.chunk_path(chunk).is_file() for shard in shards):
+            if not all(_there(shard.chunk_path(chunk), beside) for shard in shards):
                 tables = compute(chunk)
                 _commit(
                     {shard.chunk_path(chunk): _text(rows, columns) for shard, rows in zip(shards, tables, strict=True)}
                 )
             progress(chunk)
         for shard in shards:
-            done = len(list(shard.path.glob("chunk-*.csv")))
+            done = shard.chunks()
             write(shard.path / "complete.json", json.dumps({"chunks": done, "rows": len(shard.read())}))
 
 
@@ -159,14 +166,18 @@ def locked(shards: Sequence[Shard]) -> Iterator[None]:
         yield
 
 
-def write(path: Path, text: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def _there(path: Path, beside: str) -> bool:
+    return path.is_file() and (not beside or path.with_suffix(beside).is_file())
 
 
 def _commit(files: dict[Path, str]) -> None:

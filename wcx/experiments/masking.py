@@ -47,8 +47,11 @@ class Masking:
         contrast_options: for each contrast by name.
         batch_size: images a pass, masked ones too: what bounds the memory.
 
+        keep_maps: keep the maps of the selected images in `maps`.
+
     Attributes:
         passes: counts images: forward, backward (through the head), masked.
+        maps: for each cell (index, map (T, h, w) at the layer's resolution) of the last chunk, with `keep_maps`.
     """
 
     model: nn.Module
@@ -59,10 +62,12 @@ class Masking:
     zero: Sequence[float] = (0.0, 0.0, 0.0)
     contrast_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     batch_size: int = 32
+    keep_maps: bool = False
     passes: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
+        self.maps: dict[Cell, list[tuple[int, np.ndarray]]] = {}
         self._explainer = Explainer(self.model, self.methods[self.cells[0].method], self.layer)
 
     def chunk(self, items: Sequence[Item], most: int | None = None) -> dict[Cell, list[Row]]:
@@ -70,6 +75,7 @@ class Masking:
 
         With `most`, the rows end with the image that is the `most`-th above the threshold.
         """
+        self.maps = {cell: [] for cell in self.cells}
         rows: dict[Cell, list[Row]] = {cell: [_blank(item) for item in items] for cell in self.cells}
         readable = [position for position, item in enumerate(items) if item.pixels is not None]
         pending = _Pending(self)
@@ -90,7 +96,8 @@ class Masking:
         """Return pixels (N, 3, H, W) and one cell's up-sampled maps (T, N, H, W) for the k most probable classes."""
         pixels = pixels.to(self.device)
         run = self._explainer(pixels)
-        return pixels, self._maps(run, self._targets(run.logits), pixels.shape[2:], [cell.contrast])[cell]
+        small = self._maps(run, self._targets(run.logits), [cell.contrast])[cell]
+        return pixels, upsample(small, pixels.shape[2:], self.settings.align_corners)
 
     def _batch(self, items: list[Item], rows: list[dict[Cell, Row]], pending: _Pending, most: int | None) -> int:
         """Queue the masked versions of a batch; return how many images are above the threshold (at most `most`)."""
@@ -109,9 +116,13 @@ class Masking:
             if shared["above_threshold"] or self.settings.select == "all":
                 wanted.append(i)
         if wanted:
-            maps = self._maps(run, targets, pixels.shape[2:], self._contrasts())
+            maps = self._maps(run, targets, self._contrasts())
             for i in wanted:
-                own = {cell: those[:, i] for cell, those in maps.items()}
+                small = {cell: those[:, i] for cell, those in maps.items()}
+                if self.keep_maps:
+                    for cell in self.cells:
+                        self.maps[cell].append((items[i].index, small[cell].float().cpu().numpy()))
+                own = {c: upsample(one, pixels.shape[2:], self.settings.align_corners) for c, one in small.items()}
                 self._localise(items[i], own, rows[i])
                 self._mask(items[i].index, pixels[i], run.logits[i], targets[:, i], own, rows[i], pending)
         return above
@@ -128,10 +139,8 @@ class Masking:
         extra = self.settings.equal_pair if self.settings.mask == "equal" else ()
         return list(dict.fromkeys([*(cell.contrast for cell in self.cells), *extra]))
 
-    def _maps(
-        self, run: ActivationRun, targets: Tensor, size: Sequence[int], names: Sequence[str]
-    ) -> dict[Cell, Tensor]:
-        """Return the up-sampled maps (T, N, H, W) of every method under every contrast of `names`."""
+    def _maps(self, run: ActivationRun, targets: Tensor, names: Sequence[str]) -> dict[Cell, Tensor]:
+        """Return the maps (T, N, h, w), at the layer's resolution, of every method under every contrast of `names`."""
         foils = self.settings.foils
         foil_masks = contrasts.foil_masks(run.logits, targets, list(foils) if isinstance(foils, tuple) else foils)
         maps = {}
@@ -140,8 +149,7 @@ class Masking:
             gradients = run.gradients(contrasts.evaluate(name, run.logits, targets, foil_masks, **options))
             self.passes["backward"] += gradients.shape[0] * gradients.shape[1]
             for method, rule in self.methods.items():
-                small = torch.stack([rule.combine(run.activation, one) for one in gradients])
-                maps[Cell(method, name)] = upsample(small, tuple(size), self.settings.align_corners)
+                maps[Cell(method, name)] = torch.stack([rule.combine(run.activation, one) for one in gradients])
         return maps
 
     def _localise(self, item: Item, maps: dict[Cell, Tensor], rows: dict[Cell, Row]) -> None:

@@ -27,14 +27,14 @@ class Settings:
         targets: k, the k most probable classes are explained: t_1 ... t_k.
         threshold: images with p_t2 above it are selected.
         select: which images masked passes are spent on: ``above`` the threshold, or ``all``.
-        mask: ``sign``: keeping positive features hides the pixels of negative attribution, and the other way round; zeros
-            stay. ``equal``: all contrasts hide the same number of pixels, counted from `equal_pair`. ``fraction``: a stated
-            share of the pixels. The last two by rank.
+        mask: ``sign``: keeping positive features hides the pixels of negative attribution, and the other way round;
+            zeros stay. ``equal``: all contrasts hide the same number of pixels, counted from `equal_pair`.
+            ``fraction``: a stated share of the pixels. The last two by rank.
         equal_pair: the contrasts whose maps `equal` counts.
         equal_n_minus_one: `equal` hides one pixel less where negative features are kept, as the authors' code does.
         fraction: share of the pixels that `fraction` hides.
         baselines: what masked pixels become.
-        baseline_space: what ``zeros`` means: 0 of the ``normalized`` input (the mean colour), or of the ``pixel`` (black).
+        baseline_space: what ``zeros`` means: 0 of the ``normalized`` input (the mean colour), or of a ``pixel`` (black).
         align_corners: of the bilinear up-sampling.
         blur_sigma: in pixels at side 224; a pair is a range, drawn uniformly for each image from its index and `seed`.
         blur_kernel: width in pixels at side 224.

@@ -1,0 +1,177 @@
+"""The command line: every configuration composes, mistakes are one line, a cell and a sweep run end to end on drawn birds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from scripts import cli
+from wcx import contrasts, datasets, methods
+from wcx.errors import WcxError
+from wcx.report import table1
+
+CONF = cli.CONF
+GROUPS = {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in CONF.iterdir() if g.is_dir()}
+SMALL = ["model.weights=random", "threshold=0", "limit=6", "batch_size=4", "chunk_size=4", "figure=2"]
+
+
+def run(*arguments: str, script: str = "run.py", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("WCX_")} | (env or {})
+    return subprocess.run(
+        [sys.executable, script, *arguments], cwd=CONF.parent, env=clean, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
+def test_every_choice_composes(group: str, name: str) -> None:
+    extra = ["model.name=resnet50"] if (group, name) == ("model", "torchvision") else []
+    OmegaConf.to_yaml(cli.compose([f"{group}={name}", *extra]), resolve=True)
+
+
+def test_every_dataset_method_and_contrast_has_its_yaml() -> None:
+    assert GROUPS["dataset"] == sorted(datasets.names())
+    assert GROUPS["method"] == sorted(methods.names())
+    assert GROUPS["contrast"] == sorted(contrasts.names())
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_a_methods_yaml_holds_its_options(name: str) -> None:
+    methods.create(name, **cli.options(cli.compose([f"method={name}"]).method))
+
+
+def test_a_dataset_names_its_default_model_and_the_command_line_wins() -> None:
+    assert cli.compose([]).model.name == "small_cnn"
+    cfg = cli.compose(["dataset=cub", "method=gradcam", "contrast=weighted"])
+    assert (cfg.model.name, cfg.experiment) == ("vgg16", "masking")
+    assert cli.compose(["model=alexnet", "dataset=cub"]).model.name == "alexnet"
+    assert cli.compose(["dataset=imagenet"]).experiment == "sign_perturbation"
+
+
+def test_profiles_reach_experiment_and_method() -> None:
+    paper, authors = (cli.compose([f"profile={p}", "method=linear_approximation"]) for p in ("paper", "authors_code"))
+    keys = ("threshold", "mask", "align_corners", "blur_sigma")
+    assert [paper[k] for k in keys] == [0.1, "sign", False, 15.0]
+    assert [authors[k] for k in keys] == [0.4, "equal", True, [10.0, 20.0]]
+    assert (paper.method.reduction, authors.method.reduction) == ("sum", "mean")
+    assert cli.compose(["profile=authors_code", "threshold=0.1"]).threshold == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dataset=cubb"], "unknown dataset 'cubb'. Did you mean 'cub'"),
+        (["contrat=mean"], "unknown setting 'contrat'. Did you mean 'contrast'"),
+        (["contrast=wieghted"], "Did you mean 'weighted'"),
+        (["model=vgg61"], "Did you mean 'vgg16'"),
+        (["experiment=maskign"], "Did you mean 'masking'"),
+        (["-m", "method=gradcam,gradcm"], "unknown method 'gradcm'"),
+    ],
+)
+def test_a_wrong_name_is_found_before_anything_starts(arguments: list[str], message: str) -> None:
+    with pytest.raises(WcxError, match=message.replace("(", r"\(")):
+        cli.check_overrides(arguments)
+
+
+def test_lists_of_a_runner() -> None:
+    lists, rest = cli.split_lists(
+        ["datasets=[cub, cars]", "models=alexnet", "limit=5"], {"datasets": ["x"], "models": [], "methods": ["m"]}
+    )
+    assert lists == {"datasets": ["cub", "cars"], "models": ["alexnet"], "methods": ["m"]}
+    assert rest == ["limit=5"]
+    with pytest.raises(WcxError, match="datasets is empty"):
+        cli.split_lists(["datasets=[]"], {"datasets": []})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["dataset=cub"],
+            "error: dataset cub: data/cub/CUB_200_2011 not found. Download it with: python run.py dataset=cub dataset.download=true",
+        ),
+        (
+            ["paths.checkpoints_dir=nowhere"],
+            "make it with: python scripts/finetune.py dataset=parts model=small_cnn recipe=",
+        ),
+        (["model.weights=random", "device=cuda:7"], "error: device 'cuda:7' is not there"),
+        (["model.weights=random", "model.layer=nonsense"], "error: the model has no layer 'nonsense'; try one of"),
+        (
+            ["model.weights=random", "method=gradient"],
+            "error: experiment masking needs an activation method, not gradient",
+        ),
+        (["model.weights=random", "targets=99"], "error: targets = 99, but the model has"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = run(*arguments, "limit=2", "figure=0", f"paths.results_dir={tmp_path}")
+    lines = [line for line in done.stderr.splitlines() if "image" not in line]  # the progress bar
+    assert done.returncode == 2, done.stderr
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_one_cell_end_to_end_and_again_byte_by_byte(tmp_path: Path) -> None:
+    """Also: another results folder gives the same records; the second time nothing is computed."""
+    for folder in ("a", "b"):
+        done = run(*SMALL, f"paths.results_dir={tmp_path / folder}")
+        assert done.returncode == 0, done.stderr
+        assert "'forward': 6" in done.stdout
+    files = {p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()}
+    assert {p.name for p in files} >= {
+        "chunk-00000.csv",
+        "chunk-00001.csv",
+        "manifest.json",
+        "config.yaml",
+        "summary.csv",
+        "selected.png",
+    }
+    for file in files:
+        if file.suffix in (".csv", ".png") or file.name == "shard.json":
+            assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+    summary = pd.read_csv(next((tmp_path / "a").rglob("summary.csv")))
+    assert tuple(summary.columns) == table1.HEADER
+    assert set(summary["n"]) == {6}
+    assert set(summary["contrast"]) == {"weighted"}
+    manifest = json.loads(next((tmp_path / "a").rglob("manifest.json")).read_text())
+    assert {"versions", "device", "seed", "weights_hash", "dataset_listing", "git_commit"} <= manifest.keys()
+    again = run(*SMALL, f"paths.results_dir={tmp_path / 'a'}")
+    assert "none, all records were there" in again.stdout
+
+
+def test_a_plan_computes_nothing(tmp_path: Path) -> None:
+    done = run(*SMALL, "plan=true", f"paths.results_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "masked_passes: at most about 72" in done.stdout
+    assert not list(tmp_path.rglob("chunk*"))
+
+
+def test_a_sweep_skips_what_does_not_fit_and_says_so(tmp_path: Path) -> None:
+    done = run("-m", "method=gradcam,gradient", "contrast=original,max", *SMALL, f"paths.results_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.rglob("summary.csv"))) == 2
+    skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped")]
+    assert len(skipped) == 2
+    assert "gradient original" in skipped[0]
+
+
+def test_table1_runs_all_blocks_and_reports_those_that_fail(tmp_path: Path) -> None:
+    done = run(
+        "datasets=[parts,cub]",
+        "models=[small_cnn]",
+        "methods=[gradcam]",
+        *SMALL,
+        f"paths.results_dir={tmp_path}",
+        script="scripts/table1.py",
+    )
+    assert done.returncode == 1
+    assert "failed: cub small_cnn: dataset cub" in done.stderr
+    table = pd.read_csv(tmp_path / "table1.csv")
+    assert tuple(table.columns) == table1.HEADER
+    assert len(table) == 2 * 2 * 3 * 2
