@@ -72,7 +72,7 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig
 def split_lists(
     arguments: Sequence[str], defaults: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the lists among a runner's arguments (datasets=[cub,cars] or datasets=cub,cars), and the remaining overrides.
+    """Return the lists among a runner's arguments (datasets=[cub,cars] or datasets=cub,cars), and the other overrides.
 
     Raises:
         WcxError: an empty list, or an argument that is no override.

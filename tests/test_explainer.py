@@ -1,4 +1,4 @@
-"""`explain` and `Explainer` against a loop over classes, and what they promise: passes, state, batches, layers, errors."""
+"""`explain` and `Explainer` against a loop over classes; their promises on passes, state, batches, layers, errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPACE = {name: methods.get(name).space for name in METHODS}
 
 
 def brute_force(model: nn.Module, images: Tensor, v: Tensor, method: str, **options: object) -> tuple[Tensor, Tensor]:
-    """Return sum_s v_s phi^s one class and one image at a time, and the size sum_s abs(v_s) norm(phi^s) that errors are relative to."""
+    """Return sum_s v_s phi^s, one class and one image at a time, and sum_s abs(v_s) norm(phi^s) to measure errors by."""
     total, size = [], []
     for image, weights in zip(images, v, strict=True):
         phis = [wcx.explain(model, image[None], s, method, "original", **options)[0] for s in range(len(weights))]
@@ -26,7 +26,7 @@ def brute_force(model: nn.Module, images: Tensor, v: Tensor, method: str, **opti
     return torch.stack(total), torch.stack(size)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["float64", "float32"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str)
 @pytest.mark.parametrize("net", nets.ALL)
 @pytest.mark.parametrize("method", METHODS)
 def test_one_pass_is_the_sum_over_classes(method: str, net: str, dtype: torch.dtype, tolerance: float) -> None:
@@ -54,7 +54,8 @@ def test_activation_methods_by_their_formulas() -> None:
         "xgradcam": sum((g[0, k] * a[0, k]).sum() / a[0, k].abs().sum() * a[0, k] for k in range(10)),
     }
     for name, phi in expected.items():
-        torch.testing.assert_close(wcx.explain(model, image, 3, name, "original", layer="3")[0], phi, rtol=1e-12, atol=1e-14)
+        got = wcx.explain(model, image, 3, name, "original", layer="3")[0]
+        torch.testing.assert_close(got, phi, rtol=1e-12, atol=1e-14)
 
 
 def test_xgradcam_of_a_dead_channel_is_zero_not_nan() -> None:
@@ -66,7 +67,8 @@ def test_xgradcam_of_a_dead_channel_is_zero_not_nan() -> None:
 def test_inplace_relu_behind_the_layer_leaves_the_activation_alone() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4))
+        head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 4))
+        model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True), *head)
     images = nets.images()
     clean = model[0](images).detach()
     for layer in ("0", None):
@@ -129,10 +131,14 @@ def test_activation_methods_go_no_further_than_the_layer() -> None:
 
 
 def state(model: nn.Module) -> list[object]:
-    flags = [(m.training, getattr(m, "inplace", None), len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    flags = [
+        (m.training, getattr(m, "inplace", None), len(m._forward_hooks), len(m._forward_pre_hooks))
+        for m in model.modules()
+    ]
     tensors = [(p.requires_grad, p.grad, p.detach().clone()) for p in model.parameters()]
     buffers = [b.clone() for b in model.buffers()]
-    return [flags, [t[:2] for t in tensors], torch.cat([t[2].flatten() for t in tensors] + [b.flatten().float() for b in buffers])]
+    values = torch.cat([t[2].flatten() for t in tensors] + [b.flatten().float() for b in buffers])
+    return [flags, [t[:2] for t in tensors], values]
 
 
 def same(before: list[object], after: list[object]) -> bool:
@@ -186,7 +192,7 @@ def test_autocast(method: str) -> None:
     assert bool((cosine > 0.95).all())  # bfloat16 keeps eight bits; ReLUs near zero may flip
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=str)
 @pytest.mark.parametrize("method", METHODS)
 def test_an_explanation_does_not_depend_on_its_batch(method: str, dtype: torch.dtype, tolerance: float) -> None:
     """Relative L2; the tolerances are the issue's. Other batch sizes take other convolution kernels: not bit by bit."""
@@ -202,7 +208,8 @@ def test_smoothgrad_is_the_mean_over_noisy_copies() -> None:
     options = {"samples": 5, "noise": 0.2, "seed": 7}
     expected = torch.zeros_like(images)
     for s in range(5):
-        pattern = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(7 * 1_000_003 + s), dtype=torch.float64)
+        generator = torch.Generator().manual_seed(7 * 1_000_003 + s)
+        pattern = torch.randn(images.shape[1:], generator=generator, dtype=torch.float64)
         spread = images.flatten(1).max(1).values - images.flatten(1).min(1).values
         noisy = images + 0.2 * spread[:, None, None, None] * pattern
         v = wcx.cotangent(model(images), 2, "weighted")
@@ -221,7 +228,8 @@ def test_probability_varies_along_a_path_and_the_others_do_not() -> None:
     expected = torch.zeros_like(images)
     for s in range(3):
         pattern = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(s), dtype=torch.float64)
-        leaf = (images + 0.3 * (images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)) * pattern).requires_grad_()
+        spread = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+        leaf = (images + 0.3 * spread * pattern).requires_grad_()
         expected += torch.autograd.grad(model(leaf).softmax(1)[:, 2].sum(), leaf)[0] / 3
     torch.testing.assert_close(both[0], expected, rtol=1e-9, atol=1e-14)
     torch.testing.assert_close(both[1], wcx.explain(model, images, 2, "gradient", "weighted", samples=3, noise=0.3))

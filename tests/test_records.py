@@ -92,7 +92,7 @@ def test_nobody_else_writes_meanwhile(tmp_path: Path) -> None:
 
 
 def test_a_kill_between_the_files_of_a_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The journal is written, the first shard's file too, then the process dies: resuming must not compute the chunk again."""
+    """Journal and first shard's file are written, then the process dies: the chunk must not be computed again."""
     real, written = records.write, []
 
     def dies(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: every configuration composes, mistakes are one line, a cell and a sweep run end to end on drawn birds."""
+"""The command line: every configuration composes, mistakes are one line, a cell and a sweep run end to end."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ def test_lists_of_a_runner() -> None:
     [
         (
             ["dataset=cub"],
-            "error: dataset cub: data/cub/CUB_200_2011 not found. Download it with: python run.py dataset=cub dataset.download=true",
+            "error: dataset cub: data/cub/CUB_200_2011 not found. "
+            "Download it with: python run.py dataset=cub dataset.download=true",
         ),
         (
             ["paths.checkpoints_dir=nowhere"],

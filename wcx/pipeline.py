@@ -148,7 +148,7 @@ def run_masking(job: Job, config: str = "", quiet: bool = False) -> tuple[list[r
         the shards in the order of `job.cells`, and the network passes done, counted in images.
 
     Raises:
-        WcxError: cells that do not fit, or an image that cannot be read (with on_error=stop; what was computed is kept).
+        WcxError: cells that do not fit; an image that cannot be read (with on_error=stop; what was computed is kept).
     """
     engine = job.engine()
     shards = job.shards()

@@ -34,7 +34,7 @@ class Settings:
         equal_n_minus_one: `equal` hides one pixel less where negative features are kept, as the authors' code does.
         fraction: share of the pixels that `fraction` hides.
         baselines: what masked pixels become.
-        baseline_space: what ``zeros`` means: 0 of the ``normalized`` input (the mean colour), or of a ``pixel`` (black).
+        baseline_space: what ``zeros`` is: 0 of the ``normalized`` input (the mean colour), or of a ``pixel`` (black).
         align_corners: of the bilinear up-sampling.
         blur_sigma: in pixels at side 224; a pair is a range, drawn uniformly for each image from its index and `seed`.
         blur_kernel: width in pixels at side 224.
