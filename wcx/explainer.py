@@ -67,7 +67,7 @@ def explain(
     contrast_options: dict[str, Any] | None = None,
     **options: Any,
 ) -> Tensor:
-    """Return the explanation of "why the target, but not the foils?": one forward pass, and one backward pass per target and contrast.
+    """Return the explanation of "why the target, but not the foils?": one forward pass, one backward per target and contrast.
 
     Args:
         model: any module that maps images to logits (N, C); left as it was.

@@ -1,4 +1,4 @@
-"""Methods that stop at the activation of a layer. They share one forward and one backward pass per cotangent, through the head only.
+"""Methods that stop at a layer's activation. They share one forward and one backward pass per cotangent, through the head.
 
 They differ in one function, `combine(activation, gradient)`.
 """

@@ -49,7 +49,7 @@ class Path:
 
 
 class PathRun(Run):
-    """sum over s of weight_s * factor_s * gradient at x_s: S forward and K S backward passes an `explain`, one forward for the logits.
+    """sum over s of weight_s * factor_s * gradient at x_s: S forward and K S backward passes an `explain`, 1 for the logits.
 
     Args:
         batch_size: at most this many images go through the network at once (but at least N, one step): memory stays bounded.
