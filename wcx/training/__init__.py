@@ -1,7 +1,19 @@
 """Fine-tuning: an ImageDataset, a network and a recipe in, a checkpoint with its history and curve out."""
 
-from wcx.training.task import finetune, finished, plan
+from wcx.training.accuracies import accuracies, write_accuracies
 from wcx.training.loop import evaluate, fit
+from wcx.training.plan import plan
 from wcx.training.recipe import AUGMENTATIONS, Recipe
+from wcx.training.task import finetune, finished
 
-__all__ = ["AUGMENTATIONS", "Recipe", "evaluate", "finetune", "finished", "fit", "plan"]
+__all__ = [
+    "AUGMENTATIONS",
+    "Recipe",
+    "accuracies",
+    "evaluate",
+    "finetune",
+    "finished",
+    "fit",
+    "plan",
+    "write_accuracies",
+]

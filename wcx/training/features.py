@@ -14,12 +14,14 @@ from tqdm.auto import tqdm
 from wcx.errors import WcxError
 from wcx.models import Normalized, head_name
 from wcx.training.loop import to_device
+from wcx.training.samples import brief_errors
 
 
-class _Capture(nn.Module):
+class Capture(nn.Module):
     """Stands in for the head and keeps its input."""
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Return the input as it is."""
         self.inputs = inputs.detach()
         return inputs
 
@@ -50,7 +52,7 @@ def head_inputs(
         WcxError: not enough room on the disk.
     """
     net, name = model.model, head_name(model.model)
-    head, capture = net.get_submodule(name), _Capture()
+    head, capture = net.get_submodule(name), Capture()
     training = model.training
     model.to(device, memory_format=torch.channels_last).eval()
     setattr(net, name, capture)
@@ -62,7 +64,7 @@ def head_inputs(
             done = int(counter.read_text()) if counter.is_file() else 0
             rest = Subset(samples, range(done, len(samples)))
             bar = tqdm(total=len(samples), initial=done, desc=f"features {path.stem}", unit="img", disable=None)
-            with bar:
+            with bar, brief_errors():
                 for images, _ in DataLoader(rest, batch_size=batch_size, num_workers=num_workers):
                     for view in range(1 + mirror):
                         model(to_device(images.flip(-1) if view else images, device))

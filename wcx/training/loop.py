@@ -1,7 +1,7 @@
 """The training loop: resumable at any step, with the same result on a CPU as if it had not been interrupted.
 
-Whatever is random in a step depends on (seed, epoch, step or index) alone, and the learning rate on the step; so what is
-kept is the network, the optimiser and the history.
+Whatever is random in a step depends on (seed, epoch, step or index) alone, and the learning rate on the step; so the
+state is the network, the optimiser and the history.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from wcx.training.recipe import Recipe, derive
-from wcx.training.samples import Batches
+from wcx.training.samples import Batches, brief_errors
 
 log = logging.getLogger("wcx")
 
@@ -78,7 +78,7 @@ def fit(
     steps = recipe.epochs * batches.steps
     done = state.epoch * batches.steps + state.step
     bar = tqdm(total=steps, initial=done, desc="fine-tuning", unit="batch", disable=None)
-    with bar, torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
+    with bar, brief_errors(), torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
         for epoch in range(state.epoch, recipe.epochs):
             batches.epoch, batches.start = epoch, state.step
             saved = began = time.monotonic()
@@ -118,10 +118,11 @@ def evaluate(
     net.eval()
     loss = correct = 0.0
     loader = DataLoader(samples, batch_size=batch_size, num_workers=num_workers)
-    for inputs, answers in tqdm(loader, "evaluating", unit="batch", disable=None, leave=False):
-        logits, labels = net(to_device(inputs, device)), answers.to(device)
-        loss += cross_entropy(logits, labels, reduction="sum").item()
-        correct += (logits.argmax(1) == labels).sum().item()
+    with brief_errors():
+        for inputs, answers in tqdm(loader, "evaluating", unit="batch", disable=None, leave=False):
+            logits, labels = net(to_device(inputs, device)), answers.to(device)
+            loss += cross_entropy(logits, labels, reduction="sum").item()
+            correct += (logits.argmax(1) == labels).sum().item()
     return loss / len(samples), correct / len(samples)
 
 

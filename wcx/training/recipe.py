@@ -101,7 +101,7 @@ class Recipe:
         return torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
 
     def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of step `step` (from 0) of `steps`: of these alone, so that nothing is to be resumed."""
+        """Return the learning rate of step `step` (from 0) of `steps`; no state, so that nothing is to be resumed."""
         if self.schedule == "constant":
             return self.lr
         if self.schedule == "cosine":

@@ -5,8 +5,9 @@ A sample is asked for by the pair (epoch, index), so neither the number of worke
 
 from __future__ import annotations
 
-import logging
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -17,9 +18,18 @@ from torchvision.transforms.v2 import functional as F
 from tqdm.auto import tqdm
 
 from wcx.datasets.base import ImageDataset
-from wcx.training.recipe import derive
+from wcx.errors import WcxError
+from wcx.training.recipe import Recipe, derive
 
-log = logging.getLogger("wcx")
+
+@contextmanager
+def brief_errors() -> Iterator[None]:
+    """Restore the one line of a WcxError that a DataLoader's worker has wrapped into its traceback."""
+    try:
+        yield
+    except WcxError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise type(error)(re.sub(r"^[\w.]*Error: ", "", last)) from None
 
 
 class Pixels(Dataset):
@@ -33,8 +43,9 @@ class Pixels(Dataset):
         if len(dataset) > 1 and first.nbytes * len(dataset) <= cache_bytes:
             cache = torch.empty((len(dataset), *first.shape), dtype=torch.uint8)
             loader = DataLoader(self, batch_size=16, num_workers=num_workers)
-            for start, (images, _) in enumerate(tqdm(loader, "reading images", disable=None, leave=False)):
-                cache[16 * start : 16 * start + len(images)] = images
+            with brief_errors():
+                for start, (images, _) in enumerate(tqdm(loader, "reading images", disable=None, leave=False)):
+                    cache[16 * start : 16 * start + len(images)] = images
             self.cache = cache
 
     def _decode(self, index: int) -> Tensor:
@@ -67,7 +78,7 @@ class Augmented(Dataset):
 
 
 class Features(Dataset):
-    """Precomputed inputs of the head, `array` (views, n, ...): sample k is view k // n of image k % n, in every epoch."""
+    """Inputs of the head, computed before, `array` (views, n, ...): sample k is view k // n of image k % n."""
 
     def __init__(self, array: np.ndarray, labels: Sequence[int]) -> None:
         self.array, self.labels = array, labels
@@ -102,9 +113,14 @@ class Batches:
             yield [(self.epoch, self.indices[k]) for k in chosen]
 
 
-def split_holdout(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Return (kept, held out), ascending: a seeded random `share` of range(count), at least one, is held out."""
+def choose_indices(count: int, recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
+    """Return the images (of `count`) to train on, and those to choose the best epoch on; ascending.
+
+    The latter are a seeded random share `recipe.holdout`, at least one image, if recipe.select is "best", else none.
+    """
+    if recipe.select == "last":
+        return list(range(count)), []
     generator = torch.Generator().manual_seed(derive(seed, "holdout"))
     order = torch.randperm(count, generator=generator).tolist()
-    cut = max(1, round(count * share))
+    cut = max(1, round(count * recipe.holdout))
     return sorted(order[cut:]), sorted(order[:cut])

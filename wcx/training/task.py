@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
-import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from wcx.training.curve import write_curve, write_history
 from wcx.training.features import head_inputs, remove
 from wcx.training.loop import evaluate, fit
 from wcx.training.recipe import Recipe
-from wcx.training.samples import Augmented, Features, Pixels, split_holdout
+from wcx.training.samples import Augmented, Features, Pixels, choose_indices
 from wcx.weights import head_name, weights_hash
 
 log = logging.getLogger("wcx")
 
 
 def finished(path: Path, recipe: Recipe) -> str | None:
-    """Return a line about the finished checkpoint at `path`, or None if there is none; says so if its recipe is another."""
+    """Return a line about the finished checkpoint at `path` (is its recipe another?), or None if there is none."""
     if not path.is_file():
         return None
     meta = read_meta(path)
@@ -74,67 +73,76 @@ def finetune(
     """
     if train.class_names != test.class_names:
         raise WcxError(f"dataset {train.name}: train and test have different classes")
-    state_path = path.with_suffix(".state")
-    identity = _identity(start, train, recipe, seed)
-    pixels = {split.split: Pixels(split, cache_gib * 2**30, num_workers) for split in (train, test)}
-    began = time.monotonic()
+
+    run = {"seed": seed, "device": device, "amp": amp, "state_path": path.with_suffix(".state")}
+    run["identity"] = _identity(start, train, recipe, seed)
     if recipe.train == "head":
-        history, accuracy = _fit_head(
-            start, pixels, recipe, path, identity, seed, device, num_workers, keep_features, amp
-        )
+        history, accuracy, files = _fit_head(start, train, test, recipe, path, num_workers, run)
     else:
-        samples = Augmented(pixels["train"], recipe.augmentation(pixels["train"].side), seed)
-        kept, held = _split(len(train), recipe, seed)
-        on_cpu = torch.device(device).type == "cpu"
-        history = fit(
-            start.model,
-            samples,
-            recipe,
-            indices=kept,
-            validation=Subset(pixels["train"], held) if held else None,
-            seed=seed,
-            device=device,
-            num_workers=0 if on_cpu and pixels["train"].cache is not None else num_workers,
-            amp=amp,
-            state_path=state_path,
-            identity=identity,
-        )
-        accuracy = evaluate(start.model, pixels["test"], device=device, num_workers=0)[1]
-    log.info("trained in %.0f s, test accuracy %.3f on %d images", time.monotonic() - began, accuracy, len(test))
+        history, accuracy, files = *_fit_all(start, train, test, recipe, cache_gib, num_workers, run), []
+    log.info("test accuracy %.3f on %d images", accuracy, len(test))
     meta = _meta(start, train, test, recipe, seed, history, accuracy, str(device))
     save_checkpoint(path, start.net.state_dict(), meta)
     write_history(path.with_suffix(".history.csv"), history)
     title = f"{train.name}, {start.name}, recipe {recipe.name}, seed {seed}"
     write_curve(path.with_suffix(".curve.png"), history, accuracy, title)
-    state_path.unlink(missing_ok=True)
+    run["state_path"].unlink(missing_ok=True)
+    for file in files if not keep_features else []:
+        remove(file)
     return meta
+
+
+def _fit_all(
+    start: LoadedModel,
+    train: ImageDataset,
+    test: ImageDataset,
+    recipe: Recipe,
+    cache_gib: float,
+    num_workers: int,
+    run: Mapping[str, Any],
+) -> tuple[list[dict[str, float]], float]:
+    """Train all layers; return (history, test accuracy). The test images are opened after the training only."""
+    images = Pixels(train, cache_gib * 2**30, num_workers)
+    kept, held = choose_indices(len(train), recipe, run["seed"])
+    in_memory = images.cache is not None and torch.device(run["device"]).type == "cpu"
+    history = fit(
+        start.model,
+        Augmented(images, recipe.augmentation(images.side), run["seed"]),
+        recipe,
+        indices=kept,
+        validation=Subset(images, held) if held else None,
+        num_workers=0 if in_memory else num_workers,
+        **run,
+    )
+    seen = Pixels(test, cache_bytes=0)
+    return history, evaluate(start.model, seen, device=run["device"], num_workers=num_workers)[1]
 
 
 def _fit_head(
     start: LoadedModel,
-    pixels: dict[str, Pixels],
+    train: ImageDataset,
+    test: ImageDataset,
     recipe: Recipe,
     path: Path,
-    identity: dict[str, Any],
-    seed: int,
-    device: str | torch.device,
     num_workers: int,
-    keep_features: bool,
-    amp: bool | None,
-) -> tuple[list[dict[str, float]], float]:
-    """Train the head on its inputs; return (history, test accuracy)."""
-    arrays, files = {}, []
-    for split, images in pixels.items():
-        mirror = recipe.mirror and split == "train"
-        key = [identity["body"], images.dataset.listing_hash(), asdict(images.dataset.transform), mirror]
+    run: Mapping[str, Any],
+) -> tuple[list[dict[str, float]], float, list[Path]]:
+    """Train the head on its inputs; return (history, test accuracy, files of features)."""
+    files: list[Path] = []
+
+    def features(dataset: ImageDataset, mirror: bool) -> Features:
+        key = [run["identity"]["body"], dataset.listing_hash(), asdict(dataset.transform), mirror]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]
-        files.append(path.parent / "features" / f"{start.name}-{split}-{digest}.npy")
-        workers = num_workers if images.cache is None else 0
-        arrays[split] = head_inputs(start.model, images, files[-1], mirror=mirror, device=device, num_workers=workers)
-    labels = {split: images.dataset.labels for split, images in pixels.items()}
-    samples = Features(arrays["train"], labels["train"])
-    views, count = arrays["train"].shape[:2]
-    kept, held = _split(count, recipe, seed)
+        files.append(path.parent / "features" / f"{start.name}-{dataset.split}-{digest}.npy")
+        images = Pixels(dataset, cache_bytes=0)  # each is looked at once
+        array = head_inputs(
+            start.model, images, files[-1], mirror=mirror, device=run["device"], num_workers=num_workers
+        )
+        return Features(array, dataset.labels)
+
+    samples = features(train, recipe.mirror)
+    views, count = samples.array.shape[:2]
+    kept, held = choose_indices(count, recipe, run["seed"])
     head = start.net.get_submodule(head_name(start.net))
     history = fit(
         head,
@@ -142,62 +150,9 @@ def _fit_head(
         recipe,
         indices=[view * count + image for view in range(views) for image in kept],
         validation=Subset(samples, held) if held else None,
-        seed=seed,
-        device=device,
-        amp=amp,
-        state_path=path.with_suffix(".state"),
-        identity=identity,
+        **run,
     )
-    accuracy = evaluate(head, Features(arrays["test"], labels["test"]), device=device)[1]
-    if not keep_features:
-        for file in files:
-            remove(file)
-    return history, accuracy
-
-
-def plan(start: LoadedModel, train: ImageDataset, test: ImageDataset, recipe: Recipe, path: Path) -> str:
-    """Return what `finetune` would do, in words: steps, network passes, rough time on this CPU, disk, and the files."""
-    kept, held = _split(len(train), recipe, 0)
-    whole = start.net
-    head = whole.get_submodule(head_name(whole))
-    views = 1 + recipe.mirror if recipe.train == "head" else 1
-    steps = -(-len(kept) * views // recipe.batch_size) * recipe.epochs
-    forward, backward = _time_pass(start, train)
-    if recipe.train == "head":
-        passes = len(train) * views + len(test)
-        work = f"{passes} forward passes for the features, then {steps} steps of the head"
-        seconds = passes * forward
-    else:
-        passes = len(kept) * recipe.epochs
-        work = f"{steps} steps ({passes} forward and backward passes), then {len(test)} forward passes"
-        seconds = passes * backward + (len(test) + len(held) * recipe.epochs) * forward
-    size = sum(p.numel() for p in whole.parameters()) * 4
-    trained = sum(p.numel() for p in (head if recipe.train == "head" else whole).parameters()) * 4
-    disk = f"checkpoint {size / 1e6:.0f} MB, state while running up to {trained * 4 / 1e6:.0f} MB"
-    return (
-        f"{train.name}: {start.name} from {start.weights}, recipe {recipe.name}: {len(kept)} training images, {len(held)} held out, "
-        f"{len(test)} test images, {recipe.epochs} epochs; {work}; passes take about {seconds / 60:.1f} min on this CPU; {disk}; to {path}"
-    )
-
-
-def _time_pass(start: LoadedModel, train: ImageDataset, batch: int = 4) -> tuple[float, float]:
-    """Return seconds per image of a forward pass, and of a forward and backward pass, on the CPU, from one small batch."""
-    model = copy.deepcopy(start.model).cpu().eval()
-    images = torch.stack([train[0][0]] * batch)
-    times = []
-    for grad in (False, False, True):  # the first is to warm up
-        began = time.monotonic()
-        with torch.set_grad_enabled(grad):
-            output = model(images).sum()
-            if grad:
-                output.backward()
-        times.append((time.monotonic() - began) / batch)
-    return times[1], times[2]
-
-
-def _split(count: int, recipe: Recipe, seed: int) -> tuple[list[int], list[int]]:
-    """Return the indices to train on, and those to choose the best epoch on."""
-    return split_holdout(count, recipe.holdout, seed) if recipe.select == "best" else (list(range(count)), [])
+    return history, evaluate(head, features(test, mirror=False), device=run["device"])[1], files
 
 
 def _identity(start: LoadedModel, train: ImageDataset, recipe: Recipe, seed: int) -> dict[str, Any]:
