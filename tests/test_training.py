@@ -166,7 +166,8 @@ def test_derived_seeds_are_distinct_and_stable() -> None:
 def test_samples_depend_on_seed_epoch_and_index_alone() -> None:
     def of(seed: int, keys: list[tuple[int, int]], workers: int) -> torch.Tensor:
         pixels = samples.Pixels(Drawn("train"), cache_bytes=0 if workers else 2**20)
-        data = samples.Augmented(pixels, ALL.augmentation(16), seed)
+        recipe = Recipe("x", augment={"horizontal_flip": 0.5, "color_jitter": [0.5, 0.5, 0.5, 0.1]})
+        data = samples.Augmented(pixels, recipe.augmentation(16), seed)
         return next(iter(DataLoader(data, batch_sampler=[keys], num_workers=workers)))[0]
 
     keys = [(0, 3), (0, 4), (1, 3), (7, 5)]
@@ -218,7 +219,7 @@ def test_the_holdout_is_a_seeded_tenth_of_train() -> None:
 def test_resumed_training_is_byte_identical(
     recipe: Recipe, when: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed after `when` steps and again after one, with a state saved at every step (save_every=0) or at the epochs' ends only."""
+    """Killed after `when` steps and again after one; states saved at every step (save_every=0), or at the ends of epochs."""
     whole = run(tmp_path / "whole.safetensors", recipe)
     fit = training.fit
     for save_every in (0.0, 1e9):
