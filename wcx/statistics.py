@@ -1,15 +1,40 @@
-"""Intervals and tests on records: what another sample of images, for the same trained network, might have given."""
+"""Intervals and tests on records: what another sample of images, for the same trained network, might have given.
+
+Everything is seeded by the cell's key, so that a number does not depend on what else is in the table. Columns that come
+from the same images (targets, baselines, features kept) are resampled together.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 RESAMPLES = 10_000
-_AT_ONCE = 2_000_000  # numbers drawn at once: memory stays bounded whatever n
+FLIPS = 100_000
+EXACT_UP_TO = 16  # images: all 2^16 signs are fewer than FLIPS
+_AT_ONCE = 1_000_000  # numbers drawn at once: memory stays bounded whatever n
+
+
+class Paired(NamedTuple):
+    """Mean difference over the images both have; each field but `n` is (...), as the columns of the values.
+
+    Attributes:
+        n: images.
+        difference: mean of a - b.
+        low: lower end of its 95 % bootstrap interval.
+        high: upper end.
+        p: two-sided, of the sign-flip test.
+    """
+
+    n: int
+    difference: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p: np.ndarray
 
 
 def seed_of(*key: object) -> int:
@@ -19,27 +44,97 @@ def seed_of(*key: object) -> int:
 
 def bootstrap(
     values: ArrayLike, key: Sequence[object], level: float = 0.95, resamples: int = RESAMPLES
-) -> tuple[float, float]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the percentile bootstrap interval of the mean over images.
 
     Args:
-        values: (n,), one number an image.
+        values: (n, ...), a row an image.
         key: of the cell, from which the random numbers are seeded.
         level: coverage.
         resamples: how many.
 
     Returns:
-        low, high; NaN for n = 0, and the value itself for n = 1.
+        low, high (...); NaN for n = 0, and the value itself for n = 1.
     """
     sample = np.asarray(values, dtype=np.float64)
     n = len(sample)
     if n == 0:
-        return float("nan"), float("nan")
+        nothing = np.full(sample.shape[1:], np.nan)
+        return nothing, nothing
     rng = np.random.default_rng(seed_of(*key))
-    means = np.empty(resamples)
-    step = max(1, _AT_ONCE // n)
-    for start in range(0, resamples, step):
-        count = min(step, resamples - start)
-        means[start : start + count] = sample[rng.integers(0, n, (count, n))].mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+
+    def counts(rows: int) -> np.ndarray:
+        """How often each image is in each resample."""
+        drawn = rng.integers(0, n, (rows, n), dtype=np.int32) + n * np.arange(rows, dtype=np.int32)[:, None]
+        return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+
+    centre = sample.mean(0)  # resampled deviations: n equal values have an interval of no width, to the last digit
+    means = np.concatenate([block / n for block in _sums(sample - centre, resamples, counts)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return centre + low, centre + high
+
+
+def sign_flip(differences: ArrayLike, key: Sequence[object], flips: int = FLIPS) -> np.ndarray:
+    """Return the two-sided p-value of the sign-flip permutation test of paired differences.
+
+    Under the null hypothesis the two values of an image could be exchanged, and each difference have the other sign.
+    Exact for n <= 16: the share of all 2^n signs whose mean is at least as far from 0. Else (count + 1) / (flips + 1)
+    over random signs.
+
+    Args:
+        differences: (n, ...), a row an image.
+        key: of the cell, from which the random numbers are seeded.
+        flips: random ones.
+
+    Returns:
+        p (...); NaN for n = 0.
+    """
+    sample = np.asarray(differences, dtype=np.float64)
+    n = len(sample)
+    if n == 0:
+        return np.full(sample.shape[1:], np.nan)
+    # what is equal in exact arithmetic must not be told apart by the order of a sum
+    observed = np.abs(sample.sum(0)) - 1e-12 * np.abs(sample).sum(0)
+    if n <= EXACT_UP_TO:
+        every = 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+        return (np.abs(np.tensordot(every, sample, 1)) >= observed).mean(0)
+    rng = np.random.default_rng(seed_of("sign flips", *key))
+
+    def flipped(rows: int) -> np.ndarray:
+        """Which images change sign, 0 or 1: as many as there are random bits."""
+        return np.unpackbits(rng.integers(0, 256, (rows, -(-n // 8)), dtype=np.uint8), axis=1, count=n)
+
+    total = sample.sum(0)
+    count = sum((np.abs(total - 2 * block) >= observed).sum(0) for block in _sums(sample, flips, flipped))
+    return (count + 1) / (flips + 1)
+
+
+def paired(a: ArrayLike, b: ArrayLike, key: Sequence[object]) -> Paired:
+    """Return the mean of a - b with its 95 % bootstrap interval and sign-flip p-value.
+
+    Args:
+        a: (n, ...), a row an image.
+        b: the same images.
+        key: of the cell, from which the random numbers are seeded.
+    """
+    differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    mean = differences.mean(0) if len(differences) else np.full(differences.shape[1:], np.nan)
+    return Paired(len(differences), mean, *bootstrap(differences, key), sign_flip(differences, key))
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Return p-values (m,) corrected by Holm for m tests: the family-wise error stays below the level; NaN are no tests."""
+    raw = np.asarray(p, dtype=np.float64)
+    corrected = np.full(raw.shape, np.nan)
+    tested = np.flatnonzero(~np.isnan(raw))
+    order = tested[np.argsort(raw[tested], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(factors * raw[order]))
+    return corrected
+
+
+def _sums(sample: np.ndarray, rows: int, draw: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield the weighted sums of a sample (n, ...) over its images for `rows` drawn weights, some at a time."""
+    step = max(1, _AT_ONCE // len(sample))
+    for start in range(0, rows, step):
+        yield np.tensordot(draw(min(step, rows - start)).astype(np.float64), sample, 1)
