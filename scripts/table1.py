@@ -54,11 +54,7 @@ def main() -> None:
             except WcxError as error:
                 failures.append(f"failed: {dataset} {model}: {error}")
     if shards:
-        results.mkdir(parents=True, exist_ok=True)
-        table = table1.table(shards)
-        table.to_csv(results / "table1.csv", index=False, float_format="%.6f")
-        print(table1.text(table))
-        print(f"table: {results / 'table1.csv'}; records: {results / 'records'}")
+        print(*table1.write_all(shards, results), f"records: {results / 'records'}", sep="\n")
     if failures:
         print(*failures, sep="\n", file=sys.stderr)
         sys.exit(1)

@@ -1,21 +1,23 @@
-"""Table 1 from the records of the masking experiment."""
+"""Table 1 from the records of the masking experiment: every file of it, and the lines for the screen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
 import pandas as pd
 
-from wcx.errors import WcxError
+from wcx import records
 from wcx.records import Shard
-from wcx.statistics import bootstrap
+from wcx.report import latex, layout, localisation, markdown, paired, published, recorded, scatter, seeds, strata
+from wcx.report.recorded import Recorded
 
 HEADER = (
     "dataset", "model", "method", "target", "baseline", "features_kept", "contrast", "mask", "n",
     "relative_probability_unmasked", "relative_probability", "ci_low", "ci_high", "masked_fraction", "n_skipped", "threshold",
     "foils", "weights", "subset",
 )  # fmt: skip
+_INNER = ["seed", "stand_in"]  # told by `weights`; kept apart while tables are made
 
 
 def table(shards: Sequence[Shard], threshold: float | None = None) -> pd.DataFrame:
@@ -26,85 +28,89 @@ def table(shards: Sequence[Shard], threshold: float | None = None) -> pd.DataFra
         threshold: on p_t2; None is the records' own.
 
     Returns:
-        columns `HEADER`; the values of the names shared with results/published/table1_published.csv are as there. Intervals are
-        95 % percentile bootstrap over images.
+        columns `HEADER`; the values of the names shared with results/published/table1_published.csv are as there.
+        Intervals are 95 % percentile bootstrap over images.
 
     Raises:
-        WcxError: a threshold below the records' own, where masked passes were spent above it only.
+        WcxError: a threshold below the records' own, where masked passes were spent above it only; or two sets of records
+            that would be the same line.
     """
-    return pd.DataFrame([row for shard in shards for row in _rows(shard, threshold)], columns=list(HEADER))
-
-
-def _rows(shard: Shard, threshold: float | None) -> list[dict[str, Any]]:
-    settings = shard.parts["settings"]
-    recorded = settings["threshold"]
-    threshold = recorded if threshold is None else threshold
-    if threshold < recorded and settings["select"] == "above":
-        raise WcxError(
-            f"threshold {threshold} is below the {recorded} that {shard.path} was recorded with; run again with select=all."
-        )
-    records = shard.read()
-    above = records[records["p_t_2"] > threshold]
-    dataset, model, method, contrast = shard.key
-    rows = []
-    for i in range(settings["targets"]):
-        target = f"t_{i + 1}"
-        for baseline in settings["baselines"]:
-            for kept in ("positive", "negative"):
-                values = above[f"relative_probability/{target}/{baseline}/{kept}"]
-                low, high = bootstrap(values, [dataset, model, method, contrast, target, baseline, kept])
-                row = {
-                    "dataset": shard.labels["dataset"],
-                    "model": model,
-                    "method": method,
-                    "target": target,
-                    "baseline": baseline,
-                    "features_kept": kept,
-                    "contrast": contrast,
-                    "mask": settings["mask"],
-                    "n": len(values),
-                    "relative_probability_unmasked": above[f"relative_probability_unmasked/{target}"].mean(),
-                    "relative_probability": values.mean(),
-                    "ci_low": low,
-                    "ci_high": high,
-                    "masked_fraction": above[f"masked_fraction/{target}/{kept}"].mean(),
-                    "n_skipped": int(records["skipped"].sum()),
-                    "threshold": threshold,
-                    "foils": "others" if settings["foils"] is None else str(settings["foils"]),
-                    "weights": shard.labels["weights"],
-                    "subset": shard.labels["subset"],
-                }
-                rows.append(row)
-    return rows
+    return _table(recorded.read(shards, threshold))[list(HEADER)]
 
 
 def text(table: pd.DataFrame) -> str:
-    """Return the table for a screen, in the paper's layout: a line a (dataset, model, method, target), original beside weighted."""
+    """Return the table for a screen, in the paper's layout: original beside weighted; * marks the better."""
     if table.empty:
         return "no records"
-    blocks = []
-    for (dataset, model, mask, threshold), block in table.groupby(
-        ["dataset", "model", "mask", "threshold"], sort=False
-    ):
-        n = "/".join(str(n) for n in dict.fromkeys(block["n"]))
-        title = f"{dataset}, {model} [{block['weights'].iloc[0]}]: relative probability of t_i, n = {n} images with p_t2 > {threshold}, mask={mask}"
-        notes = [note for note in dict.fromkeys(block["subset"]) if note]
-        skipped = int(block["n_skipped"].max())
-        if skipped:
-            notes.append(f"{skipped} unreadable images skipped")
-        wide = block.pivot_table(
-            index=["method", "target", "relative_probability_unmasked"],
-            columns=["baseline", "features_kept", "contrast"],
-            values="relative_probability",
-            sort=False,
-        ).sort_index(axis=1, level=[0, 1], sort_remaining=False, key=_paper_order)
-        wide = wide.reset_index("relative_probability_unmasked").rename(
-            columns={"relative_probability_unmasked": "unmasked"}
-        )
-        blocks.append("\n".join([title, *notes, wide.to_string(float_format=lambda x: f"{x:.3f}")]))
-    return "\n\n".join(blocks)
+    return "\n\n".join(layout.plain(grid) for grid in layout.grids(table))
 
 
-def _paper_order(labels: pd.Index) -> pd.Index:
-    rank = {"blur": 0, "zeros": 1, "mean": 2, "positive": 0, "negative": 1}
-    return pd.Index([rank.get(label, label) for label in labels])
+def write_all(
+    shards: Sequence[Shard], results_dir: Path, threshold: float | None = None, published_dir: Path = published.FOLDER
+) -> list[str]:
+    """Write every table and figure of Table 1 that the records allow.
+
+    Args:
+        shards: of the masking experiment.
+        results_dir: where table1.csv, .md and .tex, and table1_*.csv and .png go.
+        threshold: on p_t2; None is the records' own.
+        published_dir: with the paper's numbers and the reproduction's.
+
+    Returns:
+        lines for the screen: the tables, what was found, the files.
+
+    Raises:
+        WcxError: as `table`; or the published numbers are not there.
+    """
+    results_dir.mkdir(parents=True, exist_ok=True)
+    parts = [
+        _part(name, members, published_dir)
+        for name, members in recorded.by_protocol(recorded.read(shards, threshold)).items()
+    ]
+    files = [_csv(parts, name, results_dir) for name in parts[0].frames] if parts else []
+    files = [file for file in files if file is not None]
+    comparisons = [
+        one for part in parts for one in published.comparisons(part.frames["vs_published"], part.name, published_dir)
+    ]
+    picture = results_dir / "table1_vs_published.png"
+    picture.unlink(missing_ok=True)
+    files += [scatter.figure(comparisons, picture)] if comparisons else []
+    for name, render in (("table1.md", markdown.document), ("table1.tex", latex.document)):
+        records.write(results_dir / name, render(parts, comparisons))
+        files.append(results_dir / name)
+    lines = [line for part in parts for line in layout.lines(part)]
+    return [*lines, *(one.sentence for one in comparisons), "tables: " + ", ".join(map(str, files))]
+
+
+def _part(name: str, members: list[Recorded], published_dir: Path) -> layout.Part:
+    both = recorded.pairs(members)
+    main, differences = _table(members), paired.table(both)
+    frames = {
+        "": main,
+        "paired": differences,
+        "strata": strata.table(members, published_dir),
+        "localisation": localisation.table(both),
+        "seeds": seeds.table(members),
+        "vs_published": published.table(main, published_dir),
+    }
+    return layout.Part(name, members, frames)
+
+
+def _csv(parts: Sequence[layout.Part], name: str, folder: Path) -> Path | None:
+    """Write one table of all protocols; nothing, if it has no line."""
+    whole = pd.concat([part.frames[name] for part in parts], ignore_index=True)
+    path = folder / ("table1.csv" if not name else f"table1_{name}.csv")
+    if whole.empty:
+        path.unlink(missing_ok=True)  # of an earlier run: it would seem to belong to this one
+        return None
+    records.write(path, whole.drop(columns=_INNER, errors="ignore").to_csv(index=False, float_format="%.6f"))
+    return path
+
+
+def _table(members: Sequence[Recorded]) -> pd.DataFrame:
+    rows = [
+        row | one.about() | {"seed": one.seed, "stand_in": one.shard.labels.get("stand_in", False)}
+        for one in members
+        for row in one.summary(one.selected)
+    ]
+    return pd.DataFrame(rows, columns=[*HEADER, *_INNER])
