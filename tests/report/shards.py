@@ -12,6 +12,7 @@ import numpy as np
 from wcx import records
 from wcx.experiments.protocol import KEPT, Settings
 from wcx.records import Shard
+from wcx.report import published
 
 Values = Callable[[str, str, str], np.ndarray]  # target, baseline, kept -> a number an image
 
@@ -98,3 +99,15 @@ def make(
 def pair(root: Path, **options: object) -> list[Shard]:
     """Write original and weighted of one network and method."""
     return [make(root, contrast, **options) for contrast in ("original", "weighted")]
+
+
+def papers(root: Path, model: str = "vgg16") -> list[Shard]:
+    """Records whose every image has exactly the paper's number."""
+    paper = published.read(published.FOLDER, published.PAPER)
+    shards = []
+    for (label, method, contrast), cells in paper.groupby(["dataset", "method", "contrast"], sort=False):
+        numbers = cells.set_index(["target", "baseline", "features_kept"])["relative_probability"]
+        folder = label.lower().replace(" ", "")
+        options = {"dataset": folder, "label": label, "model": model, "method": method, "settings": Settings()}
+        shards.append(make(root, contrast, 9, values=lambda *cell, x=numbers: np.full(9, x[cell]), **options))
+    return shards

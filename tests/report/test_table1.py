@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tests.report.shards import make, pair
+from tests.report.shards import make, pair, papers
 from wcx import records, statistics
 from wcx.errors import WcxError
 from wcx.experiments.protocol import Settings
-from wcx.report import latex, layout, published, recorded, table1
+from wcx.report import published, recorded, table1
 
 HEADER = (
     "dataset,model,method,target,baseline,features_kept,contrast,mask,n,relative_probability_unmasked,relative_probability,"
@@ -26,18 +25,6 @@ CELL = ["method", "target", "baseline", "features_kept", "contrast"]
 
 def read(folder: Path, name: str = "") -> pd.DataFrame:
     return pd.read_csv(folder / f"table1{name}.csv", keep_default_na=False, na_values=[""])
-
-
-def papers(root: Path, model: str = "vgg16") -> list[records.Shard]:
-    """Records whose every image has exactly the paper's number."""
-    paper = published.read(published.FOLDER, published.PAPER)
-    shards = []
-    for (label, method, contrast), cells in paper.groupby(["dataset", "method", "contrast"], sort=False):
-        numbers = cells.set_index(["target", "baseline", "features_kept"])["relative_probability"]
-        folder = label.lower().replace(" ", "")
-        options = {"dataset": folder, "label": label, "model": model, "method": method, "settings": Settings()}
-        shards.append(make(root, contrast, 9, values=lambda *cell, x=numbers: np.full(9, x[cell]), **options))
-    return shards
 
 
 def test_header_and_numbers_by_hand(tmp_path: Path) -> None:
@@ -241,82 +228,6 @@ def test_what_is_not_the_papers_is_named(tmp_path: Path) -> None:
     assert set(frame["dataset"]) == {"CUB-200"}, "the paper knows no drawn birds"
     with pytest.raises(WcxError, match="published numbers not found"):
         published.read(tmp_path, published.PAPER)
-
-
-def cells_of(line: str) -> int:
-    """Columns that a line of a tabular fills."""
-    cells = re.split(r"(?<!\\)&", line)
-    return sum(int(m[1]) if (m := re.match(r"\s*\\multicolumn\{(\d+)\}", cell)) else 1 for cell in cells)
-
-
-def test_latex_has_the_papers_layout(tmp_path: Path) -> None:
-    shards = papers(tmp_path)
-    table1.write_all(shards, tmp_path / "out")
-    text = (tmp_path / "out/table1.tex").read_text()
-    for environment in ("table*", "tabular"):
-        assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}") == 1
-    assert len(re.findall(r"(?<!\\)\{", text)) == len(re.findall(r"(?<!\\)\}", text))
-    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
-    lines = [line for line in text.splitlines() if line.endswith(r"\\")]
-    assert {cells_of(line) for line in lines} == {len(columns)} == {4 + 12 + 4}
-    assert [text.count(rule) for rule in (r"\toprule", r"\midrule", r"\bottomrule")] == [1, 5, 1]
-    assert [f"{{{name}}}" in lines[0] for name in ("Gaussian Blur", "Zeros", "Channel-wise Mean")] == [True] * 3
-    assert lines[1].count("Pos.") == lines[1].count("Neg.") == 4
-    assert lines[2].count("ori.") == lines[2].count("wtd.") == 8
-    body = lines[3:]
-    assert len(body) == 5 * 2 * 2
-    assert all(line.count(r"\textbf") == 6 for line in body), "one of each pair"
-    cub = [cell.strip() for cell in body[0].split("&")]
-    assert cub[:3] == ["CUB-200", "LA", "$t_1$"]
-    assert cub[4:8] == ["0.753", r"\textbf{0.820}", "0.447", r"\textbf{0.280}"], "as in the paper's first line"
-    assert body[1].startswith("($n = 6$) &  & $t_2$")
-    assert body[2].startswith(" & GC & $t_1$")
-    caption = re.search(r"\\caption\{(.*)\}", text)[1]
-    for words in ("one trained network", "subset: 2 of 200 classes", "cub checkpoint", "$p_{t_2}$ $>$ 0.1", r"95\,\%"):
-        assert words in caption
-
-
-def test_latex_escapes() -> None:
-    assert latex.escape("vgg16_bn: 50% of p_t2 > t_1 & {x}") == r"vgg16\_bn: 50\% of $p_{t_2}$ $>$ $t_1$ \& \{x\}"
-
-
-def test_more_contrasts_stand_below_one_another(tmp_path: Path) -> None:
-    shards = [make(tmp_path, contrast, method="xgradcam") for contrast in ("original", "mean", "weighted")]
-    (grid,) = layout.grids(table1.table(shards))
-    assert grid.stub == ("method", "target", "contrast")
-    assert [line.labels for line in grid.lines[:3]] == [
-        ("XGC", "t_1", "ori."),
-        ("XGC", "t_1", "mean"),
-        ("XGC", "t_1", "wtd."),
-    ]
-    for column, (_, kept, _) in enumerate(grid.columns):
-        for target in (grid.lines[:3], grid.lines[3:]):
-            shown = [line.values[column] for line in target]
-            best = (max if kept == "positive" else min)(value.text for value in shown)
-            assert [value.best for value in shown] == [value.text == best for value in shown]
-
-
-def test_equal_numbers_are_not_bold(tmp_path: Path) -> None:
-    shards = pair(tmp_path, values=lambda *_: np.full(30, 0.5))
-    (grid,) = layout.grids(table1.table(shards))
-    assert not any(value.best for line in grid.lines for value in line.values)
-    assert "*" not in table1.text(table1.table(shards))
-
-
-def test_markdown(tmp_path: Path) -> None:
-    options = {"boxes": True, "settings": Settings(select="all", baselines=("blur", "zeros")), "skipped": [3]}
-    shards = [shard for seed in range(2) for shard in pair(tmp_path, seed=seed, **options)]
-    shards += pair(tmp_path, method="linear_approximation", seed=0, settings=options["settings"])
-    table1.write_all(shards, tmp_path / "out")
-    text = (tmp_path / "out/table1.md").read_text()
-    for block in text.split("\n\n"):
-        lines = [re.split(r"(?<!\\)\|", line) for line in block.splitlines() if line.startswith("|")]
-        assert len({len(cells) for cells in lines}) <= 1
-    for words in (
-        "### Localisation", "### Above and below", "### Across fine-tuning seeds", "### Weighted − original", "## Beside the paper",
-        "masked % +", "1 unreadable images skipped", "for one trained network", "m = 24", "0.981 / 0.979",
-    ):  # fmt: skip
-        assert words in text
 
 
 def test_same_files_again(tmp_path: Path) -> None:
