@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -339,6 +340,21 @@ def test_two_forward_passes_and_any_number_of_cotangents() -> None:
         assert run.explain(wcx.cotangent(run.logits, 0, contrasts.names())).shape == (6, 3, 3, 16, 16)
         assert run.residual.shape == (6, 3)
     assert calls == [3, 3]
+
+
+def test_nothing_outlives_the_run() -> None:
+    def gated(x: Tensor) -> Tensor:
+        x = x.relu_() * 2
+        x *= x.mean((2, 3), keepdim=True)
+        return x
+
+    model, seen = net_of(nn.Conv2d(3, 4, 3), Function(gated), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(196, 5)), []
+    for module in model.modules():
+        module.register_forward_hook(lambda _module, _args, output: seen.append(weakref.ref(output)))
+    run = wcx.Explainer(model, METHOD)(nets.images(2).double())
+    run.explain(wcx.cotangent(run.logits, 0))
+    del run
+    assert all(one() is None for one in seen)
 
 
 def test_no_grad_inference_mode_autocast_and_compile() -> None:

@@ -121,18 +121,29 @@ class Call:
         return self.function(*self.args, **self.kwargs)
 
     def on(self, value: Tensor) -> Any:
-        """Return what the function makes of `value` in place of its one input; written in place, if it is such a function."""
-        return self._on({id(one): value for one in self.inputs})
+        """Return what the function makes of `value` in place of its one input; written into it, if it is such a function."""
+        return self.alone()(value)
+
+    def alone(self) -> Callable[[Tensor], Any]:
+        """Return `on` as a function that lasts: it holds neither the input nor anything that the network may write into."""
+        function, hole, first = self.function, object(), self.tensors[0]
+        values = {id(one): hole for one in self.inputs}
+        if id(first) not in values:
+            values[id(first)] = first.detach().clone()
+        args, kwargs = _replaced((self.args, self.kwargs), values)
+
+        def on(value: Tensor) -> Any:
+            filled, named = _replaced((args, kwargs), {id(hole): value})
+            return function(*filled, **named)
+
+        return on
 
     def fresh(self) -> tuple[Any, bool]:
-        """Return the function's value on detached copies of its inputs, and whether it wrote it into the first of them."""
-        copies = {id(one): one.detach().clone() for one in self.inputs}
-        value = self._on(copies)
-        return value, value is copies[id(self.inputs[0])]
-
-    def _on(self, values: dict[int, Tensor]) -> Any:
-        args, kwargs = _replaced((self.args, self.kwargs), values)
-        return self.function(*args, **kwargs)
+        """Return the function's value, on copies of what it could write into, and whether it wrote it there."""
+        copies = {id(one): one.detach().clone() for one in [self.tensors[0], *self.inputs]}
+        args, kwargs = _replaced((self.args, self.kwargs), copies)
+        value = self.function(*args, **kwargs)
+        return value, value is copies[id(self.tensors[0])]
 
 
 def depends(value: Any) -> bool:
@@ -159,8 +170,8 @@ def attach(value: Tensor, surrogate: Tensor) -> Tensor:
 
 
 def deliver(call: Call, value: Tensor, in_place: bool) -> Tensor:
-    """Return `value` as the call's result: written into its first argument, if the function works in place."""
-    return call.inputs[0].copy_(value) if in_place else value
+    """Return `value` as the call's result: written into its first tensor, if the function works in place."""
+    return call.tensors[0].copy_(value) if in_place else value
 
 
 def _depends(tensor: Tensor) -> bool:
@@ -178,9 +189,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield from _tensors(tuple(value.values()))
 
 
-def _replaced(value: Any, values: dict[int, Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        return values.get(id(value), value)
+def _replaced(value: Any, values: dict[int, Any]) -> Any:
+    """Return `value` with what has its id in `values` replaced, within tuples, lists and dictionaries."""
+    if id(value) in values:
+        return values[id(value)]
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(_replaced(one, values) for one in value))
     if isinstance(value, (tuple, list)):

@@ -40,12 +40,25 @@ def reference(model: nn.Module, images: Tensor, baseline: str | Tensor, space: s
             raise WcxError(
                 f"baseline of shape {tuple(baseline.shape)} does not broadcast to images {tuple(images.shape)}."
             ) from error
-    wrapper = next((module for module in model.modules() if isinstance(module, Normalized)), None)
-    if wrapper is not None:
-        zero = wrapper.mean.flatten() if space == "normalized" else 0.0
-    else:
-        zero = 0.0 if space == "normalized" else -torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD)
+    zero = of_pixels(model, 0.0) if space == "pixel" else of_mean(model)
     return baselines.make(baseline, images, sigma=sigma, zero=zero)
+
+
+def of_pixels(model: nn.Module, value: float) -> Tensor:
+    """Return pixels of the same `value` in [0, 1] in all channels, (1,) or (3,), in the model's input space."""
+    if _wrapper(model) is not None:
+        return torch.tensor([value])
+    return (value - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
+
+
+def of_mean(model: nn.Module) -> Tensor:
+    """Return the mean colour, (1,) or (3,), in the model's input space."""
+    wrapper = _wrapper(model)
+    return torch.zeros(1) if wrapper is None else wrapper.mean.flatten()
+
+
+def _wrapper(model: nn.Module) -> Normalized | None:
+    return next((module for module in model.modules() if isinstance(module, Normalized)), None)
 
 
 def residual(total: Tensor, v: Tensor, change: Tensor) -> Tensor:

@@ -1,0 +1,163 @@
+"""Layer-wise relevance propagation (Bach et al. 2015; Wang & Wang 2022, section 4), by the rules of zennit (Anders et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from zennit.rules import Epsilon, Gamma, ZBox, ZPlus
+
+from wcx.errors import WcxError, choose
+from wcx.methods import _reference
+from wcx.methods._relevance import Ledger, Propagation, Rules, UntilConvolution
+from wcx.methods.base import Cotangent, Method, Run, as_images, evaluated, forward, vjp
+
+COMPOSITES = ("lrp_0", "epsilon", "epsilon_plus", "epsilon_gamma_box")
+
+Colour = float | Sequence[float] | Tensor
+
+
+class LRP(Method):
+    """Relevance v_s y_s at each logit, handed down layer by layer to the pixels.
+
+    What the explanation sums to is sum_s v_s y_s less what biases and stabilisers keep (`run.absorbed`). BatchNorm is merged into
+    the layer before it; a function without a rule is an error that names it.
+
+    Args:
+        composite: which rule for which layer. ``lrp_0``: z-rule everywhere, 0/0 := 0 (on a ReLU net the same as input x
+            gradient); ``epsilon``: the epsilon rule everywhere; ``epsilon_plus``: z+ for convolutions, epsilon for all else;
+            ``epsilon_gamma_box``: the box rule for the first convolution, gamma for the others, epsilon for all else.
+        epsilon: of the epsilon rule, added to the denominator's absolute value (all composites but lrp_0).
+        gamma: of the gamma rule.
+        low, high: the box of the first convolution in the model's input space: a number, one a channel, or a tensor that
+            broadcasts to an image; by default black and white, [0, 1] pixels, which are normalised by ImageNet's mean and std
+            unless the model is a `wcx.models.Normalized`.
+    """
+
+    space = "input"
+
+    def __init__(
+        self,
+        composite: str = "epsilon_plus",
+        epsilon: float = 1e-6,
+        gamma: float = 0.25,
+        low: Colour | None = None,
+        high: Colour | None = None,
+    ) -> None:
+        self.composite = choose("composite", composite, COMPOSITES)
+        if not epsilon > 0 or gamma < 0:
+            raise WcxError(
+                f"epsilon = {epsilon}, gamma = {gamma}: give epsilon > 0 (or composite lrp_0) and gamma >= 0."
+            )
+        self.epsilon, self.gamma, self.low, self.high = epsilon, gamma, low, high
+
+    def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> LRPRun:
+        """See `Method.run`; `layer` plays no part.
+
+        Raises:
+            WcxError: the network calls a function that has no rule; the message names it.
+        """
+        images = as_images(images)
+        return LRPRun(model, images, self._rules(model, images))
+
+    def _rules(self, model: nn.Module, images: Tensor) -> Rules:
+        if self.composite == "lrp_0":
+            rule = Epsilon(epsilon=_or_infinite)
+            return Rules(rule, rule, rule)
+        rule = Epsilon(epsilon=self.epsilon)
+        if self.composite == "epsilon":
+            return Rules(rule, rule, rule)
+        if self.composite == "epsilon_plus":
+            return Rules(ZPlus(), rule, rule)
+        return Rules(Gamma(gamma=self.gamma), rule, rule, first=ZBox(*self._box(model, images)))
+
+    def _box(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the first convolution sees of the lowest and the highest image, each (1, channels, H, W)."""
+        ends = [
+            _reference.of_pixels(model, default) if given is None else given
+            for given, default in ((self.low, 0.0), (self.high, 1.0))
+        ]
+        with evaluated(model), torch.no_grad(), UntilConvolution() as until:
+            try:
+                model(torch.stack([_as_image(end, images) for end in ends]))
+            except UntilConvolution.Reached:
+                low, high = until.seen[:1], until.seen[1:]
+                return torch.minimum(low, high), torch.maximum(low, high)
+        raise WcxError(
+            "composite epsilon_gamma_box needs a convolution, and the model has none; use another composite."
+        )
+
+
+class LRPRun(Run):
+    """One forward pass of images (N, 3, H, W), under the rules.
+
+    Attributes:
+        absorbed: relevance that biases and stabilisers kept in the last explanation, (N,) or (K, N), float64: sum_s v_s y_s
+            minus the explanation's sum, as the rules counted it. None before the first.
+        residual: by how much the two differ, rounding alone: the explanation's sum plus `absorbed` minus sum_s v_s y_s.
+    """
+
+    absorbed: Tensor | None = None
+    residual: Tensor | None = None
+
+    def __init__(self, model: nn.Module, images: Tensor, rules: Rules) -> None:
+        self._ledger = Ledger()
+        with evaluated(model):
+            leaf = images.clone().requires_grad_()
+            entry = (
+                leaf.clone()
+            )  # not a leaf: the network may write into it, and the functions see that it is no parameter
+            with Propagation(rules, self._ledger) as propagation:
+                logits = forward(model, entry)
+        super().__init__(logits)
+        self._graph = logits, leaf
+        # Outside the rules relevance is only moved and added up: half of the digits is a generous bound on its rounding.
+        self._tolerance = max(propagation.eps, torch.finfo(logits.dtype).eps) ** 0.5
+
+    def explain(self, v: Cotangent) -> Tensor:
+        """See `Run.explain`.
+
+        Raises:
+            WcxError: relevance is lost or made where there is no rule.
+        """
+        maps = super().explain(v)
+        if maps.ndim == self._graph[1].ndim:
+            self.absorbed, self.residual = self.absorbed[0], self.residual[0]
+        return maps
+
+    def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
+        with torch.inference_mode(mode=False), torch.no_grad():  # the rules run the layers again, with gradients
+            explained = [self._propagate(seed) for seed in v * self.logits]
+        maps, self.absorbed, self.residual = (torch.stack(parts) for parts in zip(*explained, strict=True))
+        return maps
+
+    def _propagate(self, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the relevance of the image for relevance `seed` (N, C) at the logits, with what was absorbed and the residual."""
+        self._ledger.open(seed)
+        relevance = vjp(*self._graph, seed[None])[0]
+        absorbed = self._ledger.absorbed
+        residual = relevance.double().sum((1, 2, 3)) + absorbed - seed.double().sum(1)
+        if not bool((residual.abs() <= self._tolerance * self._ledger.size).all()):
+            raise WcxError(
+                f"lrp: relevance is not conserved, by {float(residual.abs().max()):.1e} of {float(self._ledger.size.max()):.1e}: a "
+                "part of the network runs out of sight (TorchScript, a custom autograd function, detached or random values); "
+                "use integrated_gradients."
+            )
+        return relevance, absorbed, residual
+
+
+def _or_infinite(z: Tensor) -> Tensor:
+    """A stabiliser under which 0/0 is 0."""
+    return z.masked_fill(z == 0, torch.inf)
+
+
+def _as_image(colour: Colour, images: Tensor) -> Tensor:
+    value = torch.as_tensor(colour).to(images)
+    value = value.view(-1, 1, 1) if value.ndim == 1 else value
+    try:
+        return value.expand(images.shape[1:])
+    except RuntimeError as error:
+        raise WcxError(
+            f"low or high of shape {tuple(value.shape)} does not fit images {tuple(images.shape)}."
+        ) from error
