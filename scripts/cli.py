@@ -173,13 +173,28 @@ def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
 
 
 def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.LoadedModel:
-    """Load the model in the configuration for a dataset: its checkpoint, or ImageNet's weights for imagenet."""
+    """Load the model in the configuration for a dataset: ImageNet's weights for imagenet, else its checkpoint.
+
+    `model.weights=random` (or null) is a network of random weights, labelled so, for trying a road out.
+
+    Raises:
+        WcxError: no checkpoint; ImageNet weights asked for on another dataset.
+    """
     arguments = plain(cfg.model)
-    checkpoint = arguments.pop("checkpoint", None)
-    if checkpoint is None and dataset.name != "imagenet" and arguments.get("weights", "auto") == "auto":
-        checkpoint = models.checkpoint_path(
-            cfg.paths.checkpoints_dir, dataset.name, arguments["name"], dataset.class_names, cfg.seed
-        )
+    checkpoint, weights, name = arguments.pop("checkpoint", None), arguments.get("weights", "auto"), arguments["name"]
+    num_classes = None
+    if dataset.name != "imagenet" and checkpoint is None:
+        num_classes = len(dataset.class_names)
+        if weights == "auto":
+            folder = cfg.paths.checkpoints_dir
+            checkpoint = models.checkpoint_path(folder, dataset.name, name, dataset.class_names, cfg.seed)
+        elif weights not in (None, "random"):
+            command = models.finetune_command(
+                dataset.name, arguments.get("choice", name), arguments.get("recipe", "quick")
+            )
+            raise WcxError(
+                f"model.weights={weights} knows no classes of {dataset.name}; fine-tune it first: {command} model.weights={weights}"
+            )
     return models.load(
         **arguments,
         checkpoint=checkpoint,
@@ -187,7 +202,7 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.Loaded
         device=device(cfg),
         seed=cfg.seed,
         dataset=dataset.name,
-        num_classes=None if checkpoint or dataset.name == "imagenet" else len(dataset.class_names),
+        num_classes=None if checkpoint else num_classes,
     )
 
 
