@@ -27,12 +27,8 @@ def run(cfg: DictConfig) -> None:
     print(table1.text(table))
     print(f"passes (images): {dict(passes) or 'none, all records were there'}")
     print(f"records, summary.csv, manifest.json: {folder}")
-    samples = pipeline.samples(block, shards[0], cfg.figure)
-    if samples:
-        title = (
-            f"{cli.job_name(cfg)}: the first {len(samples)} images with p_t2 > {cfg.threshold}\n"
-            "red speaks for the class, blue against it; t_1 and t_2 of an image share one scale"
-        )
+    if samples := pipeline.samples(block, shards, cfg.figure):
+        title = cli.figure_title(cli.job_name(cfg), len(samples), cfg.threshold)
         print(f"figure: {selected.figure(samples, folder / 'selected.png', title)}")
 
 

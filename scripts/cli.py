@@ -127,6 +127,14 @@ def job_name(cfg: DictConfig) -> str:
     return " ".join(str(OmegaConf.select(cfg, f"{group}.name")) for group in ("dataset", "model", "method", "contrast"))
 
 
+def figure_title(name: str, count: int, threshold: float) -> str:
+    """Return the title of the figure of selected images."""
+    return (
+        f"{name}: the first {count} images with p_t2 > {threshold}\n"
+        "red speaks for the class, blue against it; t_1 and t_2 of an image share one scale"
+    )
+
+
 def plain(cfg: Any) -> Any:
     """Return a configuration node as plain Python values, interpolations resolved."""
     return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg

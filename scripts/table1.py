@@ -16,7 +16,7 @@ from scripts import cli
 from wcx import pipeline
 from wcx.errors import WcxError
 from wcx.records import Shard
-from wcx.report import table1
+from wcx.report import selected, table1
 
 DEFAULTS = {
     "datasets": ["cub", "fgvc", "food101", "flowers102", "cars"],
@@ -34,27 +34,42 @@ def block(dataset: str, model: str, lists: dict[str, list[str]], overrides: list
     return cli.masking_job(cfgs), OmegaConf.to_yaml(cfgs[0], resolve=True)
 
 
+def draw(job: pipeline.Job, shards: list[Shard], results: Path, count: int) -> list[str]:
+    """Draw the first selected images of a block under every contrast, a figure for each method."""
+    lines = []
+    for method in dict.fromkeys(cell.method for cell in job.cells):
+        path = results / "figures" / f"{job.dataset.name}-{job.loaded.name}-{method}.png"
+        if samples := pipeline.samples(job, [shard for shard in shards if shard.key[2] == method], count):
+            title = cli.figure_title(
+                f"{job.dataset.name} {job.loaded.name} {method}", len(samples), job.settings.threshold
+            )
+            lines.append(f"figure: {selected.figure(samples, path, title)}")
+    return lines
+
+
 def main() -> None:
     """Run every block; one that fails is reported at the end, and the others finish."""
     lists, overrides = cli.split_lists(sys.argv[1:], DEFAULTS)
     cli.check_overrides([f"{key[:-1]}={','.join(values)}" for key, values in lists.items()] + overrides)
-    results = Path(cli.compose(overrides).paths.results_dir)
+    common = cli.compose(overrides)
+    results = Path(common.paths.results_dir)
     shards: list[Shard] = []
-    failures: list[str] = []
+    failures, figures = [], []
     for dataset in lists["datasets"]:
         for model in lists["models"]:
             try:
                 job, config = block(dataset, model, lists, overrides)
-                if cli.compose(overrides).plan:
+                if common.plan:
                     print("; ".join(f"{key}: {value}" for key, value in pipeline.plan_masking(job).items()))
                     continue
                 made, passes = pipeline.run_masking(job, config)
                 print(f"{dataset} {model}: passes (images) {dict(passes) or 'none, all records were there'}")
                 shards += made
+                figures += draw(job, made, results, common.figure)
             except WcxError as error:
                 failures.append(f"failed: {dataset} {model}: {error}")
     if shards:
-        print(*table1.write_all(shards, results), f"records: {results / 'records'}", sep="\n")
+        print(*table1.write_all(shards, results), f"records: {results / 'records'}", *figures, sep="\n")
     if failures:
         print(*failures, sep="\n", file=sys.stderr)
         sys.exit(1)

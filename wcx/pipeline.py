@@ -233,20 +233,23 @@ def _npz(maps: Sequence[tuple[int, np.ndarray]]) -> bytes:
     return buffer.getvalue()
 
 
-def samples(job: Job, shard: records.Shard, most: int = 8) -> list[Sample]:
-    """Return the first images above the threshold with the maps of the shard's cell, for `report.selected.figure`."""
-    rows = shard.read().query("above_threshold").head(most)
+def samples(job: Job, shards: Sequence[records.Shard], most: int = 8) -> list[Sample]:
+    """Return the first images above the threshold with the maps of the shards (of one method), for `report.selected`."""
+    rows = shards[0].read().query("above_threshold").head(most)
     if rows.empty:
         return []
-    engine, cell = job.engine(), Cell(shard.key[2], shard.key[3])
+    engine, cells = job.engine(), [Cell(shard.key[2], shard.key[3]) for shard in shards]
     names = job.loaded.class_names or job.dataset.class_names
     some = list(items.read(job.dataset, rows["index"].tolist(), output_labels(job), job.num_workers))
-    pixels, maps = engine.explain(torch.stack([item.pixels for item in some]), cell)
-    ranks = job.settings.ranks
-    return [
-        Sample(image, attribution, [names[row[t]] for t in ranks], [row[f"p_{t}"] for t in ranks], names[row["label"]])
-        for image, attribution, (_, row) in zip(pixels, maps.movedim(1, 0), rows.iterrows(), strict=True)
-    ]
+    pixels = torch.stack([item.pixels for item in some]).to(engine.device)
+    maps = engine.explain(pixels, cells)
+    found = []
+    for i, (_, row) in enumerate(rows.iterrows()):
+        classes = [names[row[rank]] for rank in job.settings.ranks]
+        probabilities = [row[f"p_{rank}"] for rank in job.settings.ranks]
+        own = {cell.contrast: maps[cell][:, i] for cell in cells}
+        found.append(Sample(pixels[i], own, classes, probabilities, names[row["label"]]))
+    return found
 
 
 def plan_masking(job: Job, probe: int = 16) -> dict[str, Any]:

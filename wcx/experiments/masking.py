@@ -92,12 +92,11 @@ class Masking:
         pending.flush()
         return rows
 
-    def explain(self, pixels: Tensor, cell: Cell) -> tuple[Tensor, Tensor]:
-        """Return pixels (N, 3, H, W) and one cell's up-sampled maps (T, N, H, W) for the k most probable classes."""
-        pixels = pixels.to(self.device)
+    def explain(self, pixels: Tensor, cells: Sequence[Cell]) -> dict[Cell, Tensor]:
+        """Return the up-sampled maps (T, N, H, W) of cells for the k most probable classes of pixels (N, 3, H, W)."""
         run = self._explainer(pixels)
-        small = self._maps(run, self._targets(run.logits), [cell.contrast])[cell]
-        return pixels, upsample(small, pixels.shape[2:], self.settings.align_corners)
+        small = self._maps(run, self._targets(run.logits), list(dict.fromkeys(cell.contrast for cell in cells)))
+        return {cell: upsample(small[cell], pixels.shape[2:], self.settings.align_corners) for cell in cells}
 
     def _batch(self, items: list[Item], rows: list[dict[Cell, Row]], pending: _Pending, most: int | None) -> int:
         """Queue the masked versions of a batch; return how many images are above the threshold (at most `most`)."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
@@ -46,7 +46,7 @@ def overlay(ax: Axes, pixels: Tensor, attribution: Tensor, scale: float, alpha: 
     return image
 
 
-def colour_bar(figure: Any, image: AxesImage, axes: Sequence[Axes], scale: float) -> None:
+def colour_bar(figure: Figure | SubFigure, image: AxesImage, axes: Sequence[Axes], scale: float) -> None:
     """Draw the colour bar of `overlay` beside axes that share a scale: for above, against below."""
     bar = figure.colorbar(image, ax=list(axes), shrink=0.8, pad=0.02, aspect=18, ticks=[-scale, 0, scale])
     bar.solids.set_alpha(1)
