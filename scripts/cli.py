@@ -131,7 +131,7 @@ def figure_title(name: str, count: int, threshold: float) -> str:
     """Return the title of the figure of selected images."""
     return (
         f"{name}: the first {count} images with p_t2 > {threshold}\n"
-        "red speaks for the class, blue against it; t_1 and t_2 of an image share one scale"
+        "red speaks for the class, blue against it; t_1 and t_2 of an image share one scale (each contrast its own)"
     )
 
 
