@@ -201,7 +201,7 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.Loaded
                 dataset.name, arguments.get("choice", name), arguments.get("recipe", "quick")
             )
             raise WcxError(
-                f"model.weights={weights} knows no classes of {dataset.name}; fine-tune it first: {command} model.weights={weights}"
+                f"model.weights={weights} knows no classes of {dataset.name}; fine-tune it: {command} model.weights={weights}"
             )
     return models.load(
         **arguments,
