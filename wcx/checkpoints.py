@@ -40,6 +40,7 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Ma
     }
     part = path.with_name(path.name + ".part")
     safetensors.torch.save_file(tensors, part, metadata={_KEY: json.dumps(dict(meta))})
+    part.chmod(0o644)  # safetensors makes files that nobody else can read
     part.replace(path)
 
 

@@ -97,8 +97,10 @@ class Recipe:
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimiser of `parameters`."""
         if self.optimizer == "sgd":
-            return torch.optim.SGD(parameters, self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
-        return torch.optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
+            kind, options = torch.optim.SGD, {"momentum": self.momentum}
+        else:
+            kind, options = torch.optim.AdamW, {}
+        return kind(parameters, self.lr, weight_decay=self.weight_decay, fused=True, **options)  # one pass over memory
 
     def lr_at(self, step: int, steps: int) -> float:
         """Return the learning rate of step `step` (from 0) of `steps`; no state, so that nothing is to be resumed."""
