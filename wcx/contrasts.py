@@ -18,6 +18,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -219,13 +220,13 @@ def foil_masks(logits: Tensor, targets: Tensor, foils: Foils = None) -> Tensor:
         return ~is_target
     if classes == 1:
         raise WcxError("foils were given to a model of one class (a sigmoid), which has none; leave foils out.")
-    if isinstance(foils, int) and not isinstance(foils, bool):
+    if isinstance(foils, Integral) and not isinstance(foils, bool):
         if not 1 <= foils < classes:
             raise WcxError(
                 f"foils={foils} asks for the {foils} most probable others of {classes} classes; give 1 to {classes - 1}."
             )
         order = logits.masked_fill(is_target, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
-        return torch.zeros_like(is_target).scatter_(-1, order[..., :foils], value=True)
+        return torch.zeros_like(is_target).scatter_(-1, order[..., : int(foils)], value=True)
     ids = _as_ids(foils, "foils", logits)
     if ids.ndim == 1:
         ids = ids.expand(n, -1)
