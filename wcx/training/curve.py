@@ -38,5 +38,5 @@ def write_curve(path: Path, history: Sequence[dict[str, float]], accuracy: float
         axes.set_ylabel(what)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=8, loc="upper right" if what == "loss" else "lower right")
     figure.savefig(path, dpi=120)
