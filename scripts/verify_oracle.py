@@ -1,0 +1,227 @@
+"""The oracle table: one pass under a contrast against the sum over classes by brute force, and against captum.
+
+The error is norm(one pass - oracle) / sum_s abs(v_s) norm(phi^s). In the brute force every class has a copy of the
+image and a forward pass of its own (batched), along a path (integrated gradients, SmoothGrad) at every point of it, in
+plain autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+import wcx
+from scripts import verify_cells
+from scripts.verify_captum import Captum, reason_against
+from scripts.verify_cells import Cells, Subject
+from wcx import contrasts, methods
+from wcx.errors import WcxError
+from wcx.methods.paths import Path as Walk
+from wcx.methods.paths import PathRun
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # the issue's
+STEPS = 2  # of paths; a power of 2, since captum rounds its weights to float32
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method with options, under a name for the table; with `noise`, its baseline is noise of the image's shape."""
+
+    label: str
+    method: str
+    options: dict[str, Any] = field(default_factory=dict, hash=False)
+    noise: bool = False
+
+    def on(self, image: Tensor) -> Variant:
+        """Return the variant with all its options for an image."""
+        if not self.noise:
+            return self
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        return replace(self, options={**self.options, "baseline": noise})
+
+
+def variants() -> list[Variant]:
+    """Return every method there is, with LRP's composites, a reference of noise for DeepLIFT, and SmoothGrad beside them."""
+    out = []
+    for name in methods.names():
+        if name == "lrp":
+            from wcx.methods.lrp import COMPOSITES
+
+            out += [Variant(f"lrp ({composite})", name, {"composite": composite}) for composite in COMPOSITES]
+        else:
+            out.append(Variant(name, name, {"steps": STEPS} if name == "integrated_gradients" else {}))
+    smooth = [Variant(f"{name} (smooth)", name, {"samples": STEPS}) for name in ("gradient", "input_x_gradient")]
+    return [*out, Variant("deeplift (noise)", "deeplift", noise=True), *smooth]
+
+
+class BruteForce:
+    """The explanations phi^s of each class of interest, each from a pass of its own; along a path at every point.
+
+    Args:
+        image: (1, 3, H, W).
+        classes: S class ids.
+        chunk: classes a batch.
+    """
+
+    def __init__(
+        self, net: nn.Module, image: Tensor, variant: Variant, layer: str | None, classes: Sequence[int], chunk: int = 7
+    ) -> None:
+        run = wcx.Explainer(net, variant.method, layer, **variant.options)(image)
+        self.classes = list(classes)
+        if isinstance(run, PathRun):
+            parts = [self._at_point(net, run._path, s, chunk) for s in range(run._path.steps)]
+            self.logits = torch.stack([logits for logits, _ in parts])  # (P, 1, C)
+            self.phi = torch.stack([phi for _, phi in parts])  # (P, S, ...)
+            return
+        self.logits = run.logits[None]
+        maps = [
+            wcx.explain(
+                net, image.repeat(len(some), 1, 1, 1), some, variant.method, "original", layer=layer, **variant.options
+            )
+            for some in torch.tensor(self.classes).split(chunk)
+        ]
+        self.phi = torch.cat(maps)[None]
+
+    def _at_point(self, net: nn.Module, walk: Walk, step: int, chunk: int) -> tuple[Tensor, Tensor]:
+        x = walk.point(step)
+        maps = []
+        for some in torch.tensor(self.classes).split(chunk):
+            copies = x.repeat(len(some), 1, 1, 1).requires_grad_()
+            (gradient,) = torch.autograd.grad(net(copies).gather(1, some[:, None]).sum(), copies)
+            maps.append(gradient)
+        factor = 1 if walk.factor is None else walk.factor(step)
+        with torch.no_grad():
+            return net(x), float(walk.weights[step]) * torch.cat(maps) * factor
+
+    def combine(self, v: Tensor | Callable[[Tensor], Tensor]) -> tuple[Tensor, float]:
+        """Return sum_s v_s phi^s and sum_s abs(v_s) norm(phi^s), for v (1, C) or a function of each point's logits."""
+        v_at = torch.stack([v(logits) if callable(v) else v for logits in self.logits])
+        at_points, phi = v_at[:, 0, self.classes].to(self.phi), self.phi.flatten(2)
+        if not callable(v):
+            at_points, phi = at_points[:1], phi.sum(0, keepdim=True)
+        total = torch.einsum("ps,psd->d", at_points, phi).reshape(self.phi.shape[2:])
+        return total, float((at_points.abs() * phi.norm(dim=2)).sum())
+
+
+def cell(subject: Subject, variant: Variant, dtype: torch.dtype, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of one network, method and precision: each contrast against both oracles, for the first image."""
+    net, images = subject.to(dtype)
+    image = images[:1]
+    variant = variant.on(image)
+    with torch.no_grad():
+        logits = net(image)
+    target, foils = verify_cells.rival_classes(logits)
+    classes = [target, *(foils or [s for s in range(logits.shape[1]) if s != target])]
+    about = {
+        "network": subject.name,
+        "weights": subject.weights,
+        "pixels": image.shape[-1],
+        "classes": logits.shape[1],
+        "foils": len(classes) - 1,
+        "method": variant.label,
+        "precision": str(dtype).removeprefix("torch."),
+        "tolerance": TOLERANCE[dtype],
+    }
+    layer = subject.layer if methods.get(variant.method).space == "activation" else None
+    try:
+        got = wcx.explain(net, image, target, variant.method, list(names), foils, layer, **variant.options)[:, 0]
+        brute = BruteForce(net, image, variant, layer, classes)
+    except WcxError as error:
+        return [
+            {
+                **about,
+                "contrast": name,
+                "oracle": oracle,
+                "error": float("nan"),
+                "status": "unsupported",
+                "reason": str(error),
+            }
+            for name in names
+            for oracle in ("sum over classes", "captum")
+        ]
+    if layer is None and methods.get(variant.method).space == "activation":
+        layer = wcx.Explainer(net, variant.method)(image).layer
+    reason = reason_against(variant.method, net, variant.options)
+    captum = None if reason else Captum(net, image, layer)
+    rows = []
+    for name, one in zip(names, got, strict=True):
+        v = _cotangent(name, logits, target, foils, on_path=len(brute.logits) > 1)
+        expected, size = brute.combine(v)
+        row = {**about, "contrast": name, "oracle": "sum over classes", "error": float((one - expected).norm()) / size}
+        rows.append({**row, "status": _status(row), "reason": ""})
+        row = {**about, "contrast": name, "oracle": "captum", "error": float("nan")}
+        if captum is None:
+            rows.append({**row, "status": "not in captum", "reason": reason})
+            continue
+        theirs = _ask(captum, variant, name, v, classes)[0]
+        row["error"] = float((one - theirs).norm()) / size
+        rows.append({**row, "status": _status(row), "reason": ""})
+    return rows
+
+
+def _cotangent(
+    name: str, logits: Tensor, target: int, foils: list[int] | None, on_path: bool
+) -> Tensor | Callable[[Tensor], Tensor]:
+    if on_path and contrasts.get(name).path_dependent:
+        return lambda at: wcx.cotangent(at, target, name, foils)
+    return wcx.cotangent(logits, target, name, foils)
+
+
+def _ask(captum: Captum, variant: Variant, name: str, v: Any, classes: list[int]) -> Tensor:
+    if name == "original":
+        return captum.original(variant.method, classes[0], variant.options)
+    if callable(v):
+        return captum.probability(variant.method, classes, variant.options)
+    return captum.contrasted(variant.method, v, variant.options)
+
+
+def _status(row: dict[str, Any]) -> str:
+    return "ok" if row["error"] <= row["tolerance"] else "OVER"
+
+
+def run(
+    folder: Path, networks: Sequence[str], labels: Sequence[str], names: Sequence[str], overrides: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Fill the table for networks x methods x contrasts x precisions and write oracle.csv."""
+    chosen = [variant for variant in variants() if variant.method in labels or variant.label in labels]
+    todo = [(network, dtype, variant) for network in networks for dtype in TOLERANCE for variant in chosen]
+    code = ["wcx/baselines", "wcx/methods/*", "scripts/verify_oracle", "scripts/verify_captum"]
+    cells = Cells(folder, "oracle", code, {"contrasts": list(names), "steps": STEPS, "overrides": list(overrides)})
+    subjects: dict[str, Subject] = {}
+
+    def of(network: str) -> Subject:
+        if network not in subjects:
+            subjects.clear()  # one network at a time in memory
+            subjects[network] = verify_cells.subject(network, 1, overrides)
+        return subjects[network]
+
+    tables = []
+    for network, dtype, variant in verify_cells.progress(todo, len(todo), "oracle"):
+        key = f"{network}-{str(dtype).removeprefix('torch.')}-{variant.label.replace(' ', '_')}"
+        tables.append(cells.rows(key, lambda n=network, d=dtype, m=variant: cell(of(n), m, d, names)))
+    table = pd.concat(tables, ignore_index=True)
+    verify_cells.save(table, folder, "oracle")
+    return table
+
+
+def text(table: pd.DataFrame) -> str:
+    """Return the largest error over the contrasts by method and network, for each oracle and precision."""
+    reasons = [reason for reason in table.reason.unique() if reason]
+    notes = {reason: f"({number})" for number, reason in enumerate(reasons, start=1)}
+    parts = []
+    for (oracle, precision), some in table.groupby(["oracle", "precision"], sort=False):
+        worst = some.pivot_table("error", "method", "network", aggfunc="max", sort=False, dropna=False)
+        why = some.pivot_table("reason", "method", "network", aggfunc="first", sort=False).replace(notes)
+        shown = worst.map("{:.0e}".format).where(worst.notna(), why)
+        limit = f"at most {some.tolerance.iloc[0]:.0e}"
+        parts.append(f"{oracle}, {precision} ({limit}), the largest over contrasts\n{shown.to_string()}")
+    parts.append("\n".join(f"{note} {reason}" for reason, note in notes.items()))
+    over = table[table.status == "OVER"]
+    parts.append(f"{len(table)} cells, {int(table.error.notna().sum())} measured, {len(over)} over the tolerance")
+    return "\n\n".join(parts)
