@@ -25,6 +25,7 @@ from wcx.errors import WcxError
 from wcx.methods.paths import Path as Walk
 from wcx.methods.paths import PathRun
 
+ORACLES = ("sum over classes", "captum")
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # the issue's
 STEPS = 2  # of paths; a power of 2, since captum rounds its weights to float32
 
@@ -130,39 +131,34 @@ def cell(subject: Subject, variant: Variant, dtype: torch.dtype, names: Sequence
     }
     layer = subject.layer if methods.get(variant.method).space == "activation" else None
     try:
+        run = wcx.Explainer(net, variant.method, layer, **variant.options)(image)
         got = wcx.explain(net, image, target, variant.method, list(names), foils, layer, **variant.options)[:, 0]
         brute = BruteForce(net, image, variant, layer, classes)
     except WcxError as error:
-        return [
-            {
-                **about,
-                "contrast": name,
-                "oracle": oracle,
-                "error": float("nan"),
-                "status": "unsupported",
-                "reason": str(error),
-            }
-            for name in names
-            for oracle in ("sum over classes", "captum")
-        ]
-    if layer is None and methods.get(variant.method).space == "activation":
-        layer = wcx.Explainer(net, variant.method)(image).layer
+        return [about | _no_number(name, oracle, "unsupported", error) for name in names for oracle in ORACLES]
     reason = reason_against(variant.method, net, variant.options)
-    captum = None if reason else Captum(net, image, layer)
+    captum = None if reason else Captum(net, image, run.layer)
     rows = []
     for name, one in zip(names, got, strict=True):
-        v = _cotangent(name, logits, target, foils, on_path=len(brute.logits) > 1)
+        v = _cotangent(name, logits, target, foils, on_path=isinstance(run, PathRun))
         expected, size = brute.combine(v)
-        row = {**about, "contrast": name, "oracle": "sum over classes", "error": float((one - expected).norm()) / size}
-        rows.append({**row, "status": _status(row), "reason": ""})
-        row = {**about, "contrast": name, "oracle": "captum", "error": float("nan")}
+        rows.append(about | _number(name, ORACLES[0], one, expected, size, TOLERANCE[dtype]))
         if captum is None:
-            rows.append({**row, "status": "not in captum", "reason": reason})
-            continue
-        theirs = _ask(captum, variant, name, v, classes)[0]
-        row["error"] = float((one - theirs).norm()) / size
-        rows.append({**row, "status": _status(row), "reason": ""})
+            rows.append(about | _no_number(name, ORACLES[1], "not in captum", reason))
+        else:
+            theirs = _ask(captum, variant, name, v, classes)[0]
+            rows.append(about | _number(name, ORACLES[1], one, theirs, size, TOLERANCE[dtype]))
     return rows
+
+
+def _number(name: str, oracle: str, ours: Tensor, theirs: Tensor, size: float, limit: float) -> dict[str, Any]:
+    error = float((ours - theirs).norm()) / size
+    status = "ok" if error <= limit else "OVER"
+    return {"contrast": name, "oracle": oracle, "error": error, "status": status, "reason": ""}
+
+
+def _no_number(name: str, oracle: str, status: str, reason: object) -> dict[str, Any]:
+    return {"contrast": name, "oracle": oracle, "error": float("nan"), "status": status, "reason": str(reason)}
 
 
 def _cotangent(
@@ -179,10 +175,6 @@ def _ask(captum: Captum, variant: Variant, name: str, v: Any, classes: list[int]
     if callable(v):
         return captum.probability(variant.method, classes, variant.options)
     return captum.contrasted(variant.method, v, variant.options)
-
-
-def _status(row: dict[str, Any]) -> str:
-    return "ok" if row["error"] <= row["tolerance"] else "OVER"
 
 
 def run(
