@@ -6,6 +6,7 @@ Every function keeps its value and gets m as its gradient, so that a backward pa
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -147,7 +148,8 @@ def _product(call: Call, references: list[Tensor]) -> Tensor:
 def _max_pool(call: Call, references: list[Tensor]) -> Tensor:
     """The change of each output goes to one input: the winner of the image where it is the larger one, else the reference's.
 
-    The rule of captum, with the windows' shares added up where they overlap.
+    The rule of captum, with the windows' shares added up where they overlap, and with ties in the reference settled by the
+    image: a constant reference has ties everywhere, and rounding would settle them.
     """
     if len(call.inputs) != 1:
         raise _no_rule(call)
@@ -162,11 +164,21 @@ def _max_pool(call: Call, references: list[Tensor]) -> Tensor:
         return t.flatten(-spatial).gather(-1, index.flatten(-spatial)).view_as(index)
 
     (y, winner), (y0, winner0) = pool(x.detach()), pool(x0)
+    settled = pool(_with_tie_break(x0, x.detach()))[1]
+    winner0 = torch.where(y0 - at(x0, settled) <= (y0 - y) / 4, settled, winner0)
     winner = torch.where(y >= y0, winner, winner0)
     chosen = at(x, winner)
     change = chosen.detach() - at(x0, winner)
-    slope = torch.where(change == 0, 1, (y - y0) / torch.where(change == 0, 1, change))  # in [0, 1]
+    slope = torch.where(change == 0, 1, (y - y0) / torch.where(change == 0, 1, change))  # in [0, 4/3]
     return attach(y, slope * chosen)
+
+
+def _with_tie_break(first: Tensor, second: Tensor) -> Tensor:
+    """Return float64 values in the order of `first` and, where that agrees in half of its digits, of `second`."""
+    scale = 2.0 ** round(-math.log2(torch.finfo(first.dtype).eps) / 2)
+    mantissa, exponent = torch.frexp(first.double())
+    coarse = torch.ldexp((mantissa * scale).round() / scale, exponent)
+    return coarse + coarse.abs() / (4 * scale) * F.softsign(second.double())
 
 
 _RULES: dict[str, Rule] = {
