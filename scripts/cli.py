@@ -203,7 +203,7 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.Loaded
             raise WcxError(
                 f"model.weights={weights} knows no classes of {dataset.name}; fine-tune it: {command} model.weights={weights}"
             )
-    return models.load(
+    loaded = models.load(
         **arguments,
         checkpoint=checkpoint,
         weights_dir=cfg.paths.weights_dir,
@@ -212,6 +212,7 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.Loaded
         dataset=dataset.name,
         num_classes=None if checkpoint else num_classes,
     )
+    return loaded.to_channels_last() if cfg.channels_last else loaded
 
 
 def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.Job:

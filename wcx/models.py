@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ class LoadedModel:
         transform: the input transform of training, fields of `datasets.base.Transform`.
         options: the constructor's options.
         meta: a checkpoint's metadata, else {}.
+        channels_last: whether the convolutions' weights, and so all activations, lie channels last in memory.
     """
 
     net: nn.Module
@@ -97,6 +98,12 @@ class LoadedModel:
     transform: dict[str, Any]
     options: dict[str, Any] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+    channels_last: bool = False
+
+    def to_channels_last(self) -> LoadedModel:
+        """Return this with the weights laid out channels last: the same numbers up to rounding, about twice as fast."""
+        self.net.to(memory_format=torch.channels_last)
+        return replace(self, channels_last=True)
 
 
 def names() -> list[str]:

@@ -108,6 +108,7 @@ class Job:
             "transform": asdict(self.dataset.transform),
             "limit": [self.limit, self.limit_selected, self.seed],
             "weights": self.loaded.weights_hash,
+            "channels_last": self.loaded.channels_last,
             "layer": self.loaded.layer,
             "method": dict(self.method_options.get(cell.method, {})),
             "contrast": dict(self.contrast_options.get(cell.contrast, {})),
