@@ -215,7 +215,7 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.Loaded
     return loaded.to_channels_last() if cfg.channels_last else loaded
 
 
-def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.Job:
+def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.MaskingJob:
     """Return the masking job of one (dataset, model) whose cells are the method and contrast of each configuration.
 
     Raises:
@@ -230,7 +230,7 @@ def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.Job:
             choices = ", ".join(pipeline.activation_methods())
             raise SkipError(f"experiment masking needs an activation method, not {one.method.name}; try: {choices}.")
     dataset = open_dataset(cfg, "test")
-    return pipeline.Job(
+    return pipeline.MaskingJob(
         dataset=dataset,
         loaded=open_model(cfg, dataset),
         cells=[Cell(one.method.name, one.contrast.name) for one in cfgs],

@@ -1,0 +1,17 @@
+"""From opened datasets and loaded models to records: what run.py and scripts/ call, with plain arguments."""
+
+from wcx.pipeline.job import Job, output_labels, plan, run, subset_label
+from wcx.pipeline.masking import MaskingJob, activation_methods, plan_masking, run_masking, samples
+
+__all__ = [
+    "Job",
+    "MaskingJob",
+    "activation_methods",
+    "output_labels",
+    "plan",
+    "plan_masking",
+    "run",
+    "run_masking",
+    "samples",
+    "subset_label",
+]

@@ -1,0 +1,285 @@
+"""What every experiment shares: a job, where its records go, and the loop that fills them chunk by chunk."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from tqdm import tqdm
+
+from wcx import methods, records
+from wcx.datasets import ImageDataset
+from wcx.errors import WcxError
+from wcx.experiments import items
+from wcx.experiments.items import Item
+from wcx.experiments.protocol import Cell
+from wcx.manifest import manifest
+from wcx.methods import Method
+from wcx.models import LoadedModel, label_map
+
+
+class Engine(Protocol):
+    """What measures: an experiment's own, on one device.
+
+    Attributes:
+        cells: what it computes, together.
+        passes: network passes done, in images.
+    """
+
+    device: torch.device
+    cells: Sequence[Cell]
+    passes: Counter[str]
+
+
+@dataclass(frozen=True)
+class Job(ABC):
+    """One (dataset, model) block of an experiment. A subclass names the experiment and says how a chunk is computed.
+
+    Attributes:
+        dataset: the test split, opened.
+        loaded: the model.
+        cells: (method, contrast) pairs, computed together.
+        settings: the protocol, a dataclass of the experiment's.
+        method_options: for each method by name.
+        contrast_options: for each contrast by name.
+        results_dir: where records go.
+        dataset_label: the dataset's name in tables.
+        limit: the first so many of a seeded permutation of the images.
+        seed: of that permutation.
+        batch_size: images a pass.
+        chunk_size: images a chunk, the unit of commit and resume.
+        num_workers: threads that decode images.
+        on_error: ``stop`` at an image that cannot be read, or ``skip`` it and count it.
+    """
+
+    experiment: ClassVar[str]
+    version: ClassVar[int]  # part of the fingerprint: the experiment's own
+    space: ClassVar[str]  # of the methods that the experiment takes
+    beside: ClassVar[str] = ""  # suffix of a file that `rows` writes beside each chunk's
+
+    dataset: ImageDataset
+    loaded: LoadedModel
+    cells: Sequence[Cell]
+    settings: Any
+    method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    contrast_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    results_dir: Path = Path("results")
+    dataset_label: str = ""
+    limit: int | None = None
+    seed: int = 0
+    batch_size: int = 32
+    chunk_size: int = 64
+    num_workers: int = 2
+    on_error: str = "stop"
+
+    @abstractmethod
+    def engine(self) -> Engine:
+        """Return the experiment's engine for these cells."""
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """Return the columns of the records, in their order."""
+
+    @abstractmethod
+    def rows(self, engine: Any, batch: Sequence[Item], chunk: int, shards: Sequence[records.Shard]) -> list[list[dict]]:
+        """Compute one chunk; return for each of `engine.cells`, whose records go to `shards`, its rows."""
+
+    @abstractmethod
+    def plan(self, engine: Any, todo: int, probe: Sequence[Item]) -> dict[str, Any]:
+        """Return passes, seconds and disk of `todo` cells, estimated from the `probe` of the first few images."""
+
+    def own_parts(self) -> dict[str, Any]:
+        """Return what is fingerprinted beside the parts of every experiment."""
+        return {"limit": [self.limit, self.seed]}
+
+    def complete(self, shard: records.Shard) -> bool:
+        """Return whether nothing is left to do for a shard."""
+        return shard.complete
+
+    def stop(self, _todo: Sequence[records.Shard]) -> Callable[[], bool]:
+        """Return what is asked before each chunk: whether enough has been collected."""
+        return lambda: False
+
+    def notes(self) -> list[str]:
+        """Return what is to be said of the images beside every number, a part each."""
+        notes = [self.dataset.subset] if self.dataset.subset else []
+        if self.limit is not None and self.limit < len(self.dataset):
+            notes.append(f"limit: {self.limit} of {len(self.dataset)} images")
+        return notes
+
+    def methods(self) -> dict[str, Method]:
+        """Return the cells' methods by name.
+
+        Raises:
+            WcxError: a method that the experiment does not take.
+        """
+        names = list(dict.fromkeys(cell.method for cell in self.cells))
+        for name in names:
+            check_method(self.experiment, self.space, name)
+        return {name: methods.create(name, **self.method_options.get(name, {})) for name in names}
+
+    def chunks(self) -> list[list[int]]:
+        """Return the dataset indices of every chunk."""
+        return items.cut(items.order(len(self.dataset), self.limit, self.seed), self.chunk_size)
+
+    def shards(self) -> list[records.Shard]:
+        """Return where the records of every cell go."""
+        listing = self.dataset.listing_hash()
+        return [self._shard(cell, listing) for cell in self.cells]
+
+    def _shard(self, cell: Cell, listing: str) -> records.Shard:
+        name = self.dataset.name
+        parts = {
+            "experiment": self.experiment,
+            "version": self.version,
+            "settings": asdict(self.settings),
+            "dataset": listing,
+            "transform": asdict(self.dataset.transform),
+            "weights": self.loaded.weights_hash,
+            "channels_last": self.loaded.channels_last,
+            "method": dict(self.method_options.get(cell.method, {})),
+            "contrast": dict(self.contrast_options.get(cell.contrast, {})),
+            "chunk_size": self.chunk_size,
+            "batch_size": self.batch_size,
+            "on_error": self.on_error,
+            **self.own_parts(),
+        }
+        labels = {
+            "dataset": self.dataset_label or name,
+            "weights": self.loaded.weights,
+            "stand_in": self.loaded.stand_in,
+            "subset": subset_label(self),
+            "accuracy": self.loaded.meta.get("accuracy"),
+            "class_names": self.loaded.class_names or self.dataset.class_names,
+        }
+        return records.Shard(self.results_dir, (name, self.loaded.name, *cell), self.experiment, parts, labels)
+
+
+def methods_of(space: str) -> list[str]:
+    """Return the names of the methods whose explanations lie in ``input`` or ``activation`` space."""
+    return [name for name in methods.names() if methods.get(name).space == space]
+
+
+def check_method(experiment: str, space: str, method: str) -> None:
+    """Check that an experiment, which takes methods of `space`, takes this one.
+
+    Raises:
+        WcxError: it does not.
+    """
+    if methods.get(method).space != space:
+        choices = ", ".join(methods_of(space))
+        raise WcxError(f"experiment {experiment} needs an {space} method, not {method}; try: {choices}.")
+
+
+def subset_label(job: Job) -> str:
+    """Return what is to be said of the images beside every number; "" if all official ones were used."""
+    return "; ".join(job.notes())
+
+
+def output_labels(job: Job) -> list[int] | None:
+    """Return the model's output for each of the dataset's classes, by name; None if the model does not name its own.
+
+    Raises:
+        WcxError: the dataset has a class that the checkpoint does not know.
+    """
+    if job.loaded.class_names is None:
+        return None
+    return label_map(job.dataset.class_names, job.loaded.class_names).tolist()
+
+
+def run(job: Job, config: str = "", quiet: bool = False) -> tuple[list[records.Shard], Counter[str]]:
+    """Compute the records of a block, or what is missing of them.
+
+    Args:
+        job: what to compute.
+        config: the composed configuration as text, kept beside the records.
+        quiet: no progress bar.
+
+    Returns:
+        the shards in the order of `job.cells`, and the network passes done, counted in images.
+
+    Raises:
+        WcxError: cells that do not fit; an image that cannot be read (with on_error=stop; what was computed is kept).
+    """
+    engine = job.engine()
+    shards = job.shards()
+    todo = [shard for shard in shards if not job.complete(shard)]
+    if not todo:
+        return shards, engine.passes
+    engine.cells = [cell for cell, shard in zip(job.cells, shards, strict=True) if shard in todo]
+    for shard in todo:
+        facts = {"fingerprint": records.fingerprint(shard.parts), "seed": job.seed, "layer": job.loaded.layer}
+        facts |= {"dataset_listing": shard.parts["dataset"]}
+        facts |= {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
+        shard.describe(manifest(engine.device, **facts), config)
+    plan = job.chunks()
+    name = f"{job.dataset.name} {job.loaded.name}"
+    bar = tqdm(total=sum(map(len, plan)), unit="image", desc=name, disable=quiet, smoothing=0.05)
+    with bar, _Ahead(job, plan) as ahead:
+        records.collect(
+            todo,
+            len(plan),
+            lambda chunk: job.rows(engine, ahead.chunk(chunk), chunk, todo),
+            job.columns(),
+            beside=job.beside,
+            stop=job.stop(todo),
+            progress=lambda chunk: bar.update(len(plan[chunk])),
+        )
+    return shards, engine.passes
+
+
+class _Ahead:
+    """Decodes the chunk after the one that is being computed, so that the network need not wait."""
+
+    def __init__(self, job: Job, plan: Sequence[Sequence[int]]) -> None:
+        self._job, self._plan, self._labels = job, plan, output_labels(job)
+        self._pool = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[list[Item]]] | None = None
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def chunk(self, chunk: int) -> list[Item]:
+        """Return the images of a chunk.
+
+        Raises:
+            WcxError: an image cannot be read, with on_error=stop.
+        """
+        expected, reading = self._next or (None, None)
+        batch = reading.result() if expected == chunk else self._read(chunk)
+        later = chunk + 1
+        self._next = (later, self._pool.submit(self._read, later)) if later < len(self._plan) else None
+        for item in batch:
+            if item.error is not None and self._job.on_error == "stop":
+                raise WcxError(
+                    f"{item.error} (on_error=skip records it as skipped and goes on; nothing computed is lost)"
+                )
+        return batch
+
+    def _read(self, chunk: int) -> list[Item]:
+        return list(items.read(self._job.dataset, self._plan[chunk], self._labels, self._job.num_workers))
+
+
+def plan(job: Job, probe: int = 16) -> dict[str, Any]:
+    """Return what a block costs: images, passes, seconds and disk, from a probe of the first few images."""
+    engine, shards = job.engine(), job.shards()
+    chunks = job.chunks()
+    some = items.read(job.dataset, chunks[0][:probe], output_labels(job), job.num_workers)
+    todo = sum(not job.complete(shard) for shard in shards)
+    return {
+        "dataset": job.dataset.name,
+        "model": job.loaded.name,
+        "cells": len(shards),
+        "complete": len(shards) - todo,
+        "images": sum(map(len, chunks)),
+        **job.plan(engine, todo, [item for item in some if item.pixels is not None]),
+    }
