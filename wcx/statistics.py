@@ -57,10 +57,32 @@ def bootstrap(
         low, high (...); NaN for n = 0, and the value itself for n = 1.
     """
     sample = np.asarray(values, dtype=np.float64)
-    n = len(sample)
-    if n == 0:
+    if len(sample) == 0:
         nothing = np.full(sample.shape[1:], np.nan)
         return nothing, nothing
+    low, high = np.quantile(_deviations(sample, key, resamples), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    centre = sample.mean(0)
+    return centre + low, centre + high
+
+
+def resampled(values: ArrayLike, key: Sequence[object], resamples: int = RESAMPLES) -> np.ndarray:
+    """Return the means of the resamples that `bootstrap` would draw, for intervals of what is computed from several means.
+
+    Args:
+        values: (n, ...), a row an image, n > 0.
+        key: of the cell, from which the random numbers are seeded.
+        resamples: how many.
+
+    Returns:
+        (resamples, ...); the images of a resample depend on key and n alone, so that means of the same images are paired.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    return sample.mean(0) + _deviations(sample, key, resamples)
+
+
+def _deviations(sample: np.ndarray, key: Sequence[object], resamples: int) -> np.ndarray:
+    """Return how far the mean of each resample is from the sample's: for n equal values zero, to the last digit."""
+    n = len(sample)
     rng = np.random.default_rng(seed_of(*key))
 
     def counts(rows: int) -> np.ndarray:
@@ -68,10 +90,7 @@ def bootstrap(
         drawn = rng.integers(0, n, (rows, n), dtype=np.int32) + n * np.arange(rows, dtype=np.int32)[:, None]
         return np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
 
-    centre = sample.mean(0)  # resampled deviations: n equal values have an interval of no width, to the last digit
-    means = np.concatenate([block / n for block in _sums(sample - centre, resamples, counts)])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return centre + low, centre + high
+    return np.concatenate([block / n for block in _sums(sample - sample.mean(0), resamples, counts)])
 
 
 def sign_flip(differences: ArrayLike, key: Sequence[object], flips: int = FLIPS) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Records of the masking experiment opened for tables: the selected images, and what a table says beside the numbers."""
+"""Records opened for tables, and what a table says beside the numbers; for the masking experiment, the selected images."""
 
 from __future__ import annotations
 
@@ -23,23 +23,65 @@ _OWN = ("threshold", "mask", "fraction", "seed")  # settings that are told apart
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
-    """One cell (dataset, model, method, contrast) with its rows.
+class Opened:
+    """One cell (dataset, model, method, contrast) of any experiment, with its rows.
 
     Attributes:
         shard: where they come from.
         rows: one an image.
-        threshold: on p_t2, of the table.
     """
 
     shard: Shard
     rows: pd.DataFrame
-    threshold: float
 
     @property
     def settings(self) -> dict[str, Any]:
         """The protocol the records were made with, as JSON values."""
         return self.shard.parts["settings"]
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the network's fine-tuning, where the records name it."""
+        return self.shard.labels.get("seed")
+
+    @property
+    def weights(self) -> str:
+        """The network's weights, for tables, with the seed they were fine-tuned with."""
+        label, seed = self.shard.labels["weights"], f", seed {self.seed}"
+        return label if self.seed is None or label.endswith(seed) else label + seed
+
+    @property
+    def subset(self) -> str:
+        """What is to be said of the images; "" for all official ones."""
+        notes = [self.shard.labels["subset"]]
+        if not self.shard.complete:
+            notes.append(f"incomplete: {len(self.rows)} images so far")
+        return "; ".join(note for note in notes if note)
+
+    @property
+    def foils(self) -> str:
+        """The contrasts' foils, for tables."""
+        return "others" if self.settings["foils"] is None else str(self.settings["foils"])
+
+    @property
+    def network(self) -> tuple[str, str, str]:
+        """Dataset, model, and the hash of its weights: shards that share it can be paired image by image."""
+        return (*self.shard.key[:2], self.shard.parts["weights"])
+
+    def key(self, *more: object) -> list[object]:
+        """Return the key that random numbers are seeded with."""
+        return [*self.shard.key, *more]
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded(Opened):
+    """One cell of the masking experiment.
+
+    Attributes:
+        threshold: on p_t2, of the table.
+    """
+
+    threshold: float
 
     @property
     def ranks(self) -> list[str]:
@@ -69,30 +111,6 @@ class Recorded:
         return self.rows.drop(self.selected.index).query("not skipped")
 
     @property
-    def seed(self) -> int | None:
-        """The seed of the network's fine-tuning, where the records name it."""
-        return self.shard.labels.get("seed")
-
-    @property
-    def weights(self) -> str:
-        """The network's weights, for tables, with the seed they were fine-tuned with."""
-        label, seed = self.shard.labels["weights"], f", seed {self.seed}"
-        return label if self.seed is None or label.endswith(seed) else label + seed
-
-    @property
-    def subset(self) -> str:
-        """What is to be said of the images; "" for all official ones."""
-        notes = [self.shard.labels["subset"]]
-        if not self.shard.complete:
-            notes.append(f"incomplete: {len(self.rows)} images so far")
-        return "; ".join(note for note in notes if note)
-
-    @property
-    def foils(self) -> str:
-        """The contrasts' foils, for tables."""
-        return "others" if self.settings["foils"] is None else str(self.settings["foils"])
-
-    @property
     def protocol(self) -> str:
         """The settings in words: threshold, mask, and what is not the default."""
         usual = json.loads(json.dumps(asdict(Settings())))
@@ -101,15 +119,6 @@ class Recorded:
         share = f" ({self.settings['fraction']:g} of the pixels)" if mask == "fraction" else ""
         notes = [f"p_t2 > {self.threshold:g}", f"mask={mask}{share}"]
         return ", ".join(notes + [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in other.items()])
-
-    @property
-    def network(self) -> tuple[str, str, str]:
-        """Dataset, model, and the hash of its weights: shards that share it can be paired image by image."""
-        return (*self.shard.key[:2], self.shard.parts["weights"])
-
-    def key(self, *more: object) -> list[object]:
-        """Return the key that random numbers are seeded with."""
-        return [*self.shard.key, *more]
 
     def summary(self, rows: pd.DataFrame, *more: object) -> list[dict[str, Any]]:
         """Return for each of `cells` the means over some of the rows, with interval: a table's line up to `masked_fraction`.
