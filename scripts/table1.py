@@ -51,7 +51,7 @@ def main() -> None:
     """Run every block; one that fails is reported at the end, and the others finish."""
     lists, overrides = cli.split_lists(sys.argv[1:], DEFAULTS)
     cli.check_overrides([f"{key[:-1]}={','.join(values)}" for key, values in lists.items()] + overrides)
-    common = cli.compose(overrides)
+    common = cli.compose([f"dataset={lists['datasets'][0]}", *overrides])  # whose options may be among the overrides
     results = Path(common.paths.results_dir)
     shards: list[Shard] = []
     failures, figures = [], []
