@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,6 +42,13 @@ def make(
     if name == "mean":
         return channel_mean(images)
     return torch.as_tensor(zero, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1).expand_as(images)
+
+
+def drawn_sigma(sigma: float | Sequence[float], seed: int, index: int) -> float:
+    """Return the blur's sigma for image `index`: as given, or drawn uniformly from a pair (low, high), seeded per image."""
+    if isinstance(sigma, (int, float)):
+        return float(sigma)
+    return float(np.random.default_rng([seed, index]).uniform(*sigma))
 
 
 def channel_mean(images: Tensor) -> Tensor:

@@ -243,6 +243,13 @@ def foil_masks(logits: Tensor, targets: Tensor, foils: Foils = None) -> Tensor:
     return masks
 
 
+def most_probable(logits: Tensor, k: int) -> Tensor:
+    """Return t_1 ... t_k, the most probable classes of logits (N, C), as (k, N); of equals the lower id first."""
+    if logits.shape[1] < k:
+        raise WcxError(f"targets = {k}, but the model has {logits.shape[1]} classes.")
+    return logits.sort(dim=1, descending=True, stable=True).indices[:, :k].T
+
+
 def split_options(contrasts: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return for each of `contrasts` those of `options` that it knows.
 

@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from wcx import baselines, contrasts
-from wcx.errors import WcxError
 from wcx.experiments import masks
 from wcx.experiments.items import Item
 from wcx.experiments.protocol import KEPT, Cell, Settings
@@ -128,10 +127,7 @@ class Masking:
 
     def _targets(self, logits: Tensor) -> Tensor:
         """Return the k most probable classes (T, N); of equals the lower id first."""
-        classes, wanted = logits.shape[1], self.settings.targets
-        if classes < wanted:
-            raise WcxError(f"targets = {wanted}, but the model has {classes} classes.")
-        return logits.sort(dim=1, descending=True, stable=True).indices[:, :wanted].T
+        return contrasts.most_probable(logits, self.settings.targets)
 
     def _contrasts(self) -> list[str]:
         """Return the contrasts to back-propagate: those of the cells, and those that `equal` counts."""
@@ -145,10 +141,9 @@ class Masking:
         maps = {}
         for name in names:
             options = self.contrast_options.get(name, {})
-            gradients = run.gradients(contrasts.evaluate(name, run.logits, targets, foil_masks, **options))
-            self.passes["backward"] += gradients.shape[0] * gradients.shape[1]
-            for method, rule in self.methods.items():
-                maps[Cell(method, name)] = torch.stack([rule.combine(run.activation, one) for one in gradients])
+            v = contrasts.evaluate(name, run.logits, targets, foil_masks, **options)
+            self.passes["backward"] += v.shape[0] * v.shape[1]
+            maps |= {Cell(method, name): own for method, own in run.explain_each(self.methods, v).items()}
         return maps
 
     def _localise(self, item: Item, maps: dict[Cell, Tensor], rows: dict[Cell, Row]) -> None:
@@ -201,9 +196,8 @@ class Masking:
 
     def _replacements(self, index: int, pixels: Tensor) -> dict[str, Tensor]:
         """Return the baselines of one image, each made once."""
-        settings, sigma = self.settings, self.settings.blur_sigma
-        if not isinstance(sigma, (int, float)):
-            sigma = float(np.random.default_rng([settings.seed, index]).uniform(*sigma))
+        settings = self.settings
+        sigma = baselines.drawn_sigma(settings.blur_sigma, settings.seed, index)
         zero = self.zero if settings.baseline_space == "normalized" else 0.0
         options = {"sigma": sigma, "kernel": settings.blur_kernel, "zero": zero}
         return {name: baselines.make(name, pixels[None], **options)[0] for name in settings.baselines}

@@ -6,7 +6,7 @@ They differ in one function, `combine(activation, gradient)`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,13 @@ class ActivationRun(Run):
         """Return the gradients (K, N, channels, h, w) at the layer for cotangents v (K, N, C)."""
         return vjp(*self._graph, v)
 
+    def explain_each(self, methods: Mapping[str, ActivationMethod], v: Tensor) -> dict[str, Tensor]:
+        """Return the maps (K, N, h, w) of several methods for cotangents v (K, N, C): they share the backward passes."""
+        activation, gradients = _at_least_float32(self.activation), _at_least_float32(self.gradients(v))
+        return {name: torch.stack([rule.combine(activation, g) for g in gradients]) for name, rule in methods.items()}
+
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
-        activation = _at_least_float32(self.activation)
-        return torch.stack([self._method.combine(activation, _at_least_float32(g)) for g in self.gradients(v)])
+        return self.explain_each({"": self._method}, v)[""]
 
 
 def _cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> tuple[str, Tensor, Tensor]:
