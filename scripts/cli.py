@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import sys
-import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from scripts import allocator, sweeps
 from wcx import datasets, methods, models, pipeline
 from wcx.errors import WcxError, choose
 from wcx.experiments.protocol import Cell, Settings
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-_SWEEP_LOG = "WCX_SWEEP_LOG"
 
 
 class SkipError(WcxError):
@@ -38,29 +38,29 @@ def main(function: Callable[[DictConfig], Any], config_name: str = "config") -> 
     sweep = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
 
     def job(cfg: DictConfig) -> None:
+        allocator.keep_freed_memory()  # here: a launcher may have put the job into a process of its own
         try:
             function(cfg)
         except (WcxError, OmegaConfBaseException) as error:
             line = " ".join(str(error).split())
             if not sweep:
                 _fail(line)
-            kind = "skipped" if isinstance(error, SkipError) else "failed"
-            with Path(os.environ[_SWEEP_LOG]).open("a") as log:
-                log.write(f"{kind}: {job_name(cfg)}: {line}\n")
+            if not sweeps.note("skipped" if isinstance(error, SkipError) else "failed", job_name(cfg), line):
+                raise
+        except Exception as error:
+            if not sweep or not sweeps.note("failed", job_name(cfg), f"{type(error).__name__}: {error}"):
+                raise
+            traceback.print_exc()
 
+    run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     try:
         check_overrides(sys.argv[1:])
+        paths = [argument for argument in sys.argv[1:] if argument.startswith("paths.")]
+        folder = Path(compose(paths).paths.results_dir) / "sweeps" if sweep else None
     except WcxError as error:
         _fail(str(error))
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[_SWEEP_LOG] = str(Path(folder) / "sweep.txt")
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
-        log = Path(os.environ[_SWEEP_LOG])
-        lines = log.read_text().splitlines() if log.exists() else []
-    if lines:
-        print(*lines, sep="\n", file=sys.stderr)
-        if any(line.startswith("failed") for line in lines):
-            sys.exit(1)
+    with sweeps.reported(folder) if folder else nullcontext():
+        run()
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig:
@@ -93,6 +93,7 @@ def split_lists(
 
 def guarded(function: Callable[[], Any]) -> None:
     """Run a runner; a user's mistake is one line on stderr and exit code 2."""
+    allocator.keep_freed_memory()
     try:
         function()
     except (WcxError, OmegaConfBaseException, HydraException) as error:
