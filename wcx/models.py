@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from wcx.checkpoints import checkpoint_path, label_map, read_checkpoint, read_meta, save_checkpoint
@@ -108,6 +107,8 @@ class LoadedModel:
 
 def names() -> list[str]:
     """Return the names of all architectures: torchvision's classifiers and small_cnn."""
+    import torchvision  # here and in `build`: it takes as long to import as torch, and small_cnn needs none of it
+
     return ["small_cnn", *torchvision.models.list_models(module=torchvision.models)]
 
 
@@ -149,7 +150,8 @@ def load(
     Raises:
         WcxError: an unknown name or option; weights or a checkpoint that are missing, damaged or do not fit.
     """
-    choose("model", name, names())
+    if name != "small_cnn":
+        choose("model", name, names())
     if checkpoint is not None:
         path = Path(checkpoint)
         if not path.exists():
@@ -213,6 +215,8 @@ def build(
                 from wcx.small_cnn import small_cnn
 
                 return small_cnn(**arguments).eval()
+            import torchvision
+
             return torchvision.models.get_model(name, weights=None, **arguments).eval()
     except (TypeError, ValueError) as error:
         raise WcxError(

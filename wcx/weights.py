@@ -14,14 +14,17 @@ import urllib.error
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from wcx.errors import WcxError, choose
+
+if TYPE_CHECKING:
+    import torchvision  # imported where it is needed: it takes as long as torch itself
 
 log = logging.getLogger("wcx")
 
@@ -62,12 +65,12 @@ def resolve(name: str, weights: str | Path | None, weights_dir: str | Path | Non
     Raises:
         WcxError: no such entry or file, or the download failed.
     """
-    if weights is None or str(weights) == "random":
+    if weights is None or str(weights) == "random" or (str(weights) == "auto" and pinned is None):
         return RANDOM
     entries = torchvision_entries(name)
     folder = Path(weights_dir) if weights_dir else None
     if str(weights) == "auto":
-        if pinned is None or not entries:
+        if not entries:
             return RANDOM
         entry = entries[choose(f"weights entry of {name}", pinned, entries)]
         return _official(entry, folder) or _stand_in(name, folder) or _download(name, entry, folder)
@@ -86,6 +89,8 @@ def resolve(name: str, weights: str | Path | None, weights_dir: str | Path | Non
 
 def torchvision_entries(name: str) -> dict[str, torchvision.models.WeightsEnum]:
     """Return torchvision's weight entries of the classifier `name`; {} for models that are not torchvision's."""
+    import torchvision
+
     if name not in torchvision.models.list_models(module=torchvision.models):
         return {}
     return dict(torchvision.models.get_model_weights(name).__members__)

@@ -3,6 +3,8 @@
 import io
 import itertools
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -96,6 +98,16 @@ def test_exif_orientation_turns_image_and_box(tmp_path, orientation):
     np.testing.assert_allclose([x, y, x + w, y + h], [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], atol=1.5)
 
 
+def test_a_strip_is_cut_before_it_is_resized():
+    """Whole, it would be 1.3 million pixels long; a constant one, and one that torchvision can resize too."""
+    strip = Transform("crop")(Image.new("RGB", (1, 5000), (51, 102, 255)))
+    assert torch.equal(strip, torch.tensor([51, 102, 255]).view(3, 1, 1).expand(3, 224, 224) / 255)
+    steps = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()])
+    for image in (noise((40, 1000)), noise((2000, 37))):
+        torch.testing.assert_close(Transform("crop")(image), steps(image), rtol=0, atol=1.01 / 255)
+    assert Transform("crop", 64, 64)(noise((90, 3))).shape == (3, 64, 64)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
 def test_every_mode_becomes_rgb(tmp_path, mode):
     image = noise((9, 7)).convert(mode)
@@ -105,10 +117,20 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     np.testing.assert_array_equal(result, image.convert("RGB"))
 
 
+def test_what_is_transparent_shows_white(tmp_path):
+    rgba = np.random.default_rng(0).integers(0, 256, (7, 9, 4), dtype=np.uint8)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    alpha = rgba[..., 3:] / 255
+    np.testing.assert_allclose(decode(tmp_path / "a.png"), rgba[..., :3] * alpha + 255 * (1 - alpha), atol=1)
+    Image.fromarray(rgba[..., 2:]).save(tmp_path / "b.png")  # grey with alpha
+    np.testing.assert_allclose(decode(tmp_path / "b.png"), rgba[..., [2] * 3] * alpha + 255 * (1 - alpha), atol=1)
+
+
 def test_palette_with_transparency_raises_no_warning(tmp_path):
     image = noise((9, 7)).quantize(16)
-    image.save(tmp_path / "a.png", transparency=bytes(range(16)))
-    np.testing.assert_array_equal(decode(tmp_path / "a.png"), image.convert("RGB"))
+    image.save(tmp_path / "a.png", transparency=bytes([0] * 8 + [255] * 8))
+    white = (np.asarray(image) < 8)[..., None]
+    np.testing.assert_array_equal(decode(tmp_path / "a.png"), np.where(white, 255, image.convert("RGB")))
 
 
 def test_sixteen_bits_are_scaled(tmp_path):
@@ -116,6 +138,37 @@ def test_sixteen_bits_are_scaled(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.png")
     expected = np.round(values / 65535 * 255).astype(np.uint8)
     np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.png"))[..., 1], expected)
+
+
+def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+    frames = [Image.new("RGB", (8, 6), colour) for colour in ("red", "green", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert decode(tmp_path / "a.gif").getpixel((3, 3)) == (255, 0, 0)
+
+
+def test_a_decompression_bomb_is_refused_unopened(tmp_path, monkeypatch):
+    noise((40, 30)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 30 // 2 - 1)  # refused from twice the number on
+    with pytest.raises(DataError, match=r"a\.png: Image size \(1200 pixels\) exceeds limit"):
+        decode(tmp_path / "a.png")
+
+
+def test_large_images_take_bounded_memory(tmp_path):
+    """8000 x 6000 pixels, in a process of its own, which tells its peak: at most 16 bytes a pixel beside the imports."""
+    size = (8000, 6000)
+    for mode in ("RGB", "I;16", "RGBA"):
+        Image.new(mode, size, 40000 if mode == "I;16" else "navy").save(
+            tmp_path / f"{mode}.tif", compression="packbits"
+        )
+    script = (
+        "import resource, sys; from wcx.datasets.base import Transform, decode\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024; before = peak()\n"
+        "for file in sys.argv[1:]: assert Transform('crop')(decode(file)).shape == (3, 224, 224)\n"
+        "print(peak() - before)"
+    )
+    command = [sys.executable, "-c", script, *map(str, tmp_path.iterdir())]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 16 * size[0] * size[1]
 
 
 def test_floating_point_pixels_are_refused(tmp_path):

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2 import functional as F
 
 from wcx.errors import DataError, WcxError, choose
 
@@ -56,12 +55,21 @@ class Transform:
             raise WcxError(f"transform: size {self.size} must be at least 1 and at most resize {self.resize}.")
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Return float32 (3, size, size) in [0, 1] from an RGB image."""
-        target = [self.size, self.size] if self.kind == "squash" else [self.resize]
-        image = F.resize(image, target, interpolation=F.InterpolationMode.BILINEAR, antialias=True)
-        if self.kind == "crop":
-            image = F.center_crop(image, [self.size, self.size])
-        return F.pil_to_tensor(image).to(torch.float32) / 255
+        """Return float32 (3, size, size) in [0, 1] from an RGB image: what torchvision's transforms give, bit for bit.
+
+        Of a strip (more than 20 times as long as wide) only the square in its middle is resized, within 1/255 of that:
+        the whole strip would take gigabytes.
+        """
+        width, height = self._resized(*image.size)
+        left, top = self._offset(width, height)
+        right, bottom = left + self.size, top + self.size
+        if max(width, height) > 20 * min(width, height):
+            x, y = image.width / width, image.height / height
+            box = (left * x, top * y, min(right * x, image.width), min(bottom * y, image.height))
+            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+        else:
+            image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, right, bottom))
+        return torch.from_numpy(np.array(image)).movedim(2, 0).to(torch.float32) / 255
 
     def box(self, box: Sequence[float], width: int, height: int) -> np.ndarray:
         """Map a box of a width x height image onto the transformed image.
@@ -72,17 +80,23 @@ class Transform:
         Returns:
             float64 (4,): x, y, w, h in pixels of the result, cut off at its edges (w or h is 0 where nothing is left).
         """
-        if self.kind == "squash":
-            new_width, new_height = self.size, self.size
-        else:  # as torchvision rounds the long side
-            short = min(width, height)
-            new_width, new_height = int(self.resize * width / short), int(self.resize * height / short)
-        left = round((new_width - self.size) / 2)
-        top = round((new_height - self.size) / 2)
+        new_width, new_height = self._resized(width, height)
+        left, top = self._offset(new_width, new_height)
         x, y, w, h = (float(v) for v in box)
         xs = np.clip(np.array([x, x + w]) * new_width / width - left, 0, self.size)
         ys = np.clip(np.array([y, y + h]) * new_height / height - top, 0, self.size)
         return np.array([xs[0], ys[0], xs[1] - xs[0], ys[1] - ys[0]])
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of the resized image, before the crop; the long side is rounded as torchvision does."""
+        if self.kind == "squash":
+            return self.size, self.size
+        short = min(width, height)
+        return int(self.resize * width / short), int(self.resize * height / short)
+
+    def _offset(self, width: int, height: int) -> tuple[int, int]:
+        """Return left and top of the central square of a resized image."""
+        return round((width - self.size) / 2), round((height - self.size) / 2)
 
 
 class ImageDataset(Dataset):
@@ -186,10 +200,11 @@ class ImageDataset(Dataset):
 def decode(path: Path) -> Image.Image:
     """Read an image file of any mode as an upright RGB image.
 
-    Transparency is dropped, as torchvision does; 16-bit grey is scaled to 8 bits.
+    What is transparent shows white; 16-bit grey is scaled to 8 bits; of an animation the first frame is taken; CMYK is
+    converted without a colour profile; more than 179 million pixels (Pillow's limit) are refused before they are decoded.
 
     Raises:
-        DataError: the file is missing, truncated or no image.
+        DataError: the file is missing, truncated, too large or no image.
     """
     with _readable(path) as image:
         try:
@@ -218,12 +233,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("floating-point pixels have no agreed range; store the image with 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow would cut 16-bit values off at 255 instead of scaling them
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("integer pixels outside 0..65535")
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if "transparency" in image.info:  # Pillow warns about P -> RGB here
+        values = values.astype(np.uint32)
+        values *= 255  # in place: such images are large
+        values += 32767
+        values //= 65535
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
         image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
 
 

@@ -10,10 +10,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
 from wcx.datasets.base import ImageDataset
-from wcx.datasets.listing import Entry, assemble, require
+from wcx.datasets.listing import IMAGE_SUFFIXES, Entry, assemble, require
 from wcx.errors import DataError
 
 REMEDY = (
@@ -57,5 +55,5 @@ def _images(folder: Path) -> list[Path]:
         Path(place, file)
         for place, _, files in os.walk(folder, followlinks=True)
         for file in files
-        if file.lower().endswith(IMG_EXTENSIONS) and not file.startswith(".")
+        if file.lower().endswith(IMAGE_SUFFIXES) and not file.startswith(".")
     )

@@ -12,12 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.models import ResNet18_Weights
-
 from wcx.datasets._imagenet_wnids import WNIDS
 from wcx.datasets.base import ImageDataset, Transform
-from wcx.datasets.listing import Entry, assemble, read_mat, read_table, require
+from wcx.datasets.listing import IMAGE_SUFFIXES, Entry, assemble, read_mat, read_table, require
 from wcx.errors import DataError
 
 OFFICIAL = {"classes": 1000, "train": 1_281_167, "test": 50_000}
@@ -32,6 +29,13 @@ REMEDY = (
 def download(root: Path) -> NoReturn:
     """Say how to get the images: only registered users may download them."""
     raise DataError(f"dataset imagenet: expected in {root / 'val'}. {REMEDY}")
+
+
+def class_names() -> list[str]:
+    """Return torchvision's names of the 1000 classes, in the order of the class index."""
+    from torchvision.models import ResNet18_Weights  # slow to import
+
+    return list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def load(
@@ -55,7 +59,7 @@ def load(
         root,
         split,
         entries,
-        ResNet18_Weights.IMAGENET1K_V1.meta["categories"],  # in the order of the class index
+        class_names(),
         allow_partial=allow_partial,
         renumber=False,
         official=official if is_official else None,  # a sample is no part of the 50,000
@@ -70,7 +74,7 @@ def _by_folder(val: Path) -> list[Entry]:
     for folder in sorted(child for child in val.iterdir() if child.is_dir() and not child.name.startswith(".")):
         if folder.name not in INDEX:
             raise DataError(f"dataset imagenet: {folder} is none of the 1000 wnids of ILSVRC2012. Move it away.")
-        files = sorted(file.name for file in folder.iterdir() if file.name.lower().endswith(IMG_EXTENSIONS))
+        files = sorted(file.name for file in folder.iterdir() if file.name.lower().endswith(IMAGE_SUFFIXES))
         label = INDEX[folder.name]
         entries += [Entry(f"val/{folder.name}/{file}", label, "test") for file in files if not file.startswith(".")]
     return entries

@@ -11,6 +11,9 @@ import numpy as np
 from wcx.datasets.base import ImageDataset, Transform
 from wcx.errors import DataError
 
+# What counts as an image in a folder (torchvision's list).
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
 
 class Entry(NamedTuple):
     """One image as the lists name it."""

@@ -7,8 +7,9 @@ A method maps a cotangent v (one number per class) to an explanation that is lin
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ClassVar, Literal
 
 import torch
@@ -86,14 +87,21 @@ def evaluated(model: nn.Module) -> Iterator[None]:
             module.training = False
         for parameter, _ in flags:
             parameter.requires_grad_(requires_grad=False)
-        # Compiled code does not run hooks that were added after it was compiled: run the same modules uncompiled.
-        with torch.inference_mode(mode=False), torch.enable_grad(), torch.compiler.set_stance("force_eager"):
+        with torch.inference_mode(mode=False), torch.enable_grad(), _uncompiled():
             yield
     finally:
         for module, mode in modes:
             module.training = mode
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run compiled modules uncompiled: compiled code does not run hooks that were added after it was compiled.
+
+    Nothing is compiled as long as torch's compiler was not imported, which takes two seconds.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def as_images(images: Tensor) -> Tensor:
