@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wcx import contrasts, methods
 from wcx.contrasts import Foils, Target
 from wcx.methods import Method, Run
+from wcx.methods.base import Cotangent
 
 
 class Explainer:
@@ -105,19 +106,36 @@ def explain(
     # "The k most probable" foils are a set of classes of interest: chosen once, at the clean input.
     masks = contrasts.foil_masks(run.logits, targets, foils)
 
-    def of(name: str, logits: Tensor) -> Tensor:
-        return contrasts.evaluate(name, logits, targets, masks, **split[name])
-
-    clean = {name: of(name, run.logits) for name in names}
-
-    def cotangents(logits: Tensor) -> Tensor:
-        v = [of(name, logits) if contrasts.get(name).path_dependent else clean[name] for name in names]
-        return torch.stack(v).flatten(0, -3)
-
-    varies = any(contrasts.get(name).path_dependent for name in names)
-    maps = run.explain(cotangents if varies else cotangents(run.logits))
+    maps = run.explain(cotangents(names, run.logits, targets, masks, split))
     maps = maps.unflatten(0, (len(names), *targets.shape[:-1]))
     return maps[0] if isinstance(contrast, str) else maps
+
+
+def cotangents(
+    names: Sequence[str], logits: Tensor, targets: Tensor, masks: Tensor, options: Mapping[str, Mapping[str, Any]]
+) -> Cotangent:
+    """Return what `Run.explain` takes to explain under contrasts `names`, the contrast the outer axis.
+
+    Args:
+        names: of the contrasts.
+        logits: (N, C) at the image itself, where all but path-dependent contrasts are frozen.
+        targets: (N,) or (T, N).
+        masks: foils, (N, C) or (T, N, C).
+        options: for each contrast by name.
+
+    Returns:
+        (K, N, C) or (K T, N, C); a function of the logits where one of the contrasts depends on the path.
+    """
+
+    def of(name: str, logits: Tensor) -> Tensor:
+        return contrasts.evaluate(name, logits, targets, masks, **options.get(name, {})).reshape(-1, *logits.shape)
+
+    frozen = {name: of(name, logits) for name in names if not contrasts.get(name).path_dependent}
+
+    def at(logits: Tensor) -> Tensor:
+        return torch.cat([frozen[name] if name in frozen else of(name, logits) for name in names])
+
+    return at(logits) if len(frozen) == len(set(names)) else at
 
 
 def upsample(maps: Tensor, size: int | tuple[int, int], align_corners: bool = False) -> Tensor:

@@ -1,0 +1,281 @@
+r"""Gradient-sign perturbation (section 5.1, Fig. 3): walk along the sign of an explanation, and see what becomes of y_t and p_t.
+
+    x^{j+1} = clamp(x^j + a sign(phi(x^j)), max(x^0 - eps, 0), min(x^0 + eps, 1)),    a = eps / n,    j = 0 ... n - 1
+
+in pixel space [0, 1], phi evaluated afresh at every x^j. (The paper prints the clamp with min and max exchanged.) Where phi is 0,
+the pixel stays.
+
+No pass is done twice: the clean image's forward pass serves all contrasts and all n, and its logits are y_t and p_t before;
+a contrast's first gradient serves all n; the forward pass at x^j is the one that the gradient there is taken from; the last
+image needs a forward pass only. For K contrasts and n = 1, 2, 10: 1 + 13 K forward and 11 K backward passes an image.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wcx import contrasts, precision
+from wcx.errors import WcxError, choose
+from wcx.experiments.items import Item
+from wcx.experiments.protocol import Cell
+from wcx.explainer import Explainer, cotangents
+from wcx.methods import Method, Run
+
+VERSION = 1  # part of the fingerprint: raise it with every change that may change a number
+TARGET_RULES = ("label", "predicted")
+
+Row = dict[str, Any]
+log = logging.getLogger("wcx")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The protocol. Defaults are what the paper prints.
+
+    Attributes:
+        epsilon: largest change of a pixel, in [0, 1].
+        iterations: the numbers of steps n, each a walk of its own with a = epsilon / n.
+        target_rule: t is the image's ``label``, or the class ``predicted`` for the clean image.
+        precision: of the computation; see `wcx.precision` and docs/protocols.md for what it does to the figure.
+        foils: of the contrasts; None is every other class, an int k the k most probable others of the clean image.
+
+    Raises:
+        WcxError: a value outside of these.
+    """
+
+    epsilon: float = 1e-3
+    iterations: tuple[int, ...] = (1, 2, 10)
+    target_rule: str = "label"
+    precision: str = "float32"
+    foils: int | tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        choose("target_rule", self.target_rule, TARGET_RULES)
+        precision.get(self.precision)
+        if not 0 < self.epsilon <= 1:
+            raise WcxError(f"epsilon = {self.epsilon} is no change of a pixel in [0, 1]; give a number such as 0.001.")
+        counts = self.iterations
+        if not counts or len(set(counts)) < len(counts) or not all(type(n) is int and n >= 1 for n in counts):
+            raise WcxError(f"iterations = {list(counts)} are not numbers of steps; give different ones, e.g. [1,2,10].")
+
+    def columns(self) -> list[str]:
+        """Return the columns of a record, in their order."""
+        names = ["index", "id", "label", "skipped", "target", "y_t", "p_t", "correct"]
+        return names + [f"{what}/{n}" for n in self.iterations for what in ("y_t", "p_t", "correct", "zero_gradient")]
+
+    def passes(self, contrasts: int) -> Counter[str]:
+        """Return the passes that one image needs at the least, of a method that needs one forward pass a gradient."""
+        later = contrasts * sum(n - 1 for n in self.iterations)
+        clean = int(precision.get(self.precision).gradient is not None)  # its logits come from a pass of their own
+        return Counter(
+            forward=1 + later, evaluation=clean + contrasts * len(self.iterations), backward=contrasts + later
+        )
+
+
+@dataclass
+class Perturbation:
+    """The engine.
+
+    Args:
+        model: [0, 1] pixels (N, 3, H, W) -> logits (N, C), on its device.
+        methods: by the name that cells use; in input space.
+        cells: what to compute.
+        settings: the protocol.
+        contrast_options: for each contrast by name.
+        batch_size: images a pass; halved when the device runs out of memory.
+
+    Attributes:
+        passes: counts images: forward (with a graph), evaluation (without), backward.
+    """
+
+    model: nn.Module
+    methods: Mapping[str, Method]
+    cells: Sequence[Cell]
+    settings: Settings = field(default_factory=Settings)
+    contrast_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    batch_size: int = 32
+    passes: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.device = next(self.model.parameters()).device
+        self._precision = precision.get(self.settings.precision)
+        self.model = precision.cast(self.model, self._precision.dtype)
+        self._explainers = {name: Explainer(self.model, method) for name, method in self.methods.items()}
+
+    def chunk(self, items: Sequence[Item]) -> dict[Cell, list[Row]]:
+        """Return for each cell one row an image, in the order of `items`.
+
+        Raises:
+            WcxError: the model's logits are not finite; memory does not suffice for a single image.
+        """
+        rows: dict[Cell, list[Row]] = {cell: [_blank(item) for item in items] for cell in self.cells}
+        left = [position for position, item in enumerate(items) if item.pixels is not None]
+        while left:
+            now = left[: self.batch_size]
+            found = self._fitting([items[position] for position in now])
+            if found is None:
+                continue  # with a smaller batch
+            for cell, those in found.items():
+                for position, row in zip(now, those, strict=True):
+                    rows[cell][position].update(row)
+            left = left[len(now) :]
+        return rows
+
+    def _fitting(self, items: Sequence[Item]) -> dict[Cell, list[Row]] | None:
+        """Return the rows of a batch; None, and the batch size halved, if it does not fit into memory."""
+        before = self.passes.copy()
+        try:
+            return self._batch(items)
+        except torch.OutOfMemoryError:
+            self.passes = before
+        # Outside of the handler: its traceback held the tensors.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(items) == 1:
+            raise WcxError(f"out of memory on {self.device} with one image; free it, or give another device.")
+        self.batch_size = len(items) // 2
+        log.warning("out of memory with %d images a pass: going on with %d", len(items), self.batch_size)
+        return None
+
+    def _batch(self, items: Sequence[Item]) -> dict[Cell, list[Row]]:
+        pixels = torch.stack([item.pixels for item in items]).to(self.device, self._precision.dtype)
+        labels = torch.tensor([item.label for item in items], device=self.device)
+        rows = {}
+        with precision.tf32(allowed=self._precision.tf32):
+            for method in dict.fromkeys(cell.method for cell in self.cells):
+                names = [cell.contrast for cell in self.cells if cell.method == method]
+                walks = _Walks(self, self._explainers[method], pixels, labels)
+                columns = walks.run(names)
+                for name in names:
+                    rows[Cell(method, name)] = _transposed({**walks.clean, **columns[name]})
+        return rows
+
+    @contextmanager
+    def gradients(self) -> Iterator[None]:
+        """The passes that gradients are made of run in here."""
+        kind = self._precision.gradient
+        with torch.autocast(self.device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
+            yield
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return logits (N, C) of pixels (N, 3, H, W), for evaluation alone."""
+        self.passes["evaluation"] += len(pixels)
+        with torch.inference_mode():
+            return self.model(pixels)
+
+    @property
+    def separate(self) -> bool:
+        """Whether the logits behind a gradient are too coarse to be an evaluation."""
+        return self._precision.gradient is not None
+
+
+class _Walks:
+    """All walks of a batch under one method.
+
+    Args:
+        engine: whose settings and counters are used.
+        explainer: the method, on the engine's model.
+        pixels: x^0, (N, 3, H, W).
+        labels: (N,).
+
+    Attributes:
+        clean: the columns of the unperturbed images.
+    """
+
+    def __init__(self, engine: Perturbation, explainer: Explainer, pixels: Tensor, labels: Tensor) -> None:
+        self._engine, self._explainer, self._settings = engine, explainer, engine.settings
+        self._pixels, self._labels = pixels, labels
+        epsilon = self._settings.epsilon
+        self._box = (pixels - epsilon).clamp(min=0), (pixels + epsilon).clamp(max=1)
+        self._target, self._foils = labels, labels  # set once the clean logits are known
+        self.clean: dict[str, Tensor] = {}
+
+    def run(self, names: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+        """Return for each contrast of `names` the columns of every number of steps."""
+        columns: dict[str, dict[str, Tensor]] = {name: {} for name in names}
+        for name, first in zip(names, self._first(names), strict=True):
+            for n in self._settings.iterations:
+                logits, zero = self._walk(name, n, first)
+                y, p, correct = self._measure(logits)
+                columns[name] |= {f"y_t/{n}": y, f"p_t/{n}": p, f"correct/{n}": correct, f"zero_gradient/{n}": zero}
+        return columns
+
+    def _first(self, names: Sequence[str]) -> Tensor:
+        """Return the explanations (K, N, 3, H, W) of the clean images, and learn their targets, foils and columns."""
+        run = self._forward(self._pixels)
+        self._choose(self._engine.logits(self._pixels) if self._engine.separate else run.logits)
+        return self._explain(run, names)
+
+    def _choose(self, logits: Tensor) -> None:
+        """Set target and foils for the whole walk, from the clean logits (N, C)."""
+        settings = self._settings
+        self._target = contrasts.as_targets(self._labels if settings.target_rule == "label" else _top(logits), logits)
+        foils = list(settings.foils) if isinstance(settings.foils, tuple) else settings.foils
+        self._foils = contrasts.foil_masks(logits, self._target, foils)
+        y, p, correct = self._measure(logits)
+        self.clean = {"target": self._target, "y_t": y, "p_t": p, "correct": correct}
+
+    def _explain(self, run: Run, names: Sequence[str]) -> Tensor:
+        """Return the explanations (K, N, 3, H, W) of a run's images, one backward pass a contrast."""
+        options = self._engine.contrast_options
+        v = cotangents(names, run.logits.to(self._pixels.dtype), self._target, self._foils, options)
+        self._engine.passes["backward"] += len(names) * len(self._pixels)
+        with self._engine.gradients():
+            return run.explain(v)
+
+    def _walk(self, name: str, n: int, phi: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits (N, C) after n steps, and whether the explanation vanished at one of them, bool (N,).
+
+        Args:
+            name: the contrast.
+            n: the number of steps.
+            phi: its explanation of the clean images, (N, 3, H, W).
+        """
+        x, step = self._pixels, self._settings.epsilon / n
+        zero = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for j in range(n):
+            if j:
+                phi = self._gradient(name, x)
+            zero |= ~(phi != 0).flatten(1).any(1)
+            x = torch.clamp(x + step * phi.sign(), *self._box)
+        return self._engine.logits(x), zero
+
+    def _gradient(self, name: str, x: Tensor) -> Tensor:
+        """Return the explanation (N, 3, H, W) of x under one contrast; its graph is gone by then."""
+        return self._explain(self._forward(x), [name])[0]
+
+    def _forward(self, x: Tensor) -> Run:
+        self._engine.passes["forward"] += len(x)
+        with self._engine.gradients():
+            return self._explainer(x)
+
+    def _measure(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y_t, p_t (float64) and whether the label is top-1, each (N,)."""
+        if not bool(logits.isfinite().all()):
+            raise WcxError("logits hold NaN or infinite values; check the model and its input.")
+        t = self._target[:, None]
+        y, p = logits.gather(1, t)[:, 0], logits.double().softmax(1).gather(1, t)[:, 0]
+        return y.double(), p, _top(logits) == self._labels
+
+
+def _top(logits: Tensor) -> Tensor:
+    """Return the most probable class (N,); of equals the lower id."""
+    return logits.sort(dim=1, descending=True, stable=True).indices[:, 0]
+
+
+def _blank(item: Item) -> Row:
+    return {"index": item.index, "id": item.id, "label": item.label, "skipped": item.pixels is None}
+
+
+def _transposed(columns: Mapping[str, Tensor]) -> list[Row]:
+    """Return one row an image of columns (N,); truth values as 0 and 1."""
+    values = [(one.long() if one.dtype == torch.bool else one).tolist() for one in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
