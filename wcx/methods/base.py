@@ -6,8 +6,8 @@ A method maps a cotangent v (one number per class) to an explanation that is lin
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ClassVar, Literal
