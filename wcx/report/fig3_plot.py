@@ -1,0 +1,174 @@
+"""The drawing of Fig. 3: a panel a network, nested bars for accuracy, p_t (left axis) and y_t (right axis)."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.legend import Legend
+from matplotlib.patches import Patch
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import MaxNLocator
+
+from wcx.report.fig3_cells import ACCURACY, LOGIT, PROBABILITY, Panel, Part
+
+# The paper's grey, red and blue for its three iteration counts, in tones of Okabe and Ito that colour-blind readers tell
+# apart by hue and by lightness; further counts take the rest of their palette. The hatch says the same without colour.
+_COLOURS = ("#808080", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "oooo")
+_WIDTHS = {LOGIT: 0.94, PROBABILITY: 0.56, ACCURACY: 0.24}  # of a slot
+_ERRORS = {LOGIT: -0.375, PROBABILITY: 0.19, ACCURACY: 0.0}  # where in the slot its interval stands
+_GROUP = 0.9  # of the room of a contrast
+_PANEL = (4.1, 2.75)  # inches
+
+
+def write(part: Part, caption: Sequence[str], stem: Path) -> list[Path]:
+    """Draw one part (see `figure`) and write it as PNG and PDF; the suffixes are added to `stem`."""
+    canvas = figure(part, caption)
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+    with mpl.rc_context({"hatch.linewidth": 0.5, "pdf.fonttype": 42}):
+        canvas.savefig(files[0], dpi=150, metadata={"Software": None})
+        canvas.savefig(files[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return files
+
+
+def figure(part: Part, caption: Sequence[str]) -> Figure:
+    """Return the drawing of one part.
+
+    Args:
+        part: what is shown.
+        caption: paragraphs to stand below.
+    """
+    columns = min(len(part.panels), 2 if len(part.panels) == 4 else 3)
+    rows = math.ceil(len(part.panels) / columns)
+    wide, high = max(columns * _PANEL[0], 6.4) + 0.7, rows * _PANEL[1]
+    words = [line for text in caption for line in textwrap.wrap(text, int(wide * 15.5), subsequent_indent="   ")]
+    below, legend = 0.155 * len(words) + 0.15, 0.4 if wide > 11 else 0.6
+    canvas = Figure(figsize=(wide, high + legend + below))
+    FigureCanvasAgg(canvas)
+    top, middle, bottom = canvas.subfigures(3, 1, height_ratios=[legend, high, below])
+    _legend(top, part, 2 if wide < 11 else 1)
+    inches = {"left": 0.75 / wide, "right": 1 - 0.75 / wide, "bottom": 0.35 / high, "top": 1 - 0.3 / high}
+    axes = middle.subplots(rows, columns, squeeze=False, gridspec_kw=inches | {"wspace": 0.42, "hspace": 0.36})
+    for ax in axes.flat[len(part.panels) :]:
+        ax.set_axis_off()
+    for ax, panel, name in zip(axes.flat, part.panels, _titles(part), strict=False):
+        _draw(ax, panel, name, part)
+    middle.text(0.12 / wide, 0.5, "change of $p_t$ and of accuracy", rotation=90, va="center", ha="left", fontsize=10)
+    middle.text(1 - 0.12 / wide, 0.5, "change of $y_t$", rotation=270, va="center", ha="right", fontsize=10)
+    bottom.text(0.2 / wide, 1, "\n".join(words), fontsize=8, va="top", linespacing=1.35)
+    return canvas
+
+
+def limits(left: Sequence[float], right: Sequence[float]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the limits of two axes that hold the values of each, with zero at the same height and some room around."""
+    spans = [(max(0.0, -min(values)), max(0.0, *values)) for values in (left, right)]
+    spans = [(low, high) if low + high > 0 else (0.0, 1.0) for low, high in spans]
+    shares = [low / (low + high) for low, high in spans]  # of the height, that each would give to what is below zero
+    below = max(shares) / (max(shares) + 1 - min(shares))  # stretches both axes equally, and as little as can be
+    wholes = [max(low / below if below else 0.0, high / (1 - below) if below < 1 else 0.0) for low, high in spans]
+    (a, b), (c, d) = ((-1.08 * below * whole, 1.08 * (1 - below) * whole) for whole in wholes)
+    return (a, b), (c, d)
+
+
+def tone(colour: int, quantity: int) -> tuple[float, ...]:
+    """Return a count's colour for a quantity: pale for y_t, medium for p_t, deep for accuracy."""
+    rgb = np.array(to_rgb(_COLOURS[colour % len(_COLOURS)]))
+    share, end = {LOGIT: (0.74, 1.0), PROBABILITY: (0.18, 1.0), ACCURACY: (0.5, 0.0)}[quantity]
+    return tuple(rgb + share * (end - rgb))
+
+
+def _draw(ax: Axes, panel: Panel, name: str, part: Part) -> None:
+    counts = _counts(part)
+    twin = ax.twinx()
+    ax.set_zorder(twin.get_zorder() + 1)  # the pale bars of the right axis stand behind
+    ax.patch.set_visible(False)
+    values: dict[int, list[float]] = {LOGIT: [], PROBABILITY: [], ACCURACY: []}
+    slot = _GROUP / len(counts)
+    for place, (contrast, cell) in enumerate(panel.cells.items()):
+        mean, (low, high) = cell.changes.mean(0), panel.interval(contrast)
+        for i, count in enumerate(cell.iterations):
+            colour = counts.index(count)
+            x = place + (colour - (len(counts) - 1) / 2) * slot
+            for quantity, drawn in ((LOGIT, twin), (PROBABILITY, ax), (ACCURACY, ax)):
+                _bar(drawn, x, slot, mean[i, quantity], (low[i, quantity], high[i, quantity]), quantity, colour)
+                values[quantity] += [mean[i, quantity], low[i, quantity], high[i, quantity]]
+    left, right = limits([*values[PROBABILITY], *values[ACCURACY]], values[LOGIT])
+    ax.set(xlim=(-0.55, len(panel.cells) - 0.45), ylim=left)
+    twin.set_ylim(right)
+    ax.axhline(0, color="0.2", linewidth=0.7, zorder=4)
+    ax.set_xticks(range(len(panel.cells)), list(panel.cells), fontsize=9 if len(panel.cells) < 5 else 7.5)
+    ax.set_title(name, fontsize=10, pad=5)
+    for drawn in (ax, twin):
+        drawn.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        drawn.tick_params(axis="y", labelsize=8)
+        drawn.spines["top"].set_visible(False)
+    ax.tick_params(axis="x", length=0)
+
+
+def _bar(
+    ax: Axes, x: float, slot: float, height: float, interval: tuple[float, float], quantity: int, colour: int
+) -> None:
+    hatch = _HATCHES[colour % len(_HATCHES)] if quantity == LOGIT else ""
+    edge = tone(colour, PROBABILITY) if quantity == LOGIT else "none"
+    width = _WIDTHS[quantity] * slot
+    ax.bar(x, height, width, color=tone(colour, quantity), edgecolor=edge, hatch=hatch, linewidth=0.5, zorder=2)
+    line = tone(colour, PROBABILITY) if quantity == LOGIT else "black"
+    at = x + _ERRORS[quantity] * slot
+    halo = (
+        [Stroke(linewidth=2, foreground="white"), Normal()] if quantity == ACCURACY else None
+    )  # seen on deep bars too
+    ax.vlines(at, *interval, color=line, linewidth=0.9, zorder=3, path_effects=halo)
+
+
+def _legend(figure: SubFigure, part: Part, lines: int) -> None:
+    """Draw the one legend: what the colours mean, then what the widths mean, in one line or two."""
+    counts = _counts(part)
+    handles = [
+        Patch(
+            facecolor=tone(i, LOGIT),
+            edgecolor=tone(i, PROBABILITY),
+            hatch=_HATCHES[i % len(_HATCHES)],
+            label=f"{n} iteration{'s' if n > 1 else ''}",
+        )
+        for i, n in enumerate(counts)
+    ]
+    names = {LOGIT: "wide: $y_t$ (right axis)", PROBABILITY: "medium: $p_t$ (left)", ACCURACY: "thin: accuracy (left)"}
+    widths = [Patch(facecolor=tone(0, quantity), label=name) for quantity, name in names.items()]
+    for shown, y in [(handles + widths, 0.5)] if lines == 1 else [(handles, 0.72), (widths, 0.28)]:
+        figure.add_artist(
+            Legend(
+                figure,
+                shown,
+                [one.get_label() for one in shown],
+                loc="center",
+                bbox_to_anchor=(0.5, y),
+                bbox_transform=figure.transSubfigure,
+                ncols=len(shown),
+                frameon=False,
+                fontsize=9,
+            )
+        )
+
+
+def _counts(part: Part) -> list[int]:
+    return sorted({count for panel in part.panels for count in panel.iterations})
+
+
+def _titles(part: Part) -> list[str]:
+    """Return the panels' names: the network's, with what tells two of one name apart, and whether it is a stand-in."""
+    models = [panel.model for panel in part.panels]
+    named = []
+    for panel in part.panels:
+        notes = [panel.first.weights] if models.count(panel.model) > 1 else []
+        notes += ["stand-in"] if panel.first.shard.labels.get("stand_in") and not notes else []
+        named.append(panel.model + (f" ({', '.join(notes)})" if notes else ""))
+    return named
