@@ -1,36 +1,63 @@
 """One cell (dataset, model, method, contrast), or a sweep of them with -m.
 
 python run.py                                                  the embedded default: drawn birds, a small network
-python run.py dataset=cub method=gradcam contrast=weighted     the paper's cell (vgg16)
+python run.py dataset=cub method=gradcam contrast=weighted     the paper's cell (vgg16): masking, Table 1
+python run.py dataset=imagenet model=alexnet contrast=max      gradient-sign perturbation, Fig. 3
 python run.py -m dataset=cub,cars contrast=original,weighted   a sweep
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from omegaconf import DictConfig, OmegaConf
 
 from scripts import cli
 from wcx import pipeline
-from wcx.report import selected, table1
+from wcx.records import Shard
 
 
 def run(cfg: DictConfig) -> None:
     """Run the cell, or print its plan."""
-    block = cli.masking_job([cfg])
+    job = cli.job([cfg])
     if cfg.plan:
-        print(*(f"{key}: {value}" for key, value in pipeline.plan_masking(block).items()), sep="\n")
+        print(*(f"{key}: {value}" for key, value in pipeline.plan(job).items()), sep="\n")
         return
-    shards, passes = pipeline.run_masking(block, OmegaConf.to_yaml(cfg, resolve=True))
-    folder = shards[0].path
-    table = table1.table(shards)
-    table.to_csv(folder / "summary.csv", index=False, float_format="%.6f")
-    print(table1.text(table))
+    [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True))
+    summary, *more = REPORTS[job.experiment](cfg, job, shard)
+    print(summary)
     print(f"passes (images): {dict(passes) or 'none, all records were there'}")
-    print(f"records, summary.csv, manifest.json: {folder}")
-    if samples := pipeline.samples(block, shards, cfg.figure):
-        title = cli.figure_title(cli.job_name(cfg), len(samples), cfg.threshold)
-        print(f"figure: {selected.figure(samples, folder / 'selected.png', title)}")
+    print(f"records, summary.csv, manifest.json: {shard.path}", *more, sep="\n")
 
+
+def masking(cfg: DictConfig, job: pipeline.MaskingJob, shard: Shard) -> list[str]:
+    """Write the cell's part of Table 1 and draw its first selected images; return what to print."""
+    from wcx.report import selected, table1
+
+    table = table1.table([shard])
+    table.to_csv(shard.path / "summary.csv", index=False, float_format="%.6f")
+    samples = pipeline.samples(job, [shard], cfg.figure)
+    if not samples:
+        return [table1.text(table)]
+    title = cli.figure_title(cli.job_name(cfg), len(samples), cfg.threshold)
+    return [table1.text(table), f"figure: {selected.figure(samples, shard.path / 'selected.png', title)}"]
+
+
+def sign_perturbation(_cfg: DictConfig, _job: pipeline.PerturbationJob, shard: Shard) -> list[str]:
+    """Write the cell's part of fig3.csv; return what to print."""
+    from wcx.report import fig3
+
+    table = fig3.table([shard])
+    table.to_csv(shard.path / "summary.csv", index=False, float_format="%.6f")
+    shown = ["dataset", "model", "method", "contrast", "epsilon", "iterations", "n"]
+    shown += ["delta_logit", "delta_probability", "delta_accuracy", "weights", "subset"]
+    return [table[shown].to_string(index=False, float_format="{:.4g}".format)]
+
+
+REPORTS: dict[str, Callable[[DictConfig, pipeline.Job, Shard], list[str]]] = {
+    "masking": masking,
+    "sign_perturbation": sign_perturbation,
+}
 
 if __name__ == "__main__":
     cli.main(run)

@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scripts import allocator, sweeps
-from wcx import datasets, methods, models, pipeline
+from wcx import custom, datasets, models, pipeline
 from wcx.errors import WcxError, choose
+from wcx.experiments import sign_perturbation
 from wcx.experiments.protocol import Cell, Settings
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -181,18 +182,21 @@ def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
     return datasets.load(name, Path(root), split, **arguments)
 
 
-def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.LoadedModel:
-    """Load the model in the configuration for a dataset: ImageNet's weights for imagenet, else its checkpoint.
+def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models.LoadedModel:
+    """Load the model in the configuration for a dataset: ImageNet's weights for imagenet or None, else its checkpoint.
 
     `model.weights=random` (or null) is a network of random weights, labelled so, for trying a road out.
 
     Raises:
-        WcxError: no checkpoint; ImageNet weights asked for on another dataset.
+        WcxError: no checkpoint; ImageNet weights asked for on another dataset; one's own network that cannot be had.
     """
     arguments = plain(cfg.model)
+    if "factory" in arguments:
+        loaded = custom.load(**arguments, device=device(cfg), seed=cfg.seed)
+        return loaded.to_channels_last() if cfg.channels_last else loaded
     checkpoint, weights, name = arguments.pop("checkpoint", None), arguments.get("weights", "auto"), arguments["name"]
     num_classes = None
-    if dataset.name != "imagenet" and checkpoint is None:
+    if dataset is not None and dataset.name != "imagenet" and checkpoint is None:
         num_classes = len(dataset.class_names)
         if weights == "auto":
             folder = cfg.paths.checkpoints_dir
@@ -210,7 +214,7 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset) -> models.Loaded
         weights_dir=cfg.paths.weights_dir,
         device=device(cfg),
         seed=cfg.seed,
-        dataset=dataset.name,
+        dataset=dataset.name if dataset else None,
         num_classes=None if checkpoint else num_classes,
     )
     return loaded.to_channels_last() if cfg.channels_last else loaded
@@ -221,33 +225,62 @@ def masking_job(cfgs: Sequence[DictConfig]) -> pipeline.MaskingJob:
 
     Raises:
         SkipError: a method that the experiment does not take.
-        WcxError: another experiment; a dataset, model or setting that does not fit.
+        WcxError: a dataset, model or setting that does not fit.
     """
     cfg = cfgs[0]
-    if cfg.experiment != "masking":
-        raise WcxError(f"experiment {cfg.experiment!r} is not here yet; choose experiment=masking.")
+    own = {"limit_selected": cfg.limit_selected, "save_maps": cfg.save_maps}
+    return _job(pipeline.MaskingJob, cfgs, settings(cfg, Settings), **own)
+
+
+def perturbation_job(cfgs: Sequence[DictConfig]) -> pipeline.PerturbationJob:
+    """Return the sign_perturbation job of one (dataset, model), as `masking_job`."""
+    if cfgs[0].save_maps:
+        raise WcxError("save_maps=true: experiment sign_perturbation keeps no maps; leave it out.")
+    return _job(pipeline.PerturbationJob, cfgs, settings(cfgs[0], sign_perturbation.Settings))
+
+
+JOBS: dict[str, Callable[[Sequence[DictConfig]], pipeline.Job]] = {
+    "masking": masking_job,
+    "sign_perturbation": perturbation_job,
+}
+
+
+def job(cfgs: Sequence[DictConfig]) -> pipeline.Job:
+    """Return the job of the experiment that the configurations name, as `masking_job`.
+
+    Raises:
+        WcxError: an experiment that has no cells.
+    """
+    name = cfgs[0].experiment
+    if name not in JOBS:
+        raise WcxError(f"experiment {name} has a runner of its own: python scripts/{name}.py")
+    return JOBS[name](cfgs)
+
+
+def _job(kind: type[pipeline.Job], cfgs: Sequence[DictConfig], protocol: Any, **own: Any) -> Any:
+    cfg = cfgs[0]
     for one in cfgs:
-        if methods.get(one.method.name).space != "activation":
-            choices = ", ".join(pipeline.activation_methods())
-            raise SkipError(f"experiment masking needs an activation method, not {one.method.name}; try: {choices}.")
+        try:
+            pipeline.check_method(kind.experiment, kind.space, one.method.name)
+        except WcxError as error:
+            raise SkipError(str(error)) from error
     dataset = open_dataset(cfg, "test")
-    return pipeline.MaskingJob(
+    return kind(
         dataset=dataset,
         loaded=open_model(cfg, dataset),
         cells=[Cell(one.method.name, one.contrast.name) for one in cfgs],
-        settings=settings(cfg, Settings),
+        settings=protocol,
         method_options={one.method.name: options(one.method) for one in cfgs},
         contrast_options={one.contrast.name: options(one.contrast) for one in cfgs},
         results_dir=Path(cfg.paths.results_dir),
         dataset_label=cfg.dataset.get("label") or cfg.dataset.name,
         limit=cfg.limit,
-        limit_selected=cfg.limit_selected,
         seed=cfg.seed,
         batch_size=cfg.batch_size,
         chunk_size=cfg.chunk_size,
         num_workers=cfg.num_workers,
         on_error=cfg.on_error,
-        save_maps=cfg.save_maps,
+        **own,
     )
 
 
