@@ -193,7 +193,7 @@ def test_nothing_overlaps(tmp_path: Path, models: tuple[str, ...], contrasts: tu
     ]
     texts += [t for sub in canvas.subfigs for t in sub.texts]
     texts += [t for sub in canvas.subfigs for legend in sub.artists for t in legend.get_texts()]
-    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_visible()]
+    boxes = [(t.get_text(), t.get_window_extent(renderer).padded(1.5)) for t in texts if t.get_visible()]
     for name, box in boxes:
         assert canvas.bbox.x0 <= box.x0 < box.x1 <= canvas.bbox.x1, f"{name} runs out of the figure"
         assert canvas.bbox.y0 <= box.y0 < box.y1 <= canvas.bbox.y1, f"{name} runs out of the figure"

@@ -27,7 +27,7 @@ _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "oooo")
 _WIDTHS = {LOGIT: 0.94, PROBABILITY: 0.56, ACCURACY: 0.24}  # of a slot
 _ERRORS = {LOGIT: -0.375, PROBABILITY: 0.19, ACCURACY: 0.0}  # where in the slot its interval stands
 _GROUP = 0.9  # of the room of a contrast
-_PANEL = (4.1, 2.75)  # inches
+_PANEL = (4.1, 2.75)  # inches, of up to five contrasts
 
 
 def write(part: Part, caption: Sequence[str], stem: Path) -> list[Path]:
@@ -49,7 +49,8 @@ def figure(part: Part, caption: Sequence[str]) -> Figure:
     """
     columns = min(len(part.panels), 2 if len(part.panels) == 4 else 3)
     rows = math.ceil(len(part.panels) / columns)
-    wide, high = max(columns * _PANEL[0], 6.4) + 0.7, rows * _PANEL[1]
+    room = max(1.0, max(len(panel.cells) for panel in part.panels) / 5)
+    wide, high = max(columns * _PANEL[0] * room, 6.4) + 0.7, rows * _PANEL[1]
     words = [line for text in caption for line in textwrap.wrap(text, int(wide * 15.5), subsequent_indent="   ")]
     below, legend = 0.155 * len(words) + 0.15, 0.4 if wide > 11 else 0.6
     canvas = Figure(figsize=(wide, high + legend + below))
