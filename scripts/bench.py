@@ -31,7 +31,7 @@ from torchvision.transforms.v2 import functional as F
 
 import wcx
 from scripts import cli
-from scripts.table1 import block
+from scripts.table1 import cells
 from wcx import baselines, pipeline
 from wcx.experiments import items
 from wcx.experiments.protocol import KEPT
@@ -112,7 +112,7 @@ def main() -> None:
     images, repeats = int(lists["images"][0]), int(lists["repeats"][0])
     for dataset in lists["datasets"]:
         for model in lists["models"]:
-            job, _ = block(dataset, model, lists, overrides)
+            job = cli.masking_job(cells(dataset, model, lists, overrides))
             if lists[MEMORY_ONLY]:
                 pipeline.run_masking(dataclasses.replace(job, limit=images), quiet=True)
                 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -79,6 +79,20 @@ def test_another_setting_is_another_shard(tmp_path: Path) -> None:
     assert contents(tmp_path).items() >= before.items()
 
 
+def test_labels_follow_and_the_records_stay(tmp_path: Path) -> None:
+    """Labels are no part of the fingerprint: what is said beside the numbers may change."""
+    shard = shards(tmp_path)[0]
+    shard.relabel()
+    assert not shard.path.exists(), "there is nothing yet"
+    shard.describe({})
+    before = contents(shard.path)
+    Shard(tmp_path, shard.key, shard.experiment, shard.parts, {"subset": "", "seed": 3}).relabel()
+    [found] = records.find(tmp_path)
+    assert found.labels == {"subset": "", "seed": 3}
+    assert found.path == shard.path
+    assert {name for name, content in contents(shard.path).items() if before[name] != content} == {"shard.json"}
+
+
 def test_stop_ends_early_and_is_complete(tmp_path: Path) -> None:
     both = shards(tmp_path)
     records.collect(both, 9, compute, COLUMNS, stop=lambda: both[0].chunk_path(1).is_file())

@@ -90,12 +90,21 @@ class Shard:
     def describe(self, manifest: dict[str, Any], config: str = "") -> None:
         """Write shard.json, manifest.json and config.yaml."""
         self.path.mkdir(parents=True, exist_ok=True)
-        about = {"key": dict(zip(KEY, self.key, strict=True)), "experiment": self.experiment}
-        about |= {"fingerprint": fingerprint(self.parts), "parts": self.parts, "labels": self.labels}
-        write(self.path / "shard.json", json.dumps(about, indent=1))
+        write(self.path / "shard.json", self._about())
         write(self.path / "manifest.json", json.dumps(manifest, indent=1))
         if config:
             write(self.path / "config.yaml", config)
+
+    def relabel(self) -> None:
+        """Bring the labels of records that are there up to date: they are no part of the fingerprint."""
+        file = self.path / "shard.json"
+        if file.is_file() and file.read_text() != self._about():
+            write(file, self._about())
+
+    def _about(self) -> str:
+        about = {"key": dict(zip(KEY, self.key, strict=True)), "experiment": self.experiment}
+        about |= {"fingerprint": fingerprint(self.parts), "parts": self.parts, "labels": self.labels}
+        return json.dumps(about, indent=1)
 
 
 def find(root: Path, experiment: str | None = None) -> list[Shard]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wcx import records
+from wcx.experiments import masking
 from wcx.experiments.protocol import KEPT, Settings
 from wcx.records import Shard
 from wcx.report import published
@@ -34,6 +35,7 @@ def make(
     seed: int | None = None,
     images: int = 0,
     labels: dict | None = None,
+    version: int = masking.VERSION,
 ) -> Shard:
     """Write one shard; every third image lies below the threshold, and `skipped` ones could not be read.
 
@@ -80,6 +82,7 @@ def make(
         "settings": json.loads(json.dumps(asdict(settings))),
         "dataset": "listing",
         "weights": f"hash {weights} {seed}",
+        "version": version,
     }
     about = {
         "dataset": label,

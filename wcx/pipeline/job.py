@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -91,8 +92,8 @@ class Job(ABC):
         """Compute one chunk; return for each of `engine.cells`, whose records go to `shards`, its rows."""
 
     @abstractmethod
-    def plan(self, engine: Any, todo: int, probe: Sequence[Item]) -> dict[str, Any]:
-        """Return passes, seconds and disk of `todo` cells, estimated from the `probe` of the first few images."""
+    def plan(self, engine: Any, todo: int, images: int, probe: Sequence[Item]) -> dict[str, Any]:
+        """Return passes, seconds and disk of `images` under `todo` cells, estimated from a `probe` of a few images."""
 
     def own_parts(self) -> dict[str, Any]:
         """Return what is fingerprinted beside the parts of every experiment."""
@@ -128,6 +129,15 @@ class Job(ABC):
         """Return the dataset indices of every chunk."""
         return items.cut(items.order(len(self.dataset), self.limit, self.seed), self.chunk_size)
 
+    def missing(self, shards: Sequence[records.Shard]) -> list[int]:
+        """Return the numbers of the chunks that are not there in all of `shards`."""
+
+        def there(path: Path) -> bool:
+            return path.is_file() and (not self.beside or path.with_suffix(self.beside).is_file())
+
+        chunks = range(len(self.chunks()))
+        return [chunk for chunk in chunks if not all(there(shard.chunk_path(chunk)) for shard in shards)]
+
     def shards(self) -> list[records.Shard]:
         """Return where the records of every cell go."""
         listing = self.dataset.listing_hash()
@@ -138,7 +148,7 @@ class Job(ABC):
         parts = {
             "experiment": self.experiment,
             "version": self.version,
-            "settings": asdict(self.settings),
+            "settings": json.loads(json.dumps(asdict(self.settings))),  # as they come back from a file
             "dataset": listing,
             "transform": asdict(self.dataset.transform),
             "weights": self.loaded.weights_hash,
@@ -158,6 +168,8 @@ class Job(ABC):
             "accuracy": self.loaded.meta.get("accuracy"),
             "class_names": self.loaded.class_names or self.dataset.class_names,
         }
+        if meta := self.loaded.meta:  # fine-tuned by us
+            labels |= {"seed": meta["seed"], "recipe": meta["recipe"]["name"]}
         return records.Shard(self.results_dir, (name, self.loaded.name, *cell), self.experiment, parts, labels)
 
 
@@ -193,13 +205,16 @@ def output_labels(job: Job) -> list[int] | None:
     return label_map(job.dataset.class_names, job.loaded.class_names).tolist()
 
 
-def run(job: Job, config: str = "", quiet: bool = False) -> tuple[list[records.Shard], Counter[str]]:
+def run(
+    job: Job, config: str = "", quiet: bool = False, progress: Callable[[int], object] | None = None
+) -> tuple[list[records.Shard], Counter[str]]:
     """Compute the records of a block, or what is missing of them.
 
     Args:
         job: what to compute.
         config: the composed configuration as text, kept beside the records.
         quiet: no progress bar.
+        progress: called with the number of images of each chunk that has been computed; then there is no progress bar.
 
     Returns:
         the shards in the order of `job.cells`, and the network passes done, counted in images.
@@ -210,6 +225,8 @@ def run(job: Job, config: str = "", quiet: bool = False) -> tuple[list[records.S
     engine = job.engine()
     shards = job.shards()
     todo = [shard for shard in shards if not job.complete(shard)]
+    for shard in shards:
+        shard.relabel()
     if not todo:
         return shards, engine.passes
     engine.cells = [cell for cell, shard in zip(job.cells, shards, strict=True) if shard in todo]
@@ -219,8 +236,12 @@ def run(job: Job, config: str = "", quiet: bool = False) -> tuple[list[records.S
         facts |= {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
         shard.describe(manifest(engine.device, **facts), config)
     plan = job.chunks()
-    name = f"{job.dataset.name} {job.loaded.name}"
-    bar = tqdm(total=sum(map(len, plan)), unit="image", desc=name, disable=quiet, smoothing=0.05)
+    missing = set(job.missing(todo))
+    found = sum(len(indices) for chunk, indices in enumerate(plan) if chunk not in missing)
+    name, hidden = f"{job.dataset.name} {job.loaded.name}", quiet or progress is not None
+    total = sum(map(len, plan))
+    bar = tqdm(total=total, initial=found, unit="image", desc=name, disable=hidden, smoothing=0.05)
+    tell = progress or bar.update
     with bar, _Ahead(job, plan) as ahead:
         records.collect(
             todo,
@@ -229,7 +250,7 @@ def run(job: Job, config: str = "", quiet: bool = False) -> tuple[list[records.S
             job.columns(),
             beside=job.beside,
             stop=job.stop(todo),
-            progress=lambda chunk: bar.update(len(plan[chunk])),
+            progress=lambda chunk: tell(len(plan[chunk])) if chunk in missing else None,
         )
     return shards, engine.passes
 
@@ -274,12 +295,14 @@ def plan(job: Job, probe: int = 16) -> dict[str, Any]:
     engine, shards = job.engine(), job.shards()
     chunks = job.chunks()
     some = items.read(job.dataset, chunks[0][:probe], output_labels(job), job.num_workers)
-    todo = sum(not job.complete(shard) for shard in shards)
+    todo = [shard for shard in shards if not job.complete(shard)]
+    left = sum(len(chunks[chunk]) for chunk in job.missing(todo))
     return {
         "dataset": job.dataset.name,
         "model": job.loaded.name,
         "cells": len(shards),
-        "complete": len(shards) - todo,
+        "complete": len(shards) - len(todo),
         "images": sum(map(len, chunks)),
-        **job.plan(engine, todo, [item for item in some if item.pixels is not None]),
+        "images_left": left,
+        **job.plan(engine, len(todo), left, [item for item in some if item.pixels is not None]),
     }

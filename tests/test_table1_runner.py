@@ -1,0 +1,116 @@
+"""scripts/table1.py: networks that are missing, several protocols and seeds, and which records a table takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scripts import cli, spread, table1
+from tests.report.shards import make
+from wcx.errors import WcxError
+from wcx.experiments import masking
+from wcx.experiments.protocol import Settings
+from wcx.report import collected
+
+SMALL = [
+    "datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "dataset.size=32", "dataset.train_per_class=2",
+    "dataset.test_per_class=1", "recipe.epochs=1", "threshold=0", "figure=0", "num_workers=0",
+]  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call the runner with arguments; returns what it printed."""
+
+    def call(*arguments: str) -> str:
+        folders = [f"paths.results_dir={tmp_path / 'results'}", f"paths.checkpoints_dir={tmp_path / 'checkpoints'}"]
+        monkeypatch.setattr(sys, "argv", ["table1.py", *SMALL, *folders, *arguments])
+        table1.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_whatever_is_missing_is_made(tmp_path: Path, run: Callable[..., str]) -> None:
+    """Two networks that were not there, two protocols of each, one table of all; then another limit beside them."""
+    plan = run("plan=true", "limit=4")
+    assert "fine-tuning comes first, recipe demo" in plan
+    assert "masked_passes: at most about 96" in plan, "4 images, 2 cells, 2 targets, 2 signs, 3 baselines"
+    assert not (tmp_path / "results").exists()
+    with pytest.raises(SystemExit):
+        run("finetune=false", "limit=4")
+    out = run("masks=[sign,equal]", "seeds=[0,3]", "limit=4")
+    assert out.count("fine-tuning comes first") == 2
+    assert len(list((tmp_path / "checkpoints" / "parts").glob("*.safetensors"))) == 2
+    table = pd.read_csv(tmp_path / "results" / "table1.csv")
+    assert table.groupby("mask").size().to_dict() == {"sign": 48, "equal": 48}
+    assert set(table["weights"].str.extract(r"(seed \d)$")[0]) == {"seed 0", "seed 3"}
+    assert set(pd.read_csv(tmp_path / "results" / "table1_seeds.csv")["seeds"]) == {"0 3"}
+
+    again = run("limit=6")
+    assert "passes (images) {'forward': 6" in again
+    assert "6 other sets of records in" in again, "all but the two of which these are the same lines"
+    assert set(pd.read_csv(tmp_path / "results" / "table1.csv")["n"]) == {6}
+    whole = run("limit=6", "collect=true")
+    assert "none, all records were there" in whole
+    assert whole.count("left out") == 2
+    both = pd.read_csv(tmp_path / "results" / "table1.csv")
+    assert both.groupby(["mask", "n"]).size().to_dict() == {("equal", 4): 48, ("sign", 4): 24, ("sign", 6): 24}
+    run("collect=only")
+    assert pd.read_csv(tmp_path / "results" / "table1.csv").equals(both), "of the records alone"
+
+
+def test_a_block_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    lists, overrides = cli.split_lists(["datasets=cub,cars", "masks=[sign]", "limit=5"], table1.DEFAULTS)
+    first, second = table1.blocks(lists, overrides)
+    assert (first.name, second.name) == ("cub vgg16", "cars vgg16")
+    again, rest = cli.split_lists(second.command[1:], table1.DEFAULTS)
+    assert again == lists | {"datasets": ["cars"]}
+    assert rest == ["limit=5"]
+
+    commands = []
+    monkeypatch.setattr(spread, "devices", lambda asked: ["0", "1"])
+    monkeypatch.setattr(spread, "over", lambda blocks, gpus: commands.extend(blocks) or {b.name: "no" for b in blocks})
+    monkeypatch.setattr(sys, "argv", ["table1.py", "datasets=[cub,cars]", f"paths.results_dir={tmp_path}"])
+    with pytest.raises(SystemExit):
+        table1.main()
+    assert [block.command[-1] for block in commands] == ["report=false"] * 2, "only the runner writes tables"
+
+
+def test_what_stands_in_one_table(tmp_path: Path) -> None:
+    own = make(tmp_path, "original", seed=0)
+    equal = make(tmp_path, "original", seed=0, settings=Settings(mask="equal"))
+    weighted = make(tmp_path, "weighted", seed=0)
+    other_seed = make(tmp_path, "original", seed=1)
+    few = make(tmp_path, "max", n=6, seed=0, settings=Settings(baselines=("blur",)))
+    more = make(tmp_path, "max", n=9, seed=0, settings=Settings(baselines=("blur",), seed=1))
+    old = make(tmp_path, "mean", version=0, seed=0)
+    random = make(tmp_path, "mean", weights="random")
+    stale = make(tmp_path, "finer", weights="cub checkpoint, trained before", seed=0)
+    incomplete = make(tmp_path, "probability", seed=0)
+    (incomplete.path / "complete.json").unlink()
+
+    found, left_out = collected.table1(tmp_path, [own])
+    assert {one.path for one in found} == {one.path for one in (own, equal, weighted, other_seed, more)}
+    assert [one.key[3] for one in found] == ["original"] * 3 + ["max", "weighted"]
+    reasons = {line.split(": ")[1]: line.split(": ", 2)[2] for line in left_out}
+    assert reasons == {
+        str(few.path): f"{more.path} is the same line of the table",
+        str(old.path): f"made by version 0 of the experiment, not {masking.VERSION}",
+        str(random.path): "random weights",
+        str(stale.path): "another network of the same name than the newest records'",
+        str(incomplete.path): "incomplete",
+    }
+
+
+def test_nothing_to_collect_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["table1.py", "collect=only", f"paths.results_dir={tmp_path}"])
+    with pytest.raises(WcxError, match="no complete records in"):
+        table1.main()
+    monkeypatch.setattr(sys, "argv", ["table1.py", "collect=onyl"])
+    with pytest.raises(WcxError, match="Did you mean 'only'"):
+        table1.main()
