@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from wcx.datasets.base import SPLITS, ImageDataset, Transform
+from wcx.datasets.cache import CachedImages, cached
 from wcx.errors import DataError, WcxError, choose
 
-__all__ = ["DataError", "ImageDataset", "Transform", "load", "names"]
+__all__ = ["CachedImages", "DataError", "ImageDataset", "Transform", "cached", "load", "names"]
 
 
 def names() -> list[str]:
