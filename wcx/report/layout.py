@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
@@ -38,10 +39,12 @@ class Value:
     Attributes:
         text: with three decimals; "-" where there is none.
         best: the better of its pair (or the best of its group), as shown.
+        row: the table's row it comes from, for what is shown beside it; empty where there is none.
     """
 
     text: str
     best: bool = False
+    row: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -192,12 +195,13 @@ def _line(grid: Grid, cells: pd.DataFrame, labels: tuple[str, ...], own: str) ->
     numbers = cells.dropna(subset="relative_probability").set_index(["baseline", "features_kept", "contrast"])
     shown = {key: f"{value:.3f}" for key, value in numbers["relative_probability"].items()}
     shares = {key[1:]: f"{100 * value:.0f}" for key, value in numbers["masked_fraction"].items()}
+    rows = numbers.to_dict("index")
 
     def value(baseline: str, kept: str, contrast: str) -> Value:
         rivals = {text for key, text in shown.items() if key[:2] == (baseline, kept)}
         best = max(rivals, default="") if kept == "positive" else min(rivals, default="")
         text = shown.get((baseline, kept, contrast), "-")
-        return Value(text, text == best and len(rivals) > 1)
+        return Value(text, text == best and len(rivals) > 1, rows.get((baseline, kept, contrast), {}))
 
     return Line(
         network=len(grid.networks),

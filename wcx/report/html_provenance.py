@@ -1,0 +1,154 @@
+"""The report's last sections: the commands that make each item again, and what the records were made with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import PurePath
+from typing import Any
+
+from wcx.experiments.protocol import Settings
+from wcx.report import html_figures
+from wcx.report.html_cells import text
+from wcx.report.html_elements import Column, Markup, command, join, number, table, tag, words
+from wcx.report.html_results import Made, Results
+from wcx.report.html_section import Section, count, details
+
+_RUN = ("make table1", "make fig3", "python run.py")
+_HASHES = ("weights hash", "listing hash", "fingerprint", "commit")
+_SHORT = 12  # digits of a hash
+
+
+def reproduce(results: Results) -> Section:
+    """Return the section of commands, in the order in which they are to be run."""
+    steps = [
+        ("The networks", "Fine-tune once; what is finished is skipped.", _trained(results.made)),
+        ("Table 1", "What is recorded already is not computed again.", _recorded(results.of("masking"))),
+        ("Fig. 3", "", _recorded(results.of("sign_perturbation"))),
+        ("Pictures", "", dict.fromkeys(line for _, line in html_figures.commands(results))),
+        ("This page", "", [f"python scripts/report.py {shlex.quote(f'paths.results_dir={results.folder}')}"]),
+    ]
+    body = [
+        join(tag("h3", title), tag("p", said, class_="note") if said else None, map(command, lines))
+        for title, said, lines in steps
+        if lines
+    ]
+    total = sum(len(list(lines)) for _, _, lines in steps)
+    intro = words(
+        "Run in the repository, in this order. The commands are those that made the numbers, as recorded with them; one that "
+        "was run from elsewhere is written anew from its records."
+    )
+    return Section("reproduce", "How to reproduce", count(total, "command"), join(body), intro=intro)
+
+
+def command_of(made: Made) -> str:
+    """Return the command that made a shard: as its manifest has it; from its records, if that was no runner of ours."""
+    argv = made.manifest.get("command") or []
+    if argv and all(isinstance(part, str) for part in argv):
+        path = PurePath(argv[0])
+        if path.name == "run.py" or path.parent.name == "scripts":
+            script = path.name if path.name == "run.py" else f"scripts/{path.name}"
+            return f"python {shlex.join([script, *argv[1:]])}"
+    return f"python run.py {shlex.join(_overrides(made))}"
+
+
+def _overrides(made: Made) -> list[str]:
+    """Return the overrides of run.py that tell a shard from the default."""
+    shard = made.shard
+    names = ("dataset", "model", "method", "contrast")
+    found = [
+        f"experiment={shard.experiment}",
+        *(f"{name}={value}" for name, value in zip(names, shard.key, strict=True)),
+    ]
+    limits = dict(zip(("limit", "limit_selected", "seed"), shard.parts.get("limit") or (), strict=False))
+    found += [f"{key}={value}" for key, value in limits.items() if value]
+    usual = json.loads(json.dumps(dataclasses.asdict(Settings()))) if shard.experiment == "masking" else {}
+    settings = shard.parts.get("settings", {})
+    return found + [
+        f"{key}={json.dumps(value).replace(' ', '')}"
+        for key, value in settings.items()
+        if key in usual and value != usual[key] and key != "seed"
+    ]
+
+
+def _recorded(made: Iterable[Made]) -> list[str]:
+    return list(dict.fromkeys(map(command_of, made)))
+
+
+def _trained(made: Iterable[Made]) -> list[str]:
+    """Return the commands of fine-tuning, for the records whose weights' label names a recipe."""
+    found: dict[str, None] = {}
+    for one in made:
+        label = str(one.shard.labels.get("weights", ""))
+        if recipe := re.search(r"recipe (\w+)", label):
+            dataset, model = one.shard.key[:2]
+            seed = re.search(r"seed (\d+)", label)
+            more = f" seed={seed[1]}" if seed and seed[1] != "0" else ""
+            found[f"python scripts/finetune.py dataset={dataset} model={model} recipe={recipe[1]}{more}"] = None
+    return list(found)
+
+
+def made_with(results: Results) -> Section:
+    """Return the section on records and manifests: what, how much, with which versions, weights, seed and commit."""
+    places: dict[str, list[Made]] = {}
+    for made in results.made:
+        shared = {key: made.manifest.get(key) for key in ("git_commit", "device", "platform", "versions")}
+        places.setdefault(json.dumps(shared, sort_keys=True), []).append(made)
+    body = [_place(json.loads(shared), len(made)) for shared, made in places.items()]
+    if results.made:
+        whole = table("Records", _COLUMNS, [_row(made) for made in results.made])
+        body.append(details(f"Every set of records ({len(results.made)})", whole, open_=len(results.made) <= 24))
+    commits = {str(made.manifest.get("git_commit")) for made in results.made}
+    state = f"{count(len(results.made), 'set')} of records, {count(len(commits), 'commit')}" if results.made else ""
+    intro = words(
+        "Records are one row an image; every number above is computed from them. + behind a commit: files were changed."
+    )
+    return Section("manifest", "Manifest", state, join(body), _RUN, intro)
+
+
+def _place(shared: dict[str, Any], sets: int) -> Markup:
+    versions = shared.get("versions") if isinstance(shared.get("versions"), dict) else {}
+    pairs = [
+        ("commit", shared.get("git_commit") or "not recorded"),
+        ("device", shared.get("device") or "not recorded"),
+        ("platform", shared.get("platform") or "not recorded"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version) or "not recorded"),
+        ("made", f"{count(sets, 'set')} of records"),
+    ]
+    return tag("dl", [tag("div", tag("dt", key), tag("dd", value)) for key, value in pairs])
+
+
+_COLUMNS = [
+    *(text(name) for name in ("dataset", "model", "method", "contrast", "experiment")),
+    Column("images", lambda row: number(row["images"], ".0f"), "images"),
+    text("state"),
+    text("seed"),
+    *(
+        Column(name, lambda row, name=name: tag("code", row[name]))
+        for name in ("weights hash", "listing hash", "fingerprint", "commit")
+    ),
+    text("weights"),
+    text("subset"),
+]
+
+
+def _row(made: Made) -> dict[str, Any]:
+    shard, manifest = made.shard, made.manifest
+    names = dict(zip(("dataset", "model", "method", "contrast"), made.cell, strict=True))
+    done = shard.path / "complete.json"
+    rows = json.loads(done.read_text()).get("rows") if done.is_file() else None
+    return names | {
+        "experiment": shard.experiment,
+        "images": float("nan") if rows is None else rows,
+        "state": "complete" if rows is not None else f"incomplete: {count(shard.chunks(), 'chunk')} so far",
+        "seed": manifest.get("seed", "–"),
+        "weights hash": str(shard.parts.get("weights", "–"))[:_SHORT],
+        "listing hash": str(shard.parts.get("dataset", "–"))[:_SHORT],
+        "fingerprint": shard.path.name.rpartition("-")[2],
+        "commit": str(manifest.get("git_commit") or "–")[:_SHORT],
+        "weights": shard.labels.get("weights", ""),
+        "subset": shard.labels.get("subset", "") or "all images",
+    }
