@@ -1,24 +1,71 @@
-"""Drawing signed maps: one perceptual colour map centred at zero, over a faded photograph."""
+"""Drawing signed maps: one perceptual colour map centred at zero, over a faded photograph; and writing figures.
+
+In grey, equal strengths of both signs are equally dark: there the line at zero, and hatching (`style="print"`), tell the signs.
+"""
 
 from __future__ import annotations
 
+import logging
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-COLOURS = "RdBu_r"  # red for, blue against; white at zero
-_FADE = 0.65  # how far the photograph below is moved towards white
+from wcx.errors import WcxError, choose
+
+STYLES = ("colour", "print")
+FORMATS = ("png", "pdf", "svg")
+FOR, AGAINST = "#a8172b", "#1c5fa8"  # of numbers and frames
+_FADE = 0.45  # how far the photograph below a map is moved towards white
 
 
-def scale_of(maps: Tensor) -> float:
-    """Return the largest absolute value of maps that are to be compared: the end of their common scale (1 if all are zero)."""
-    return float(maps.abs().max()) or 1.0
+def signed_colours(n: int = 257) -> ListedColormap:
+    """Return blue - white - red, perceptual: in OKLab, lightness and chroma are linear in the distance from the middle.
+
+    Both ends are equally light (L = 0.45), so equal strengths look equally strong, in colour and in grey.
+    Source: B. Ottosson, "A perceptual color space for image processing" (2020).
+    """
+    x = np.linspace(-1, 1, n)
+    hue = np.deg2rad(np.where(x < 0, 255.0, 22.0))
+    lightness, chroma = 0.985 - 0.535 * np.abs(x), 0.165 * np.abs(x)
+    lab = np.stack([lightness, chroma * np.cos(hue), chroma * np.sin(hue)], axis=1)
+    to_lms = np.array(
+        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.291485548]]
+    )
+    to_rgb = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.707614701],
+        ]
+    )
+    linear = np.clip((lab @ to_lms.T) ** 3 @ to_rgb.T, 0, 1)
+    return ListedColormap(
+        np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055), "wcx signed"
+    )
+
+
+COLOURS = signed_colours()  # red for, blue against; white at zero
+
+
+def scale_of(maps: Tensor, quantile: float = 1.0) -> float:
+    """Return the end of the common scale of maps that are to be compared (1 if all are zero).
+
+    Args:
+        maps: of any shape.
+        quantile: of the absolute values: 1 is the largest; a little less where single pixels stand out.
+    """
+    values = maps.abs().flatten().double().cpu().numpy()
+    return float(np.quantile(values, quantile)) or 1.0
 
 
 def photograph(ax: Axes, pixels: Tensor) -> None:
@@ -27,23 +74,50 @@ def photograph(ax: Axes, pixels: Tensor) -> None:
     ax.set_axis_off()
 
 
-def overlay(ax: Axes, pixels: Tensor, attribution: Tensor, scale: float, alpha: float = 0.7) -> AxesImage:
+def overlay(
+    ax: Axes, pixels: Tensor, attribution: Tensor, scale: float, alpha: float = 0.85, style: str = "colour"
+) -> AxesImage:
     """Show a signed map (H, W) over its photograph (3, H, W), in grey and faded, with a line where the sign changes.
 
     Args:
         scale: value of the deepest colours, the same for all maps that are to be compared.
         alpha: of the colours where the map is strongest; at zero the photograph alone is seen.
+        style: ``colour``, or ``print``: what is negative is hatched, so that the sign is seen in grey too.
     """
     grey = pixels.mean(0).clamp(0, 1).cpu().numpy()
     ax.imshow(_FADE + (1 - _FADE) * grey, cmap="gray", vmin=0, vmax=1)
     values = attribution.double().cpu().numpy()
-    strength = np.clip(np.abs(values) / scale, 0, 1) ** 0.5
-    ax.imshow(grey, cmap="gray", vmin=0, vmax=1, alpha=0.45)
+    strength = np.clip(np.abs(values) / scale, 0, 1) ** 0.35
     image = ax.imshow(values, cmap=COLOURS, norm=Normalize(-scale, scale), alpha=alpha * strength)
-    if values.min() < 0 < values.max():
-        ax.contour(values, levels=[0], colors="0.25", linewidths=0.6)
+    _signs(ax, values, style)
     ax.set_axis_off()
     return image
+
+
+def bare(ax: Axes, attribution: Tensor, scale: float) -> AxesImage:
+    """Show a signed map (h, w) alone, in a thin frame."""
+    values = attribution.double().cpu().numpy()
+    image = ax.imshow(values, cmap=COLOURS, norm=Normalize(-scale, scale), interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(linewidth=0.4, color="0.6")
+    return image
+
+
+def _signs(ax: Axes, values: np.ndarray, style: str) -> None:
+    """Draw the line at zero, and hatch what is negative in print."""
+    hatched = choose("style", style, STYLES) == "print"
+    if values.min() < 0 < values.max():
+        ax.contour(values, levels=[0], colors="0.1" if hatched else "0.25", linewidths=0.9 if hatched else 0.6)
+    if hatched and values.min() < 0:
+        negative = ax.contourf(values, levels=[2 * values.min(), 0], colors="none", hatches=["/////"])
+        negative.set(edgecolor="0.15", linewidth=0)
+
+
+def frame(ax: Axes, colour: str = FOR) -> None:
+    """Draw a frame around a panel."""
+    ax.set_axis_on()
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set(linewidth=1.6, color=colour)
 
 
 def colour_bar(figure: Figure | SubFigure, image: AxesImage, axes: Sequence[Axes], scale: float) -> None:
@@ -54,6 +128,55 @@ def colour_bar(figure: Figure | SubFigure, image: AxesImage, axes: Sequence[Axes
     bar.outline.set_linewidth(0.4)
 
 
+def flat_bar(ax: Axes, scale: float, size: float = 6.0) -> None:
+    """Draw a colour bar into flat axes, with its values below."""
+    mappable = ScalarMappable(Normalize(-scale, scale), COLOURS)
+    bar = ax.get_figure().colorbar(mappable, cax=ax, orientation="horizontal", ticks=[-scale, 0, scale])
+    bar.solids.set_rasterized(True)  # in a PDF, the seams between 257 vector patches would be seen
+    bar.ax.set_xticklabels([f"−{scale:.2g}", "0", f"{scale:.2g}"], fontsize=size)
+    for label, place in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
+        label.set_horizontalalignment(place)
+    bar.ax.tick_params(length=1.5, width=0.4, pad=1)
+    bar.outline.set_linewidth(0.4)
+
+
 def wrap(name: str, width: int = 24) -> str:
-    """Return a class name broken into lines that fit above a picture."""
+    """Return a class name broken into lines of so many characters."""
     return textwrap.fill(name, width)
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Check the names of file formats.
+
+    Raises:
+        WcxError: there is none, or an unknown one.
+    """
+    if not formats:
+        raise WcxError(f"formats is empty; give some of: {', '.join(FORMATS)}.")
+    for name in formats:
+        choose("format", name, FORMATS)
+
+
+def save(figure: Figure, path: Path, formats: Sequence[str] = ("png",), dpi: float = 150) -> list[Path]:
+    """Write a figure; the same figure gives the same bytes.
+
+    Args:
+        figure: what is written.
+        path: of the files; each format's suffix is appended to its name.
+        formats: ``png``, ``pdf``, ``svg``; in the last two lines and letters are vectors.
+        dpi: of a PNG, and of the photographs inside the others.
+
+    Raises:
+        WcxError: an unknown format.
+    """
+    check_formats(formats)
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that it embeds
+    FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = []
+    without_date = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    with mpl.rc_context({"hatch.linewidth": 0.35, "pdf.fonttype": 42, "svg.hashsalt": "wcx"}):
+        for name in formats:
+            files.append(path.with_name(f"{path.name}.{name}"))
+            figure.savefig(files[-1], dpi=dpi, metadata=without_date[name])
+    return files

@@ -1,0 +1,91 @@
+"""The gallery on disk: a page's figure, and beside it a JSON file with its rule, its numbers and its command."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from wcx import records
+from wcx.experiments import gallery
+from wcx.experiments.gallery import Shown
+from wcx.experiments.protocol import Cell
+from wcx.report import gallery_layouts, render
+from wcx.report.gallery_page import Page
+
+__all__ = ["Page", "facts", "write"]
+
+
+def write(page: Page, folder: Path, formats: Sequence[str] = ("png", "pdf"), dpi: float = 150) -> list[Path]:
+    """Write <folder>/<dataset>-<model>-<figure>.png, .pdf, ... and .json.
+
+    Returns:
+        the files, the JSON file last.
+
+    Raises:
+        WcxError: an unknown format.
+    """
+    files = render.save(gallery_layouts.draw(page), folder / page.name, formats, dpi)
+    path = folder / f"{page.name}.json"
+    about = facts(page) | {"files": [file.name for file in files]}
+    records.write(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    return [*files, path]
+
+
+def facts(page: Page) -> dict[str, Any]:
+    """Return everything that a page says and shows, as JSON values."""
+    heading = gallery_layouts.heading(page)
+    return {
+        "figure": page.figure,
+        "title": heading[0],
+        "dataset": page.dataset,
+        "dataset_label": page.label or page.dataset,
+        "model": page.model,
+        "weights": page.weights,
+        "subset": page.subset,
+        "rule": page.rule,
+        "command": page.command,
+        "caption": gallery_layouts.caption(page),
+        "foils": page.foils or "others",
+        "baseline": page.baseline,
+        "scale": page.scale,
+        **page.facts,
+        "images": [_image(page, one) for one in page.shown],
+    }
+
+
+def _image(page: Page, shown: Shown) -> dict[str, Any]:
+    return {
+        "id": shown.item.id,
+        "index": shown.item.index,
+        "truth": page.truth(shown),
+        "classes": page.names(shown),
+        "probabilities": _numbers(shown.probabilities),
+        "explained": len(shown.targets),
+        "maps": [_map(page, shown, cell) for cell in shown.maps],
+        "cosines": {
+            method: {key: None if math.isnan(value) else round(value, 6) for key, value in own.items()}
+            for method, own in gallery.cosines(shown).items()
+        },
+    }
+
+
+def _map(page: Page, shown: Shown, cell: Cell) -> dict[str, Any]:
+    about: dict[str, Any] = {"method": cell.method, "contrast": cell.contrast}
+    about["scale"] = float(f"{page.scale_of(shown, cell):.6g}")
+    about["negative_share"] = _numbers((shown.maps[cell] < 0).double().mean((1, 2)))
+    if cell in shown.hidden:
+        hidden = shown.hidden[cell]
+        about |= {
+            "hidden_share": _numbers(hidden.share),
+            "probabilities_after": [_numbers(row) for row in hidden.after],
+        }
+    return about
+
+
+def _numbers(values: Tensor) -> list[float]:
+    return [round(float(value), 6) for value in values]
