@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -75,3 +75,31 @@ def read(
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+
+class Ahead:
+    """Reads the chunk after the one that is being computed, so that the network need not wait.
+
+    Args:
+        read: chunk number -> its images.
+        chunks: how many there are.
+    """
+
+    def __init__(self, read: Callable[[int], list[Item]], chunks: int) -> None:
+        self._read, self._chunks = read, chunks
+        self._pool = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[list[Item]]] | None = None
+
+    def __enter__(self) -> Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def chunk(self, chunk: int) -> list[Item]:
+        """Return the images of a chunk, and begin to read the next."""
+        expected, reading = self._next or (None, None)
+        batch = reading.result() if expected == chunk else self._read(chunk)
+        later = chunk + 1
+        self._next = (later, self._pool.submit(self._read, later)) if later < self._chunks else None
+        return batch

@@ -6,7 +6,6 @@ import json
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -239,14 +238,18 @@ def run(
     missing = set(job.missing(todo))
     found = sum(len(indices) for chunk, indices in enumerate(plan) if chunk not in missing)
     name, hidden = f"{job.dataset.name} {job.loaded.name}", quiet or progress is not None
-    total = sum(map(len, plan))
+    total, labels = sum(map(len, plan)), output_labels(job)
     bar = tqdm(total=total, initial=found, unit="image", desc=name, disable=hidden, smoothing=0.05)
     tell = progress or bar.update
-    with bar, _Ahead(job, plan) as ahead:
+
+    def read(chunk: int) -> list[Item]:
+        return list(items.read(job.dataset, plan[chunk], labels, job.num_workers))
+
+    with bar, items.Ahead(read, len(plan)) as ahead:
         records.collect(
             todo,
             len(plan),
-            lambda chunk: job.rows(engine, ahead.chunk(chunk), chunk, todo),
+            lambda chunk: job.rows(engine, _readable(job, ahead.chunk(chunk)), chunk, todo),
             job.columns(),
             beside=job.beside,
             stop=job.stop(todo),
@@ -255,39 +258,12 @@ def run(
     return shards, engine.passes
 
 
-class _Ahead:
-    """Decodes the chunk after the one that is being computed, so that the network need not wait."""
-
-    def __init__(self, job: Job, plan: Sequence[Sequence[int]]) -> None:
-        self._job, self._plan, self._labels = job, plan, output_labels(job)
-        self._pool = ThreadPoolExecutor(1)
-        self._next: tuple[int, Future[list[Item]]] | None = None
-
-    def __enter__(self) -> _Ahead:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def chunk(self, chunk: int) -> list[Item]:
-        """Return the images of a chunk.
-
-        Raises:
-            WcxError: an image cannot be read, with on_error=stop.
-        """
-        expected, reading = self._next or (None, None)
-        batch = reading.result() if expected == chunk else self._read(chunk)
-        later = chunk + 1
-        self._next = (later, self._pool.submit(self._read, later)) if later < len(self._plan) else None
-        for item in batch:
-            if item.error is not None and self._job.on_error == "stop":
-                raise WcxError(
-                    f"{item.error} (on_error=skip records it as skipped and goes on; nothing computed is lost)"
-                )
-        return batch
-
-    def _read(self, chunk: int) -> list[Item]:
-        return list(items.read(self._job.dataset, self._plan[chunk], self._labels, self._job.num_workers))
+def _readable(job: Job, batch: Sequence[Item]) -> Sequence[Item]:
+    """Return the batch if all of it could be read, or unreadable images are to be skipped."""
+    for item in batch:
+        if item.error is not None and job.on_error == "stop":
+            raise WcxError(f"{item.error} (on_error=skip records it as skipped and goes on; nothing computed is lost)")
+    return batch
 
 
 def plan(job: Job, probe: int = 16) -> dict[str, Any]:

@@ -91,9 +91,8 @@ class MaskingJob(Job):
             records.write(shard.chunk_path(chunk).with_suffix(".npz"), _npz(engine.maps[cell]))
         return [rows[cell] for cell in engine.cells]
 
-    def plan(self, engine: Masking, todo: int, probe: Sequence[Item]) -> dict[str, Any]:
+    def plan(self, engine: Masking, todo: int, images: int, probe: Sequence[Item]) -> dict[str, Any]:
         """See `Job.plan`."""
-        images = sum(map(len, self.chunks()))
         start = time.perf_counter()
         with torch.no_grad():
             logits = engine.model(torch.stack([item.pixels for item in probe]).to(engine.device))

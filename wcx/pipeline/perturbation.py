@@ -42,16 +42,15 @@ class PerturbationJob(Job):
         rows = engine.chunk(batch)
         return [rows[cell] for cell in engine.cells]
 
-    def plan(self, engine: Perturbation, todo: int, probe: Sequence[Item]) -> dict[str, Any]:
+    def plan(self, engine: Perturbation, todo: int, images: int, probe: Sequence[Item]) -> dict[str, Any]:
         """See `Job.plan`."""
-        images = sum(map(len, self.chunks()))
         kinds = len(engine.methods)
         passes = {name: count * kinds if todo else 0 for name, count in self.settings.passes(todo // kinds).items()}
         return {
             "passes_an_image": passes,
             "forward_passes": images * (passes["forward"] + passes["evaluation"]),
             "backward_passes": images * passes["backward"],
-            "seconds": f"about {self.seconds(engine, probe) * images * todo / len(self.cells):.0f}",
+            "seconds": round(self.seconds(engine, probe) * images * todo / len(self.cells), 1) if todo else 0,
             "megabytes": f"about {todo * images * 0.0003:.1f}",
         }
 

@@ -1,0 +1,125 @@
+"""scripts/fig3.py and run.py's perturbation cells on drawn birds and a small network, in this process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+import run as run_py
+from scripts import cli, fig3
+from wcx import pipeline
+from wcx.errors import WcxError
+from wcx.experiments.sign_perturbation import Perturbation, Settings
+from wcx.report import fig3 as report
+
+SMALL = ["dataset=parts", "models=[small_cnn]", "model.weights=random", "limit=5", "batch_size=2", "chunk_size=2"]
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def call(*arguments: str, folder: str = "a") -> int:
+        monkeypatch.setattr(sys, "argv", ["fig3.py", *SMALL, f"paths.results_dir={tmp_path / folder}", *arguments])
+        try:
+            cli.guarded(fig3.main)
+        except SystemExit as end:
+            return int(end.code)
+        return 0
+
+    return call
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    kept = (".csv", ".json", ".png")
+    found = (path for path in folder.rglob("*") if path.suffix in kept and path.name != "manifest.json")
+    return {path.relative_to(folder): path.read_bytes() for path in found}
+
+
+def test_whole_figure_and_the_same_bytes_after_an_interruption(
+    runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runner() == 0
+    said = capsys.readouterr().out
+    assert "passes (images) {'forward': 205, 'backward': 220, 'evaluation': 60}" in said, "5 images: 53 and 44 each"
+    table = pd.read_csv(tmp_path / "a" / "fig3.csv")
+    assert tuple(table.columns) == report.HEADER
+    assert (len(table), set(table["n"]), set(table["weights"])) == (4 * 3, {5}, {"random"})
+    rows = pd.read_csv(next((tmp_path / "a").rglob("weighted/*/chunk-00002.csv")))
+    assert list(rows.columns) == Settings().columns()
+
+    done = Perturbation.chunk
+    calls = iter(range(9))
+
+    def interrupted(engine: Perturbation, items: list) -> dict:
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return done(engine, items)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Perturbation, "chunk", interrupted)
+        patch.setattr(pipeline.PerturbationJob, "seconds", lambda *_: 1.0)
+        with pytest.raises(KeyboardInterrupt):
+            runner(folder="b")
+    assert 0 < len(list((tmp_path / "b").rglob("chunk*"))) < 12
+    assert runner(folder="b") == 0
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    capsys.readouterr()
+    assert runner(folder="b") == 0
+    assert "none, all records were there" in capsys.readouterr().out
+
+
+def test_a_network_that_fails_is_told_at_the_end(runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runner("models=[alexnet,small_cnn]", "model.checkpoint=nowhere", "contrasts=[weighted]") == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-2].startswith("failed: alexnet: no checkpoint of alexnet")
+    assert runner("contrasts=[weighted,probability]", "methods=[gradient,input_x_gradient]", "iterations=[2]") == 0
+    assert len(list((tmp_path / "a").rglob("complete.json"))) == 4
+
+
+def test_a_plan_states_the_passes_and_computes_nothing(
+    runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runner("plan=true") == 0
+    said = capsys.readouterr().out
+    assert "forward_passes: 265; backward_passes: 220" in said
+    assert "hours for 1 networks" in said
+    assert not list(tmp_path.rglob("chunk*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["methods=[gradcam]"], "failed: small_cnn: experiment sign_perturbation needs an input method, not gradcam"),
+        (["contrasts=[wieghted]"], "error: unknown contrast 'wieghted'. Did you mean 'weighted'"),
+        (["precision=half"], "failed: small_cnn: unknown precision 'half'"),
+    ],
+)
+def test_a_users_mistake_is_one_line(
+    runner, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert runner(*arguments) in (1, 2)
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_one_cell_by_run_py(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["dataset=parts", "model.weights=random", "limit=2", f"paths.results_dir={tmp_path}"]
+    cfg = cli.compose([*small, "experiment=sign_perturbation", "contrast=max", "profile=authors_code"])
+    run_py.run(cfg)
+    summary = pd.read_csv(next(tmp_path.rglob("gradient/max/sign_perturbation-*/summary.csv")))
+    assert list(summary["iterations"]) == [1, 2, 10]
+    assert set(summary["epsilon"]) == {0.003}
+    assert "'backward': 22" in capsys.readouterr().out
+    cfg.save_maps = True
+    with pytest.raises(WcxError, match="keeps no maps"):
+        run_py.run(cfg)
+
+
+def test_larger_batches_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert OmegaConf.select(fig3.compose([]), "batch_size") == 32
+    monkeypatch.setattr(cli, "device", lambda _: __import__("torch").device("cuda"))
+    cfg = fig3.compose(["chunk_size=64"])
+    assert (cfg.batch_size, cfg.chunk_size, cfg.dataset.name) == (256, 64, "imagenet")
+    assert fig3.compose(["dataset=parts", "dataset=cub"]).dataset.name == "cub"
