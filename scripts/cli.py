@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from scripts import allocator, sweeps
 from wcx import custom, datasets, models, pipeline
 from wcx.errors import WcxError, choose
-from wcx.experiments import sign_perturbation
+from wcx.experiments import items, sign_perturbation
 from wcx.experiments.protocol import Cell, Settings
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -31,10 +31,15 @@ class SkipError(WcxError):
     """A cell of a sweep that makes no sense (an input method in masking): skipped and reported, no failure."""
 
 
-def main(function: Callable[[DictConfig], Any], config_name: str = "config") -> None:
+def main(
+    function: Callable[[DictConfig], Any],
+    config_name: str = "config",
+    complete: Callable[[Sequence[str]], list[str]] = list,
+) -> None:
     """Run `function` with the composed configuration; a user's mistake is one line on stderr and exit code 2.
 
-    In a sweep (-m) the other jobs go on; what was skipped or failed is listed at the end; a failure makes exit code 1.
+    `complete` may add to the command line first. In a sweep (-m) the other jobs go on; what was skipped or failed is
+    listed at the end; a failure makes exit code 1.
     """
     sweep = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
 
@@ -55,6 +60,7 @@ def main(function: Callable[[DictConfig], Any], config_name: str = "config") -> 
 
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     try:
+        sys.argv[1:] = complete(sys.argv[1:])
         check_overrides(sys.argv[1:])
         paths = [argument for argument in sys.argv[1:] if argument.startswith("paths.")]
         folder = Path(compose(paths).paths.results_dir) / "sweeps" if sweep else None
@@ -182,6 +188,17 @@ def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
     return datasets.load(name, Path(root), split, **arguments)
 
 
+def test_images(cfg: DictConfig) -> datasets.ImageDataset:
+    """Open the test split that an experiment computes on; with cache=true, decoded once for all networks."""
+    dataset = open_dataset(cfg, "test")
+    if not cfg.cache or cfg.plan:
+        return dataset
+    cached = datasets.cached(dataset, cfg.paths.cache_dir)
+    if cfg.get("limit_selected") is None:  # else it shows on the way how many it takes
+        cached.fill(items.order(len(cached), cfg.limit, cfg.seed), cfg.num_workers)
+    return cached
+
+
 def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models.LoadedModel:
     """Load the model in the configuration for a dataset: ImageNet's weights for imagenet or None, else its checkpoint.
 
@@ -264,7 +281,7 @@ def _job(kind: type[pipeline.Job], cfgs: Sequence[DictConfig], protocol: Any, **
             pipeline.check_method(kind.experiment, kind.space, one.method.name)
         except WcxError as error:
             raise SkipError(str(error)) from error
-    dataset = open_dataset(cfg, "test")
+    dataset = test_images(cfg)
     return kind(
         dataset=dataset,
         loaded=open_model(cfg, dataset),

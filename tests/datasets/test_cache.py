@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts import cli
 from tests.datasets.trees import imagenet, picture
 from wcx import datasets
 from wcx.datasets import cache
@@ -187,3 +188,21 @@ def test_what_cannot_be_cached(dataset, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Transform, "__call__", lambda self, image: torch.full((3, 16, 16), 0.123))
     with pytest.raises(WcxError, match="not of 8 bits"):
         datasets.cached(dataset, folder)[0]
+
+
+def test_the_command_line(tmp_path):
+    imagenet(tmp_path / "imagenet")
+    shared = ["dataset=imagenet", f"paths.data_dir={tmp_path}", f"paths.results_dir={tmp_path}"]
+    assert type(cli.test_images(cli.compose(shared))) is ImageDataset
+    assert type(cli.test_images(cli.compose([*shared, "cache=true", "plan=true"]))) is ImageDataset
+    for limit, stored in ((1, 1), ("null", 2)):
+        images = cli.test_images(cli.compose([*shared, "cache=true", f"limit={limit}"]))
+        assert images.folder == tmp_path / "cache"
+        assert (images._sums != 0).sum() == stored
+    images = cli.test_images(
+        cli.compose(
+            [*shared, "experiment=masking", "cache=true", "limit_selected=1", f"paths.cache_dir={tmp_path}/other"]
+        )
+    )
+    assert images.folder == tmp_path / "other"
+    assert not images._sums.any()
