@@ -8,7 +8,9 @@ python scripts/bench.py datasets=[cub] models=[alexnet] images=32  on real image
   dimensions for every cell, target and mask.
 - peak memory, of a process of its own, for few and for many images.
 
-Machines are shared and noisy: the parts take turns, and medians over `repeats` are printed.
+Machines are shared and noisy: the runs take turns, and medians over `repeats` are printed. With one thread on a CPU
+(OMP_NUM_THREADS=1) the seconds are the process's own, which others on the machine cannot lengthen. parts=[time] or
+parts=[memory] leaves out the other.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, from anywhere
@@ -44,19 +46,20 @@ DEFAULTS = {
     "images": ["32"],
     "repeats": ["3"],
     "memory": ["100", "500"],
+    "parts": ["time", "memory"],
 }
 NAIVE_IMAGES = 4  # the naive loop is slow; its time is scaled to all images
 MEMORY_ONLY = "bench_memory"  # of the process whose peak memory is read
 
 
-def ours(job: pipeline.Job, batch: list[items.Item]) -> dict[str, int]:
+def ours(job: pipeline.MaskingJob, batch: list[items.Item]) -> dict[str, int]:
     """Run the engine on decoded images; return the passes done, in images."""
     engine = job.engine()
     engine.chunk(batch)
     return dict(engine.passes)
 
 
-def bare(job: pipeline.Job, batch: list[items.Item], passes: int) -> None:
+def bare(job: pipeline.MaskingJob, batch: list[items.Item], passes: int) -> None:
     """Send so many images through the bare network, at the same batch size."""
     pixels = torch.stack([item.pixels for item in batch])
     pixels = pixels.repeat(-(-job.batch_size // len(pixels)), 1, 1, 1)
@@ -65,7 +68,8 @@ def bare(job: pipeline.Job, batch: list[items.Item], passes: int) -> None:
             job.loaded.model(pixels[: min(job.batch_size, passes - start)])
 
 
-def naive(job: pipeline.Job, batch: list[items.Item]) -> None:
+@torch.no_grad()
+def naive(job: pipeline.MaskingJob, batch: list[items.Item]) -> None:
     """Do the same work one image, cell, target and mask at a time."""
     model, settings = job.loaded.model, job.settings
     for item in batch:
@@ -91,10 +95,12 @@ def _fresh_baseline(name: str, image: Tensor) -> Tensor:
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Return the seconds of one call."""
-    start = time.perf_counter()
+    """Return the seconds of one call: of this process alone, if it has one thread on a CPU."""
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    clock = time.process_time if alone else time.perf_counter
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def peak_memory(arguments: list[str], images: int) -> float:
@@ -117,18 +123,24 @@ def main() -> None:
                 pipeline.run_masking(dataclasses.replace(job, limit=images), quiet=True)
                 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
                 return
-            measure(job, images, repeats)
-            rest = [a for a in sys.argv[1:] if a.partition("=")[0] not in ("images", "datasets", "models", "memory")]
-            small, large = (
-                peak_memory([f"datasets=[{dataset}]", f"models=[{model}]", *rest], int(n)) for n in lists["memory"]
-            )
-            few, many = lists["memory"]
-            print(
-                f"  peak memory: {small:.0f} MiB for {few} images, {large:.0f} MiB for {many}: ratio {large / small:.2f}"
-            )
+            if "time" in lists["parts"]:
+                measure(job, images, repeats)
+            if "memory" in lists["parts"]:
+                print(memory(dataset, model, [int(n) for n in lists["memory"]]))
 
 
-def measure(job: pipeline.Job, images: int, repeats: int) -> None:
+def memory(dataset: str, model: str, images: Sequence[int]) -> str:
+    """Return the peak memory for few and for many images, as a line."""
+    own = ("images", "datasets", "models", "memory", "parts")
+    rest = [argument for argument in sys.argv[1:] if argument.partition("=")[0] not in own]
+    few, many = (peak_memory([f"datasets=[{dataset}]", f"models=[{model}]", *rest], n) for n in images)
+    return (
+        f"{dataset} {model}: peak memory {few:.0f} MiB for {images[0]} images, {many:.0f} MiB for {images[1]}: "
+        f"ratio {many / few:.2f}"
+    )
+
+
+def measure(job: pipeline.MaskingJob, images: int, repeats: int) -> None:
     """Print the ratios of one (dataset, model)."""
     indices = items.order(len(job.dataset), images, 0)
     batch = list(items.read(job.dataset, indices, None, job.num_workers))
