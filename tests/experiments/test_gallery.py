@@ -1,0 +1,177 @@
+"""What the gallery shows, against wcx.explain one map at a time and the masking experiment; and which images it chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import wcx
+from tests import nets
+from wcx import methods
+from wcx.errors import DataError, WcxError
+from wcx.experiments import gallery, items
+from wcx.experiments.choice import Walk, by_id
+from wcx.experiments.gallery import FIGURES, Figure, Lens, Settings
+from wcx.experiments.items import Item
+from wcx.experiments.masking import Masking
+from wcx.experiments.protocol import Cell
+from wcx.experiments.protocol import Settings as Protocol
+from wcx.models import Normalized
+
+ALL = Figure(("gradcam", "linear_approximation", "input_x_gradient"), ("original", "max", "probability"), 3, hides=True)
+
+
+class Counted(nn.Module):
+    """A network that counts the images that pass through it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.mean, self.images = model, model.mean, 0
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.images += len(pixels)
+        return self.model(pixels)
+
+
+@pytest.fixture
+def model() -> Counted:
+    return Counted(Normalized(nets.conv_batchnorm()).double().eval())
+
+
+@pytest.fixture(scope="module")
+def some() -> list[Item]:
+    pixels = torch.rand(9, 3, 16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    return [Item(i, f"images/{i}.jpg", i % 3, p) for i, p in enumerate(pixels)]
+
+
+def lens(model: Counted, figure: Figure, batch_size: int = 32) -> Lens:
+    made = {name: methods.create(name) for name in figure.methods}
+    return Lens(model, "model.2", made, {"finer": {"k": 2}}, model.mean.flatten().tolist(), batch_size)
+
+
+def test_maps_are_those_of_explain(model: Counted, some: list[Item]) -> None:
+    shown = gallery.show(lens(model, ALL, batch_size=2), some[:3], replace(ALL, hides=False), Settings(foils=4))
+    for one in shown:
+        y = model(one.item.pixels[None])[0].detach()
+        assert one.classes == y.argsort(descending=True)[:3].tolist() == one.targets
+        torch.testing.assert_close(one.probabilities, y.softmax(0)[one.classes])
+        for cell, maps in one.maps.items():
+            for target, got in zip(one.targets, maps, strict=True):
+                layer = "model.2" if methods.get(cell.method).space == "activation" else None
+                raw = wcx.explain(model, one.item.pixels[None], target, *cell, foils=4, layer=layer)
+                expected = wcx.upsample(raw, 16)[0] if raw.ndim == 3 else raw[0].sum(0)
+                torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("sigma", [15.0, (10.0, 20.0)])
+def test_hidden_images_are_those_of_masking(model: Counted, some: list[Item], sigma: float) -> None:
+    """Shares of t_1 against t_2, and of the pixels, as the masking experiment has them."""
+    figure = FIGURES["fig1"]
+    settings = Settings(blur_sigma=sigma, seed=3)
+    protocol = Protocol(threshold=0.0, baselines=("blur",), blur_sigma=sigma, seed=3)
+    cells = [Cell("gradcam", name) for name in figure.contrasts]
+    rows = Masking(model, "model.2", {"gradcam": methods.create("gradcam")}, cells, protocol).chunk(some[:3])
+    for i, one in enumerate(gallery.show(lens(model, figure), some[:3], figure, settings)):
+        for cell in cells:
+            row, hidden = rows[cell][i], one.hidden[cell]
+            for t in (0, 1):
+                both = hidden.after[t]
+                assert float(both[t] / both.sum()) == pytest.approx(
+                    row[f"relative_probability/t_{t + 1}/blur/positive"]
+                )
+                assert float(hidden.share[t]) == row[f"masked_fraction/t_{t + 1}/positive"]
+                changed = model(hidden.pixels[t][None])[0].softmax(0)[one.targets]
+                torch.testing.assert_close(hidden.after[t], changed.detach())
+                kept = one.maps[cell][t] >= 0
+                assert torch.equal(hidden.pixels[t][:, kept], one.item.pixels[:, kept])
+
+
+def test_passes_are_shared(model: Counted, some: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One forward pass an image and one backward pass per class and contrast, for both of Fig. 4's methods."""
+    backward: list[int] = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: backward.append(1) or grad(*args, **kwargs))
+    shown = gallery.show(lens(model, FIGURES["fig4"]), some[:4], FIGURES["fig4"], Settings())
+    assert model.images == 4
+    assert len(backward) == 2 * 2
+    assert len(shown[0].maps) == 4
+    model.images = 0
+    figure = replace(FIGURES["fig1"], contrasts=("original", "weighted", "mean"))
+    gallery.show(lens(model, figure), some[:4], figure, Settings())
+    assert model.images == 4 + 4 * 3 * 2, "one more for every image with hidden features"
+
+
+def test_cosines_of_figure_5(model: Counted, some: list[Item]) -> None:
+    """Section 5.3: max of t_1 and t_2 are each other's negatives."""
+    (one,) = gallery.show(lens(model, FIGURES["fig5"]), some[:1], FIGURES["fig5"], Settings())
+    own = gallery.cosines(one)["gradcam"]
+    assert own["max: t_1, t_2"] == pytest.approx(-1)
+    assert set(own) >= {"original, mean: t_3", "max, weighted: t_2", "weighted: t_1, t_3"}
+    a, b = (one.maps[Cell("gradcam", name)][1].flatten() for name in ("original", "weighted"))
+    assert own["original, weighted: t_2"] == pytest.approx(float(torch.cosine_similarity(a, b, 0)))
+
+
+def walk(model: Counted, some: Sequence[Item], batch_size: int = 2, seed: int = 0) -> Walk:
+    def read(indices: Sequence[int]) -> Iterator[Item]:
+        yield from (some[i] for i in indices)
+
+    order = items.order(len(some), None, seed, shuffled=True)
+    return Walk(model, read, order, f"{len(some)} test images (seed {seed})", batch_size)
+
+
+def test_images_are_chosen_by_the_rule(model: Counted, some: list[Item]) -> None:
+    """The first of the permutation over the threshold, each looked at once for all figures."""
+    p = model(torch.stack([item.pixels for item in some])).softmax(1).sort(dim=1, descending=True).values.detach()
+    model.images = 0
+    order = items.order(len(some), None, 0, shuffled=True)
+    for rank in (2, 3):
+        minimum = float(p[:, rank - 1].median())
+        over = [i for i in order if p[i, rank - 1] > minimum]
+        walked = walk(model, some)
+        chosen = walked.choose(rank, minimum, 2)
+        assert chosen.indices == over[:2]
+        subscript = {2: "₂", 3: "₃"}[rank]
+        assert chosen.rule == (
+            f"the first 2 with p(t{subscript}) > {minimum:g}, in random order, of the 9 test images (seed 0); "
+            f"{order.index(over[1]) + 1} looked at"
+        )
+        everything = walked.choose(rank, minimum, 50)
+        assert everything.indices == over
+        assert f"all {len(over)} with" in everything.rule
+        assert "50 were asked for" in everything.rule
+        walked.choose(2, 0.0, 9)
+    assert model.images == 2 * 9
+    with pytest.raises(WcxError, match=r"none of the 9 test images \(seed 0\) has p\(t₂\) > 0.9; lower p_t2_min"):
+        walk(model, some).choose(2, 0.9, 4)
+    with pytest.raises(WcxError, match="t_7, but the model has 6 classes"):
+        walk(model, some).choose(7, 0.1, 4)
+
+
+def test_unreadable_images_are_counted(model: Counted, some: list[Item]) -> None:
+    broken = [replace(item, pixels=None, error=DataError("broken")) if item.index < 3 else item for item in some]
+    chosen = walk(model, broken, batch_size=1).choose(2, 0.0, 9)
+    assert sorted(chosen.indices) == [3, 4, 5, 6, 7, 8]
+    assert chosen.rule.endswith("9 were asked for, 3 unreadable")
+
+
+def test_images_are_given_by_id() -> None:
+    known = ["a/one.jpg", "a/two.jpg", "b/two.jpg"]
+    assert by_id(["one", "b/two.jpg", "one.jpg"], known).indices == [0, 2, 0]
+    assert by_id(["one"], known).rule == "given by id"
+    with pytest.raises(WcxError, match=r"'two' means 2 images, among them 'a/two\.jpg'"):
+        by_id(["two"], known)
+    with pytest.raises(WcxError, match="no image has the id 'oen'; did you mean one like 'one'"):
+        by_id(["oen"], known)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"count": 0}, "count = 0"), ({"p_t3_min": 1.5}, "p_t3_min = 1.5"), ({"p_t2_min": -1}, "p_t2_min = -1")],
+)
+def test_settings_are_checked(values: dict, message: str) -> None:
+    with pytest.raises(WcxError, match=message):
+        Settings(**values)

@@ -1,0 +1,225 @@
+"""The gallery's figures: files, numbers in the JSON, colours, and texts that neither meet nor leave the page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from scripts import cli
+from scripts import gallery as script
+from wcx.errors import WcxError
+from wcx.experiments.gallery import FIGURES, Hidden, Shown
+from wcx.experiments.items import Item
+from wcx.experiments.protocol import Cell
+from wcx.report import gallery, gallery_layouts, render, sheet
+
+LONG = [
+    "Mercedes-Benz Sprinter Passenger Van Extended Wheelbase High Roof 2012 Special Edition",
+    "Staphylococcusaureusmethicillinresistantwithoutanyspacetobreakat",
+    "WWWWWW MMMMMMM WWWWWWWWW MMMMMMMMMMM WWWW MMMMMMMM",
+    "price $5 or $7 a_b^c",
+]
+
+
+def page(figure: str, count: int = 2, **more: object) -> gallery.Page:
+    spec = FIGURES[figure]
+    random = torch.Generator().manual_seed(1)
+    names = spec.methods or ("gradcam", "gradient")
+    cells = [Cell(method, contrast) for method in names for contrast in spec.contrasts or ("original", "probability")]
+    shown = []
+    for i in range(count):
+        pixels = torch.rand(3, 24, 24, generator=random)
+        maps = {cell: torch.randn(spec.targets, 24, 24, generator=random) for cell in cells}
+        t = spec.targets
+        hidden = {cell: Hidden(pixels.expand(t, 3, 24, 24), torch.rand(t), torch.rand(t, t)) for cell in cells}
+        item = Item(i, f"{i}.jpg", 3 - i, pixels)
+        p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+        shown.append(Shown(item, [0, 1, 2], p, maps, hidden if spec.hides else {}))
+    options = {"class_names": LONG, "dataset": "cub", "model": "vgg16", "weights": "w " * 60, "rule": "the first " * 30}
+    return gallery.Page(figure=figure, shown=shown, spaces={"gradient": "input"}, **options | more)
+
+
+def boxes(figure: Figure, dpi: int) -> tuple[list[tuple[str, Bbox]], list[Bbox]]:
+    """Return the extents of all texts, and of all axes, in pixels."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    texts = list(figure.texts)
+    for ax in figure.axes:
+        texts += [] if ax.images else ax.get_xticklabels()  # a colour bar's; pictures have none
+    found = [(one.get_text(), one.get_window_extent(canvas.get_renderer())) for one in texts if one.get_text()]
+    return found, [ax.get_window_extent() for ax in figure.axes]
+
+
+@pytest.mark.parametrize(("figure", "dpi"), list(zip(FIGURES, (72, 100, 150, 200), strict=True)))
+def test_no_text_meets_another_or_is_cut(figure: str, dpi: int) -> None:
+    drawn = gallery_layouts.draw(page(figure))
+    texts, axes = boxes(drawn, dpi)
+    width, height = drawn.bbox.width, drawn.bbox.height
+    for text, box in texts:
+        assert box.x0 >= 0, text
+        assert box.x1 <= width, text
+        assert box.y0 >= 0, text
+        assert box.y1 <= height, text
+        assert not any(_overlap(box, other) for other in axes), text
+    for (one, a), (other, b) in combinations(texts, 2):
+        assert not _overlap(a, b), (one, other)
+    for a, b in combinations(axes, 2):
+        assert not _overlap(a, b)
+    everything = "".join("".join(text.split()) for text, _ in texts)
+    for name in LONG[: FIGURES[figure].targets] + LONG[3:]:
+        assert "".join(name.split()) in everything, "whole names, whatever the lines"
+
+
+def _overlap(a: Bbox, b: Bbox) -> bool:
+    """Whether two boxes share more than a pixel's rim (letters' boxes have some air above)."""
+    shared = Bbox.intersection(a, b)
+    return shared is not None and shared.width > 1 and shared.height > 1.5
+
+
+def test_wrap_breaks_where_it_has_to() -> None:
+    assert sheet.wrap("one two", 5, 8) == ("one two",)
+    lines = sheet.wrap("short " + "x" * 60, 1, 8)
+    assert lines[0] == "short"
+    assert "".join(lines[1:]) == "x" * 60
+    assert len(lines) > 3
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_files_and_numbers(figure: str, tmp_path: Path) -> None:
+    one = page(figure, 1, rule="given by id", command="python scripts/gallery.py", facts={"settings": {"seed": 0}})
+    png, pdf, beside = gallery.write(one, tmp_path, ("png", "pdf"), dpi=40)
+    assert [png.name, pdf.name, beside.name] == [f"cub-vgg16-{figure}.{suffix}" for suffix in ("png", "pdf", "json")]
+    assert png.read_bytes()[:4] == b"\x89PNG"
+    assert pdf.read_bytes()[:4] == b"%PDF"
+    about = json.loads(beside.read_text())
+    assert about["files"] == [png.name, pdf.name]
+    known = {"figure", "dataset", "model", "weights", "subset", "rule", "command", "caption", "settings", "images"}
+    assert set(about) >= known
+    (image,), (shown,) = about["images"], one.shown
+    assert (image["id"], image["truth"], image["classes"]) == ("0.jpg", LONG[3], LONG[:3])
+    assert image["probabilities"] == [0.5, 0.3, 0.2]
+    assert len(image["maps"]) == len(shown.maps)
+    for written, (cell, maps) in zip(image["maps"], shown.maps.items(), strict=True):
+        assert (written["method"], written["contrast"]) == cell
+        assert written["negative_share"][0] == pytest.approx(float((maps[0] < 0).double().mean()), abs=1e-6)
+        if figure == "fig1":
+            assert written["probabilities_after"][1] == pytest.approx(shown.hidden[cell].after[1].tolist(), abs=1e-6)
+    if figure == "fig4":
+        before = {file: file.read_bytes() for file in (png, pdf)}
+        gallery.write(one, tmp_path, ("png", "pdf"), dpi=40)
+        assert before == {file: file.read_bytes() for file in (png, pdf)}
+
+
+def test_scales() -> None:
+    """One for the classes of a contrast, or for all contrasts of a method, where probability gets Proposition 2's factor."""
+    one = page("methods", 1)
+    shown = one.shown[0]
+    first, second = (Cell("gradcam", name) for name in ("original", "probability"))
+    assert one.scale_of(shown, first) == pytest.approx(float(shown.maps[first].abs().max()))
+    by_method = replace(one, scale="method")
+    expected = max(float(shown.maps[first].abs().max()), float(shown.maps[second].abs().max()) / 0.25)
+    assert by_method.scale_of(shown, first) == by_method.scale_of(shown, second) == pytest.approx(expected)
+    blocks = one.drawn(shown, Cell("gradient", "original"))
+    assert blocks.shape == (1, 12, 12)
+    torch.testing.assert_close(blocks.sum(), shown.maps[Cell("gradient", "original")].double().sum())
+
+
+def test_colours_are_symmetric_and_centred() -> None:
+    """White at zero; equal strengths are equally light: OKLab's L from sRGB, the other way round."""
+    rgb = render.COLOURS(np.linspace(0, 1, 257))[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    lms = np.cbrt(
+        linear
+        @ np.array(
+            [
+                [0.4122214708, 0.2119034982, 0.0883024619],
+                [0.5363325363, 0.6806995451, 0.2817188376],
+                [0.0514459929, 0.1073969566, 0.6299787005],
+            ]
+        )
+    )
+    lightness = lms @ np.array([0.2104542553, 0.7936177850, -0.0040720468])
+    assert rgb[128].min() > 0.95
+    assert rgb[-1, 0] > 2 * rgb[-1, 2]
+    assert rgb[0, 2] > 2 * rgb[0, 0]
+    np.testing.assert_allclose(lightness, lightness[::-1], atol=0.02)
+    assert (np.diff(lightness[:129]) > 0).all()
+    np.testing.assert_allclose(np.diff(lightness[:129]), np.diff(lightness[:129]).mean(), atol=0.002)
+
+
+def test_print_style_hatches_the_negative_half() -> None:
+    attribution = torch.linspace(-1, 1, 32).expand(32, 32)
+    for style, hatches in (("colour", 0), ("print", 1)):
+        ax = Figure().add_subplot()
+        render.overlay(ax, torch.rand(3, 32, 32), attribution, 1.0, style=style)
+        hatched = [one for one in ax.collections if getattr(one, "hatches", [None])[0]]
+        assert len(hatched) == hatches
+        for one in hatched:
+            assert one.get_paths()[0].get_extents().x1 == pytest.approx(15.5, abs=0.01), "up to the zero line"
+    with pytest.raises(WcxError, match="unknown style 'grey'"):
+        render.overlay(ax, torch.rand(3, 4, 4), torch.rand(4, 4), 1.0, style="grey")
+
+
+def test_unknown_format() -> None:
+    with pytest.raises(WcxError, match=r"unknown format 'pgn'\. Did you mean 'png'"):
+        render.save(Figure(), Path("x"), ["pgn"])
+
+
+def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command in the JSON makes the figure again."""
+    options = [
+        "model.weights=random",
+        "p_t2_min=0",
+        "count=2",
+        "formats=[png]",
+        "dpi=30",
+        f"paths.results_dir={tmp_path}",
+    ]
+    lists = ["datasets=[parts]", "models=[small_cnn]", "figures=[fig1,fig4]"]
+    monkeypatch.setattr("sys.argv", ["gallery.py", *lists, *options])
+    script.main()
+    assert capsys.readouterr().out.count("figure: ") == 2
+    folder = tmp_path / "gallery"
+    assert sorted(file.name for file in folder.iterdir()) == [
+        f"parts-small_cnn-{figure}.{suffix}" for figure in ("fig1", "fig4") for suffix in ("json", "png")
+    ]
+    about = json.loads((folder / "parts-small_cnn-fig4.json").read_text())
+    assert about["command"].startswith(
+        "python scripts/gallery.py 'datasets=[parts]' 'models=[small_cnn]' 'figures=[fig4]'"
+    )
+    ids = [image["id"] for image in about["images"]]
+    assert len(ids) == 2
+    monkeypatch.setattr(
+        "sys.argv", ["gallery.py", *lists[:2], "figures=[methods]", "methods=[gradcam]", f"ids=[{ids[1]}]", *options]
+    )
+    script.main()
+    again = json.loads((folder / "parts-small_cnn-methods.json").read_text())
+    assert [image["id"] for image in again["images"]] == ids[1:]
+    assert again["rule"] == "given by id"
+    assert f"ids=[{ids[1]}]" in again["command"]
+    assert again["images"][0]["probabilities"] == pytest.approx(about["images"][1]["probabilities"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("figures=[fig2]", "fig1"), ("modles=[vgg16]", "model"), ("conut=3", "count"), ("datasets=[cup]", "cub")],
+)
+def test_script_names_a_wrong_choice(
+    argument: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gallery.py", argument])
+    with pytest.raises(SystemExit):
+        cli.guarded(script.main)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
