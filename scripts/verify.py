@@ -1,8 +1,8 @@
-"""Check the theory in numbers: oracles, stability in float32, cost, integrated gradients, mean against original; and one figure.
+"""Check the theory in numbers: oracles, float32's stability, cost, integrated gradients, mean, perturbation; and one figure.
 
 python scripts/verify.py                              everything; what is there already is not measured again
 python scripts/verify.py parts=[oracle] networks=[conv_batchnorm,bias_free] methods=[gradcam] contrasts=[weighted,max]
-python scripts/verify.py parts=[stability,ig] limit=100
+python scripts/verify.py parts=[stability,perturbation] limit=100
 
 Tables (CSV) and figures go to <results>/verify. Photographs are the ImageNet sample's (paths.data_dir), weights as for run.py.
 """
@@ -22,7 +22,7 @@ from wcx import contrasts, methods
 from wcx.errors import choose
 
 DEFAULTS = {
-    "parts": ["oracle", "stability", "cost", "ig", "mean", "figure"],
+    "parts": ["oracle", "stability", "cost", "ig", "mean", "perturbation", "figure"],
     "networks": list(verify_cells.NETWORKS),
     "methods": methods.names(),
     "contrasts": contrasts.names(),
@@ -76,6 +76,17 @@ def mean(folder: Path, _lists: dict[str, list[str]], overrides: Sequence[str]) -
     return True
 
 
+def perturbation(folder: Path, _lists: dict[str, list[str]], overrides: Sequence[str]) -> bool:
+    """Print how near the perturbation engine is to float64, and where probability leaves weighted's way."""
+    from scripts import verify_perturbation
+
+    agreement, ways = verify_perturbation.run(folder, overrides)
+    print(verify_perturbation.agreement(agreement).to_string(index=False, float_format="{:.2g}".format))
+    print("float32: probability beside weighted, one step, by p_t")
+    print(verify_perturbation.ways(ways).to_string(index=False, float_format="{:.3g}".format))
+    return True
+
+
 def figure(folder: Path, _lists: dict[str, list[str]], overrides: Sequence[str]) -> bool:
     """Draw every method under every contrast on one photograph."""
     from scripts import verify_figure
@@ -91,6 +102,7 @@ PARTS: dict[str, Callable[[Path, dict[str, list[str]], Sequence[str]], bool]] = 
     "cost": cost,
     "ig": ig,
     "mean": mean,
+    "perturbation": perturbation,
     "figure": figure,
 }
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scripts.verify_perturbation import compare, part_ways, walk
 from tests import nets
 from wcx import methods
 from wcx.errors import DataError, WcxError
@@ -44,35 +45,6 @@ def engine(model: nn.Module, cells: list[Cell] = FOUR, batch_size: int = 3, **se
     return Perturbation(model, made, cells, Settings(**options), batch_size=batch_size)
 
 
-def explanation(model: nn.Module, x: Tensor, t: int, contrast: str) -> Tensor:
-    """Eqs. 1-3 and the softmax, by autograd through the formula itself; frozen weights are detached."""
-    x = x.clone().requires_grad_()
-    y = model(x[None])[0]
-    others = [s for s in range(len(y)) if s != t]
-    if contrast == "original":
-        scalar = y[t]
-    elif contrast == "mean":
-        scalar = y[t] - sum(y[s] for s in others) / len(others)
-    elif contrast == "max":
-        scalar = y[t] - y[max(others, key=lambda s: float(y[s].detach()))]
-    elif contrast == "weighted":
-        alpha = y[others].detach().softmax(0)
-        scalar = y[t] - sum(a * y[s] for a, s in zip(alpha, others, strict=True))
-    else:
-        scalar = y.softmax(0)[t]
-    return torch.autograd.grad(scalar, x)[0]
-
-
-def walk(model: nn.Module, x0: Tensor, t: int, contrast: str, epsilon: float, n: int) -> list[Tensor]:
-    """Return x^0 ... x^n, pixel by pixel as the errata print it."""
-    low, high = torch.clamp(x0 - epsilon, min=0.0), torch.clamp(x0 + epsilon, max=1.0)
-    path = [x0]
-    for _ in range(n):
-        step = path[-1] + epsilon / n * explanation(model, path[-1], t, contrast).sign()
-        path.append(torch.minimum(torch.maximum(step, low), high))
-    return path
-
-
 @pytest.mark.parametrize("rule", ["label", "predicted"])
 def test_equals_the_formulas_image_by_image(model: nn.Module, items: list[Item], rule: str) -> None:
     cells = [Cell("gradient", name) for name in CONTRASTS]
@@ -84,7 +56,7 @@ def test_equals_the_formulas_image_by_image(model: nn.Module, items: list[Item],
         assert (row["target"], row["correct"]) == (t, int(y.argmax() == item.label))
         assert (row["y_t"], row["p_t"]) == pytest.approx((float(y[t]), float(y.softmax(0)[t])), rel=1e-12)
         for n in (1, 2, 10):
-            after = model(walk(model, x0, t, cell.contrast, 0.05, n)[-1][None])[0].detach()
+            after = model(walk(model, x0, t, cell.contrast, 0.05, n)[None])[0].detach()
             found = row[f"y_t/{n}"], row[f"p_t/{n}"]
             assert found == pytest.approx((float(after[t]), float(after.softmax(0)[t])), rel=1e-9), (cell, i, n)
             assert row[f"correct/{n}"] == int(after.argmax() == item.label)
@@ -239,3 +211,19 @@ def test_logits_that_are_not_finite_are_refused(net: nn.Module, items: list[Item
     net.model[9].weight.data.fill_(torch.nan)
     with pytest.raises(WcxError, match="NaN or infinite"):
         engine(net).chunk(items)
+
+
+def test_verify_compares_with_float64(net: nn.Module, items: list[Item]) -> None:
+    """Also: another network, standing for any mistake, shows."""
+    exact = engine(net).model
+    rows = compare(net, exact, items[:2], 0.05)
+    assert len(rows) == 2 * 5 * 3 * 2
+    for row in rows:
+        tolerance = {"float32": 1e-5, "bfloat16": 0.1}[row["precision"]]
+        assert abs(row["error_y_t"]) < tolerance
+        assert row["precision"] == "bfloat16" or row["elsewhere"] < 0.01
+    wrong = compare(net, engine(nn.Sequential(net, nn.Softmax(1))).model, items[:1], 0.05)
+    assert max(abs(row["error_y_t"]) for row in wrong) > 1e-2
+    ways = part_ways(net, items, 0.05)
+    assert [row["index"] for row in ways] == [item.index for item in items]
+    assert max(row["apart"] for row in ways) < 0.01, "moderate p_t: proportional in float32, too"
