@@ -145,7 +145,7 @@ def test_what_is_told(tmp_path: Path) -> None:
     for words in (
         "vgg16, probability: gradient exactly zero at some step for 3, 3, 3 of 40 images (1, 2, 10 iterations)",
         "incomplete: 40 images so far",
-        "mobilenet_v3_small: n = 40 images; stand-in: m.pth",
+        "mobilenet_v3_small: stand-in: m.pth",
         "weighted against max in 6 conditions: p_t 6 ahead",
     ):
         assert words in text

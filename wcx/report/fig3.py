@@ -154,19 +154,24 @@ def _zero_gradients(part: Part) -> list[str]:
 
 
 def _notes(part: Part) -> list[str]:
-    """Return what is to be said of the images and weights: a line for the networks of which the same is true."""
-    groups: dict[str, list[str]] = {}
+    """Return what is to be said of images and weights: first what is true of all networks, then what differs."""
+    said: list[tuple[str, list[str]]] = []
     for panel in part.panels:
         cells = panel.cells.values()
-        about = panel.first.about()
-        n = "/".join(map(str, dict.fromkeys(len(cell.rows) for cell in cells)))
         skipped = max(cell.skipped for cell in cells)
-        notes = [f"n = {n} images", about["weights"], *dict.fromkeys(cell.about()["subset"] for cell in cells)]
+        notes = [
+            f"n = {'/'.join(map(str, dict.fromkeys(len(cell.rows) for cell in cells)))} images",
+            panel.first.weights,
+        ]
+        notes += dict.fromkeys(str(cell.about()["subset"]) for cell in cells)
         notes += [f"skipped as unreadable: {skipped}"] if skipped else []
-        groups.setdefault("; ".join(str(note) for note in notes if note), []).append(panel.model)
-    if len(groups) == 1:
-        return list(groups)
-    return [f"{', '.join(models)}: {note}" for note, models in groups.items()]
+        said.append((panel.model, [note for note in notes if note]))
+    shared = [note for note in said[0][1] if all(note in notes for _, notes in said)]
+    groups: dict[str, list[str]] = {}
+    for model, notes in said:
+        groups.setdefault("; ".join(note for note in notes if note not in shared), []).append(model)
+    own = [f"{', '.join(models)}: {note}" for note, models in groups.items() if note]
+    return [line for line in ("; ".join(shared), ". ".join(own)) if line]
 
 
 def _caption(part: Part) -> list[str]:

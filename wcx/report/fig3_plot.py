@@ -15,7 +15,6 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend import Legend
 from matplotlib.patches import Patch
-from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 from wcx.report.fig3_cells import ACCURACY, LOGIT, PROBABILITY, Panel, Part
@@ -24,10 +23,10 @@ from wcx.report.fig3_cells import ACCURACY, LOGIT, PROBABILITY, Panel, Part
 # apart by hue and by lightness; further counts take the rest of their palette. The hatch says the same without colour.
 _COLOURS = ("#808080", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "oooo")
-_WIDTHS = {LOGIT: 0.94, PROBABILITY: 0.56, ACCURACY: 0.24}  # of a slot
-_ERRORS = {LOGIT: -0.375, PROBABILITY: 0.19, ACCURACY: 0.0}  # where in the slot its interval stands
+_WIDTHS = {LOGIT: 0.94, PROBABILITY: 0.62, ACCURACY: 0.3}  # of a slot
+_ERRORS = {LOGIT: -0.39, PROBABILITY: 0.235, ACCURACY: 0.0}  # where in the slot its interval stands
 _GROUP = 0.9  # of the room of a contrast
-_PANEL = (4.1, 2.75)  # inches, of up to five contrasts
+_PANEL = (4.1, 2.75)  # inches, of up to five contrasts among several networks
 
 
 def write(part: Part, caption: Sequence[str], stem: Path) -> list[Path]:
@@ -50,7 +49,8 @@ def figure(part: Part, caption: Sequence[str]) -> Figure:
     columns = min(len(part.panels), 2 if len(part.panels) == 4 else 3)
     rows = math.ceil(len(part.panels) / columns)
     room = max(1.0, max(len(panel.cells) for panel in part.panels) / 5)
-    wide, high = max(columns * _PANEL[0] * room, 6.4) + 0.7, rows * _PANEL[1]
+    room *= {1: 1.6, 2: 1.3}.get(columns, 1)
+    wide, high = columns * _PANEL[0] * room + 0.7, rows * _PANEL[1] * (1.2 if columns < 3 else 1)
     words = [line for text in caption for line in textwrap.wrap(text, int(wide * 15.5), subsequent_indent="   ")]
     below, legend = 0.155 * len(words) + 0.15, 0.4 if wide > 11 else 0.6
     canvas = Figure(figsize=(wide, high + legend + below))
@@ -122,12 +122,12 @@ def _bar(
     edge = tone(colour, PROBABILITY) if quantity == LOGIT else "none"
     width = _WIDTHS[quantity] * slot
     ax.bar(x, height, width, color=tone(colour, quantity), edgecolor=edge, hatch=hatch, linewidth=0.5, zorder=2)
-    line = tone(colour, PROBABILITY) if quantity == LOGIT else "black"
     at = x + _ERRORS[quantity] * slot
-    halo = (
-        [Stroke(linewidth=2, foreground="white"), Normal()] if quantity == ACCURACY else None
-    )  # seen on deep bars too
-    ax.vlines(at, *interval, color=line, linewidth=0.9, zorder=3, path_effects=halo)
+    line = tone(colour, PROBABILITY) if quantity == LOGIT else "black"
+    ax.vlines(at, *interval, color=line, linewidth=0.9, zorder=3)
+    inside = np.clip(interval, min(height, 0), max(height, 0))
+    if quantity == ACCURACY and inside[0] < inside[1]:  # black would not be seen on the deep bar
+        ax.vlines(at, *inside, color="white", linewidth=1.1, zorder=3)
 
 
 def _legend(figure: SubFigure, part: Part, lines: int) -> None:
