@@ -3,6 +3,8 @@
 python run.py                                                  the embedded default: drawn birds, a small network
 python run.py dataset=cub method=gradcam contrast=weighted     the paper's cell (vgg16): masking, Table 1
 python run.py dataset=imagenet model=alexnet contrast=max      gradient-sign perturbation, Fig. 3
+python run.py image=photo.jpg model=resnet18                   one's own photograph (scripts/photo.py)
+python run.py experiment=gallery dataset=cub figures=[fig1]    Figs. 1, 4 and 5 (scripts/gallery.py)
 python run.py -m dataset=cub,cars contrast=original,weighted   a sweep
 """
 
@@ -12,13 +14,16 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
-from scripts import cli
+from scripts import cli, gallery, photo
 from wcx import pipeline
 from wcx.records import Shard
 
 
 def run(cfg: DictConfig) -> None:
     """Run the cell, or print its plan."""
+    if cfg.experiment in PICTURES:
+        PICTURES[cfg.experiment](cfg)
+        return
     job = cli.job([cfg])
     if cfg.plan:
         print(*(f"{key}: {value}" for key, value in pipeline.plan(job).items()), sep="\n")
@@ -54,10 +59,11 @@ def sign_perturbation(_cfg: DictConfig, _job: pipeline.PerturbationJob, shard: S
     return [table[shown].to_string(index=False, float_format="{:.4g}".format)]
 
 
+PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run}  # without records
 REPORTS: dict[str, Callable[[DictConfig, pipeline.Job, Shard], list[str]]] = {
     "masking": masking,
     "sign_perturbation": sign_perturbation,
 }
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(run, complete=photo.complete)

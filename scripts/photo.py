@@ -1,0 +1,147 @@
+"""One's own photographs: what `image=...` means to run.py.
+
+python run.py image=photo.jpg model=resnet18
+python run.py image=[a.jpg,b.jpg] dataset=cub model=alexnet target="Laysan Albatross" foils=["Sooty Albatross"]
+python run.py image=holiday/ model=custom model.factory=mine.nets:make model.weights=mine.pth model.classes=labels.txt
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from scripts import cli
+from wcx import methods
+from wcx.datasets import Transform, imagenet
+from wcx.datasets.base import decode
+from wcx.errors import DataError, WcxError
+from wcx.experiments import photo
+from wcx.explainer import Explainer
+from wcx.manifest import manifest
+
+
+def complete(arguments: Sequence[str]) -> list[str]:
+    """Return run.py's command line with what image=... implies, and with its names as Hydra's grammar wants them.
+
+    File and class names may hold blanks, commas, quotes, and letters of any alphabet; Hydra takes such only in quotes.
+
+    Raises:
+        WcxError: image=... beside another experiment.
+    """
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    if "image" not in given:
+        return list(arguments)
+    if given.get("experiment", "photo") != "photo":
+        raise WcxError(f"image=... is an experiment of its own: leave experiment={given['experiment']} out.")
+    implied = [] if "dataset" in given else ["dataset=imagenet"]
+    implied += [] if "experiment" in given else ["experiment=photo"]
+    return [_quoted(argument) for argument in arguments] + implied
+
+
+def run(cfg: DictConfig) -> None:
+    """Explain each photograph, or print what would be done."""
+    if cfg.image in (None, "", []):
+        raise WcxError("experiment photo needs an image: image=photo.jpg, image=[a.jpg,b.jpg] or image=folder.")
+    files = photo.find(_list(cfg.image))
+    names = tuple(dict.fromkeys(("original", cfg.contrast.name)))
+    if cfg.plan:
+        print(f"images: {len(files)}\nforward_passes: {len(files) * (1 + 2 * len(names))}")
+        print(f"backward_passes: {len(files) * 2 * len(names)}")
+        return
+    dataset = None
+    if cfg.dataset.name != "imagenet" and "factory" not in cfg.model and cfg.model.checkpoint is None:
+        dataset = cli.open_dataset(cfg, "test")  # it says which checkpoint
+    loaded = cli.open_model(cfg, dataset)
+    classes = loaded.class_names or (dataset.class_names if dataset else imagenet.class_names())
+    transform = Transform(**(loaded.transform if loaded.class_names else cli.plain(cfg.dataset.transform)))
+    question = photo.Question(
+        target=None if cfg.target is None else photo.class_id(cfg.target, classes),
+        foils=_foils(cfg.foils, classes),
+        contrasts=names,
+        contrast_options={cfg.contrast.name: cli.options(cfg.contrast)},
+        blur_sigma=cfg.blur_sigma,
+        blur_kernel=cfg.blur_kernel,
+        align_corners=cfg.align_corners,
+    )
+    method = methods.create(cfg.method.name, **cli.options(cfg.method))
+    explainer = Explainer(loaded.model, method, loaded.layer if method.space == "activation" else None)
+    made_with = {"transform": cli.plain(loaded.transform), "weights_hash": loaded.weights_hash}
+    facts = {**made_with, "stand_in": loaded.stand_in, "manifest": manifest(cli.device(cfg))}
+
+    from wcx.report import photo as report  # matplotlib: not needed to find a mistake in the above
+
+    skipped = 0
+    for file in files:
+        try:
+            pixels = transform(decode(file))
+        except DataError as error:
+            if cfg.on_error != "skip":
+                more = " Or leave it out with on_error=skip." if len(files) > 1 else ""
+                raise DataError(f"{error}{more}") from error
+            print(f"skipped: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        explained = photo.explain(explainer, pixels, question)
+        own = report.Report(
+            image=file,
+            explained=explained,
+            class_names=classes,
+            model=loaded.name,
+            method=cfg.method.name,
+            weights=loaded.weights,
+            name=report.file_name(file.stem, loaded.name, *_differing(cfg, question)),
+            facts=facts,
+        )
+        path = report.write(own, Path(cfg.paths.results_dir) / "images")
+        print(f"{file}: {', '.join(f'{name} {p:.3f}' for _, name, p in own.predictions())}")
+        print(own.question, *own.sentences(), f"figure, .npz and .json beside it: {path}", sep="\n")
+    if skipped == len(files):
+        raise DataError(f"none of the {skipped} images could be read.")
+
+
+def _differing(cfg: DictConfig, question: photo.Question) -> list[str]:
+    """Return the parts of the files' names that tell questions about one photograph apart."""
+    parts = ["" if cfg.dataset.name == "imagenet" or "factory" in cfg.model else cfg.dataset.name]
+    parts += ["" if cfg.method.name == "gradcam" else cfg.method.name]
+    parts += ["" if cfg.contrast.name == "weighted" else cfg.contrast.name]
+    parts += ["" if question.target is None else f"why{question.target}"]
+    foils = question.foils
+    parts += ["" if foils is None else f"top{foils}" if isinstance(foils, int) else "not" + "_".join(map(str, foils))]
+    return [part[:40] for part in parts]
+
+
+def _foils(given: object, classes: Sequence[str]) -> int | tuple[int, ...] | None:
+    """Return foils as class ids: None and a number k stay, names and lists become a tuple."""
+    if given is None or (isinstance(given, int) and not isinstance(given, bool)):
+        return given
+    return tuple(photo.class_id(one, classes) for one in _list(given))
+
+
+def _list(given: object) -> list[object]:
+    return list(given) if isinstance(given, (ListConfig, list, tuple)) else [given]
+
+
+def _quoted(argument: str) -> str:
+    """Return an argument with its file or class names in quotes."""
+    key, _, value = argument.partition("=")
+    if key not in ("image", "target", "foils") or value in ("", "null") or (key == "foils" and value.isdigit()):
+        return argument
+    is_one = key == "target" or (key == "image" and Path(value).exists())
+    items = [value] if is_one else _split(value[1:-1] if re.fullmatch(r"\[.*\]", value, re.DOTALL) else value)
+    quoted = [_quote(item) for item in items]
+    return f"{key}={quoted[0]}" if key == "target" else f"{key}=[{','.join(quoted)}]"
+
+
+def _split(value: str) -> list[str]:
+    """Return the items between commas; a comma inside quotes divides nothing."""
+    return [item for part in re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", value) if (item := part.strip())]
+
+
+def _quote(item: str) -> str:
+    if len(item) > 1 and item[0] == item[-1] and item[0] in "'\"":
+        item = item[1:-1]
+    return "'" + item.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${") + "'"

@@ -1,0 +1,211 @@
+"""One photograph: what the network sees in it, and why this class, but not that one, in maps and in numbers.
+
+One forward pass, one backward pass per (class, contrast), and one forward pass per blurred image. Nothing is drawn here
+(wcx/report/photo.py does).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wcx import baselines, contrasts
+from wcx.datasets.listing import IMAGE_SUFFIXES
+from wcx.errors import DataError, WcxError
+from wcx.experiments import masks
+from wcx.explainer import Explainer, cotangents, upsample
+
+SUFFIXES = (*IMAGE_SUFFIXES, ".gif")  # of the images in a folder; a file that is named may have any
+
+
+@dataclass(frozen=True)
+class Question:
+    """Why the target, but not its rival?
+
+    Attributes:
+        target: class id; None is the most probable class.
+        foils: class ids, an int k for the k most probable others, or None for every other class. The rival is the most
+            probable of them.
+        contrasts: their names; each is asked about both classes. About the rival, the target is one of the foils.
+        contrast_options: for each contrast by name.
+        blur_sigma, blur_kernel: in pixels of an image of side 224, as in the masking experiment; likewise the next.
+        align_corners: of the up-sampling.
+    """
+
+    target: int | None = None
+    foils: int | tuple[int, ...] | None = None
+    contrasts: tuple[str, ...] = ("original", "weighted")
+    contrast_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    blur_sigma: float = 15.0
+    blur_kernel: int = 101
+    align_corners: bool = False
+
+
+@dataclass
+class Answer:
+    """The explanation of one class under one contrast, and what blurring the pixels against it does.
+
+    Attributes:
+        raw: the signed map as the method gives it: (h, w) at the layer's resolution, or (3, H, W).
+        attribution: (H, W): that, up-sampled, or summed over the channels.
+        blurred: (3, H, W): the image with the pixels of negative attribution blurred.
+        masked_fraction: share of the pixels that are.
+        logits: (C,) of the blurred image.
+    """
+
+    raw: Tensor
+    attribution: Tensor
+    blurred: Tensor
+    masked_fraction: float
+    logits: Tensor
+
+
+@dataclass
+class Explained:
+    """What is found about one photograph; all on the CPU.
+
+    Attributes:
+        pixels: (3, H, W) in [0, 1]: what the network sees.
+        logits: (C,).
+        pair: the target's class id and its rival's.
+        foils: the class ids that the target is contrasted with, or None for all others.
+        layer: name of the activation layer; None for input methods.
+        answers: for each contrast, about the target and about its rival.
+    """
+
+    pixels: Tensor
+    logits: Tensor
+    pair: tuple[int, int]
+    foils: list[int] | None
+    layer: str | None
+    answers: dict[str, tuple[Answer, Answer]]
+
+    @property
+    def probabilities(self) -> Tensor:
+        """float64 (C,)."""
+        return self.logits.double().softmax(0)
+
+    def share(self, which: int, logits: Tensor) -> float:
+        """Return the share of the target (`which` = 0) or of its rival (1): p_own / (p_own + p_other) at logits (C,)."""
+        own, other = self.pair[which], self.pair[1 - which]
+        return float(torch.sigmoid(logits[own].double() - logits[other].double()))
+
+
+def explain(explainer: Explainer, pixels: Tensor, question: Question) -> Explained:
+    """Answer a question about one image.
+
+    Args:
+        explainer: of a model that takes [0, 1] pixels, on its device.
+        pixels: (3, H, W) in [0, 1].
+        question: what is asked.
+
+    Raises:
+        WcxError: a class out of range, no foil beside the target, or a model of one class.
+    """
+    device = next(explainer.model.parameters()).device
+    run = explainer(pixels[None].to(device))
+    logits = run.logits
+    target, rival = pair(logits[0], question.target, question.foils)
+    named = isinstance(question.foils, tuple)
+    sets = [list(question.foils), [target, *question.foils]] if named else [question.foils] * 2
+    targets = torch.tensor([[target], [rival]], device=device)
+    foils = torch.stack([contrasts.foil_masks(logits, t, f) for t, f in zip(targets, sets, strict=True)])
+    v = cotangents(question.contrasts, logits, targets, foils, question.contrast_options)
+    raw = run.explain(v)[:, 0]
+    size = tuple(pixels.shape[1:])
+    attributions = raw.sum(1) if raw.ndim == 4 else upsample(raw, size, question.align_corners)  # 4: (K, 3, H, W)
+    hidden = masks.by_sign(attributions, "positive")
+    blurred, changed = _blur(explainer, pixels.to(device), hidden, question, logits)
+    answers = [
+        Answer(r, a, b, float(h.double().mean()), y)
+        for r, a, b, h, y in zip(raw.cpu(), attributions.cpu(), blurred.cpu(), hidden.cpu(), changed.cpu(), strict=True)
+    ]
+    by_contrast = {name: (answers[2 * i], answers[2 * i + 1]) for i, name in enumerate(question.contrasts)}
+    chosen = None if question.foils is None else foils[0, 0].nonzero().flatten().tolist()
+    return Explained(pixels.cpu(), logits[0].cpu(), (target, rival), chosen, run.layer, by_contrast)
+
+
+def pair(logits: Tensor, target: int | None, foils: int | tuple[int, ...] | None) -> tuple[int, int]:
+    """Return the target, by default the most probable class of logits (C,), and the most probable of its foils.
+
+    Raises:
+        WcxError: a class out of range, no foil beside the target, or a model of one class.
+    """
+    if len(logits) < 2:
+        raise WcxError("the model has one class: there is no other to explain it against.")
+    if target is None:
+        target = int(contrasts.most_probable(logits[None], 1))
+    own = contrasts.as_targets(target, logits[None])
+    mask = contrasts.foil_masks(logits[None], own, list(foils) if isinstance(foils, tuple) else foils)[0]
+    return target, int(contrasts.most_probable(logits.masked_fill(~mask, -torch.inf)[None], 1))
+
+
+def _blur(
+    explainer: Explainer, pixels: Tensor, hidden: Tensor, question: Question, logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the image with each mask (K, H, W) blurred, (K, 3, H, W), and their logits (K, C)."""
+    soft = baselines.blur(pixels[None], question.blur_sigma, question.blur_kernel)
+    blurred = torch.where(hidden[:, None], soft, pixels)
+    with torch.inference_mode():
+        changed = explainer.model(blurred)
+    is_changed = hidden.flatten(1).any(1, keepdim=True)  # where nothing is hidden, the same to the last bit
+    return blurred, torch.where(is_changed, changed.clone(), logits)
+
+
+def find(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the image files that are meant by `paths`: files as they are, and of a folder those with an image's suffix, sorted.
+
+    Raises:
+        DataError: nothing there, or a folder without an image of its own.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"no image or folder at {path}; check image=...")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.is_file()
+            )
+            if not inside:
+                raise DataError(
+                    f"no image in the folder {path} (looked for {', '.join(SUFFIXES)}; folders inside it are not searched)."
+                )
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def class_id(name: str | int, names: Sequence[str]) -> int:
+    """Return the id of a class given by its name, upper or lower case and _ as a blank allowed, or else by its id.
+
+    Raises:
+        WcxError: no such class, with the names that resemble it; several of the name; an id out of range.
+    """
+    text = str(name).strip()
+    same = [i for i, known in enumerate(names) if known == text] or [
+        i for i, known in enumerate(names) if _plain(known) == _plain(text)
+    ]
+    if len(same) > 1:
+        raise WcxError(f"class {text!r} is the name of {len(same)} classes; give an id: {', '.join(map(str, same))}.")
+    if same:
+        return same[0]
+    if text.removeprefix("-").isdigit():
+        if 0 <= int(text) < len(names):
+            return int(text)
+        raise WcxError(f"class id {text} is out of range: the model has {len(names)} classes, 0 to {len(names) - 1}.")
+    plain = {_plain(known): known for known in names}
+    close = [plain[one] for one in difflib.get_close_matches(_plain(text), plain, n=5, cutoff=0.5)]
+    close += [known for known in names if _plain(text) in _plain(known) and known not in close][:5]
+    hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+    few = f"one of: {', '.join(names)}" if len(names) <= 30 else f"one of its {len(names)} classes, or an id"
+    raise WcxError(f"the model has no class {text!r}.{hint} Choose {few}.")
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", " ")
