@@ -46,7 +46,9 @@ def pairs(page: Page) -> Figure:
             sheet.panels([left, *(_map(page, shown, cell, i, is_first) for cell in cells for i in range(count))])
             sheet.bars([(a, b, page.scale_of(shown, cell)) for (a, b), cell in zip(groups, cells, strict=True)])
             if shown.hidden:
-                note = Panel(inside=[Line(f"Negative features {page.baseline}: probabilities before → after")])
+                note = Panel(
+                    inside=[Line(f"Negative features {page.baseline}."), Line("Probabilities:"), Line("before → after")]
+                )
                 after = [_hidden(shown, shown.hidden[cell], i) for cell in cells for i in range(count)]
                 sheet.panels([note, *after])
     return _end(sheet, page)
@@ -75,7 +77,7 @@ def methods(page: Page) -> Figure:
     shown, columns = page.shown[0], len(page.contrasts)
     sheet = _begin(page, Sheet([SMALL] * (1 + columns), [0.1] + [0.06] * (columns - 1)))
     _separate(sheet)
-    about = [_bold(_truth(page, shown)), Line(_predicted(page, shown))]
+    about = [_bold(_truth(page, shown) or shown.item.id), Line(_predicted(page, shown))]
     sheet.panels([_photograph(page, shown, titled=False), Panel(inside=about, columns=columns)])
     sheet.gap()
     is_divided = page.scale == "method" and not page.foils
@@ -109,12 +111,15 @@ def heading(page: Page) -> list[str]:
 def caption(page: Page) -> list[str]:
     """Return the sentences under a figure."""
     shared = "all contrasts of one method" if page.scale == "method" else "all classes of one method and contrast"
+    scale = f"In an image, {shared} share one colour scale, centred at zero."
+    if page.figure == "methods" and page.scale == "contrast":
+        scale = "Each map has a colour scale of its own, centred at zero; its end stands below."
     lines = [f"Images: {page.rule}."] if page.rule else []
     against = f" against {page.foils}" if page.foils else ""
     lines.append(
         f"Red speaks for the class{against}, blue against it, white is zero; a line marks where the sign changes"
         + (", and negative features are hatched" if page.style == "print" else "")
-        + f". In an image, {shared} share one colour scale, centred at zero."
+        + f". {scale}"
     )
     if any(shown.hidden for shown in page.shown):
         lines.append(
@@ -167,7 +172,7 @@ def _photograph(page: Page, shown: Shown, titled: bool = True) -> Panel:
 
 
 def _truth(page: Page, shown: Shown) -> str:
-    return f"is: {page.truth(shown)}"
+    return f"is: {name}" if (name := page.truth(shown)) else ""
 
 
 def _map(page: Page, shown: Shown, cell: Cell, i: int, named: bool = True, below: Sequence[Line] = ()) -> Panel:

@@ -95,8 +95,8 @@ class Page:
         return [self.class_names[one] for one in shown.classes]
 
     def truth(self, shown: Shown) -> str:
-        """Return the name of an image's own class."""
-        return self.class_names[shown.item.label]
+        """Return the name of an image's own class; "" where it is not known (label -1)."""
+        return self.class_names[shown.item.label] if shown.item.label >= 0 else ""
 
     def drawn(self, shown: Shown, cell: Cell) -> Tensor:
         """Return the maps (T, h, w) of a cell as they are drawn.

@@ -6,7 +6,6 @@ In grey, equal strengths of both signs are equally dark: there the line at zero,
 from __future__ import annotations
 
 import logging
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
@@ -120,14 +119,6 @@ def frame(ax: Axes, colour: str = FOR) -> None:
     ax.spines[:].set(linewidth=1.6, color=colour)
 
 
-def colour_bar(figure: Figure | SubFigure, image: AxesImage, axes: Sequence[Axes], scale: float) -> None:
-    """Draw the colour bar of `overlay` beside axes that share a scale: for above, against below."""
-    bar = figure.colorbar(image, ax=list(axes), shrink=0.8, pad=0.02, aspect=18, ticks=[-scale, 0, scale])
-    bar.solids.set_alpha(1)
-    bar.ax.set_yticklabels(["against", "0", "for"], fontsize=7)
-    bar.outline.set_linewidth(0.4)
-
-
 def flat_bar(ax: Axes, scale: float, size: float = 6.0) -> None:
     """Draw a colour bar into flat axes, with its values below."""
     mappable = ScalarMappable(Normalize(-scale, scale), COLOURS)
@@ -138,11 +129,6 @@ def flat_bar(ax: Axes, scale: float, size: float = 6.0) -> None:
         label.set_horizontalalignment(place)
     bar.ax.tick_params(length=1.5, width=0.4, pad=1)
     bar.outline.set_linewidth(0.4)
-
-
-def wrap(name: str, width: int = 24) -> str:
-    """Return a class name broken into lines of so many characters."""
-    return textwrap.fill(name, width)
 
 
 def check_formats(formats: Sequence[str]) -> None:

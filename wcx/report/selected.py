@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from wcx.experiments.choice import subscript
 from wcx.report import render
+from wcx.report.sheet import Line, Panel, Sheet
+
+_SIDE = 1.5  # of a panel, inches
 
 
 @dataclass
@@ -35,31 +38,37 @@ class Sample:
 
 def figure(samples: Sequence[Sample], path: Path, title: str) -> Path:
     """Draw the samples and write them to `path`; the maps of one image under one contrast share one scale."""
-    shown = sum(len(maps) for maps in samples[0].maps.values())
-    columns = 2 if shown <= 2 and len(samples) > 1 else 1
-    rows = -(-len(samples) // columns)
-    canvas = Figure(figsize=(columns * (2.05 * (1 + shown) + 0.7 * len(samples[0].maps)), 2.6 * rows + 0.5))
-    canvas.set_layout_engine("constrained", h_pad=0.06, w_pad=0.04)
-    FigureCanvasAgg(canvas)
-    canvas.suptitle(title, fontsize=9)
-    groups = canvas.subfigures(rows, columns, squeeze=False).flat
-    for block, sample in zip(groups, samples, strict=False):
-        axes = block.subplots(1, 1 + shown)
-        _draw(axes[0], list(axes[1:]), sample)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.savefig(path, dpi=110, metadata={"Software": None})
+    targets = len(samples[0].names)
+    groups = [(1 + i * targets, (i + 1) * targets) for i in range(len(samples[0].maps))]
+    gaps = [0.2] + ([0.08] * (targets - 1) + [0.24]) * len(groups)
+    sheet = Sheet([_SIDE] * (1 + targets * len(groups)), gaps[:-1])
+    sheet.text([Line(line, bold=i == 0) for i, line in enumerate(title.splitlines())])
+    for sample in samples:
+        sheet.gap(0.06)
+        sheet.rule()
+        sheet.gap(0.08)
+        contrasts = zip(groups, sample.maps, strict=True)
+        sheet.spans([(first, last, Line(name, bold=True)) for (first, last), name in contrasts])
+        sheet.panels([_photograph(sample), *_maps(sample)])
+        sheet.bars([(*group, render.scale_of(maps)) for group, maps in zip(groups, sample.maps.values(), strict=True)])
+    render.save(sheet.figure(), path.with_suffix(""), [path.suffix[1:]], dpi=110)
     return path
 
 
-def _draw(first: Axes, axes: list[Axes], sample: Sample) -> None:
-    render.photograph(first, sample.pixels)
-    first.set_title(f"is:\n{render.wrap(sample.truth)}", fontsize=8)
-    for contrast, maps in sample.maps.items():
-        scale, own = render.scale_of(maps), [axes.pop(0) for _ in maps]
-        for i, (ax, attribution) in enumerate(zip(own, maps, strict=True)):
-            image = render.overlay(ax, sample.pixels, attribution, scale)
-            ax.set_title(
-                f"{contrast}, $t_{i + 1}$: p = {sample.probabilities[i]:.2f}\n{render.wrap(sample.names[i])}",
-                fontsize=8,
-            )
-        render.colour_bar(first.get_figure(), image, own, scale)
+def _photograph(sample: Sample) -> Panel:
+    above = [Line(f"is: {sample.truth}", bold=True)]
+    return Panel(lambda ax: render.photograph(ax, sample.pixels), above=above)
+
+
+def _maps(sample: Sample) -> list[Panel]:
+    panels = []
+    for maps in sample.maps.values():
+        draw = partial(_overlay, sample.pixels, render.scale_of(maps))
+        for i, (one, name, p) in enumerate(zip(maps, sample.names, sample.probabilities, strict=True), 1):
+            about = Line(f"t{subscript(i)}, p = {p:.3f}", colour="0.25", size=6.5)
+            panels.append(Panel(partial(draw, one), above=[Line(name), about]))
+    return panels
+
+
+def _overlay(pixels: Tensor, scale: float, attribution: Tensor, ax: Axes) -> None:
+    render.overlay(ax, pixels, attribution, scale)
