@@ -24,11 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from wcx.errors import WcxError
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where it is needed, for a quick start
 
 KEY = ("dataset", "model", "method", "contrast")
 _FLOAT = "%.9g"  # enough for a float32 to come back exactly
@@ -84,6 +85,8 @@ class Shard:
         chunks = sorted(self.path.glob("chunk-*.csv"))
         if not chunks:
             raise WcxError(f"no records in {self.path}; make them with run.py or scripts/.")
+        import pandas as pd
+
         rows = pd.concat([_read(chunk) for chunk in chunks], ignore_index=True)
         return rows.sort_values("index", kind="stable", ignore_index=True)
 
@@ -209,8 +212,12 @@ def _replay_journal(journal: Path) -> None:
 
 
 def _text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    import pandas as pd
+
     return pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, float_format=_FLOAT)
 
 
 def _read(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
     return pd.read_csv(path, dtype={"id": str})

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from wcx.experiments.items import Item
 from wcx.experiments.masking import Masking
 from wcx.experiments.protocol import KEPT, Cell, Settings
 from wcx.pipeline.job import Job, methods_of, output_labels, plan, run
-from wcx.report.selected import Sample
+
+if TYPE_CHECKING:
+    from wcx.report.selected import Sample  # imported where it is needed: matplotlib is slow to import
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,8 @@ def plan_masking(job: MaskingJob, probe: int = 16) -> dict[str, Any]:
 
 def samples(job: MaskingJob, shards: Sequence[records.Shard], most: int = 8) -> list[Sample]:
     """Return the first images above the threshold with the maps of the shards (of one method), for `report.selected`."""
+    from wcx.report.selected import Sample
+
     rows = shards[0].read().query("above_threshold").head(most)
     if rows.empty:
         return []
