@@ -98,7 +98,12 @@ bench: scripts/bench.py $(READY) ## time and count network passes against the ba
 	@$(PYTHON) scripts/bench.py $(call list,models,$(MODELS)) $(RUN)
 
 .PHONY: test-browser
-test-browser: tests/browser/test_report.py $(READY) ## drive the report in headless Chromium
+test-browser: tests/browser/test_report.py $(READY) ## drive the report in headless Chromium (installed if there is none)
+	@$(PYTHON) -c 'import playwright' 2>/dev/null \
+		|| $(PYTHON) -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[browser]'
+	@$(PYTHON) tests/browser/chromium.py >/dev/null 2>&1 || $(PYTHON) -m playwright install chromium >/dev/null 2>&1 \
+		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
+		|| $(PYTHON) tests/browser/chromium.py
 	@$(PYTHON) -m pytest tests/browser $(ARGS)
 
 # A runner that is not there: one clear line, before any set-up.

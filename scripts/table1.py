@@ -23,7 +23,7 @@ from scripts.spread import Block
 from wcx import models, pipeline
 from wcx.errors import WcxError, choose
 from wcx.records import Shard
-from wcx.report import collected, selected, table1
+from wcx.report import collected, frames, selected, table1
 
 DEFAULTS = {
     "datasets": ["cub", "fgvc", "food101", "flowers102", "cars"],
@@ -97,6 +97,8 @@ def draw(job: pipeline.MaskingJob, shards: list[Shard], count: int) -> list[str]
                 f"{job.dataset.name} {job.loaded.name} {method}", len(samples), job.settings.threshold
             )
             lines.append(f"figure: {selected.figure(samples, path, title)}")
+            dataset = shards[0].labels["dataset"]
+            frames.write(samples, path.with_suffix(""), dataset, job.loaded.name, method, title)  # the report's
     return lines
 
 

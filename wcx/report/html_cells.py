@@ -17,18 +17,21 @@ _PAIR = ["dataset", "model", "method", "target", "baseline", "features_kept", "m
 Row = Mapping[str, Any]
 
 
-def interval(row: Row, low: str = "ci_low", high: str = "ci_high", below: bool = False) -> Markup | None:
+def interval(
+    row: Row, low: str = "ci_low", high: str = "ci_high", form: str = ".3f", below: bool = False
+) -> Markup | None:
     """Return an interval in small figures; None where there is none.
 
     Args:
         row: of a table.
         low: its key of the lower end.
         high: of the upper end.
+        form: of the numbers.
         below: in the shortest form, to stand below the number.
     """
     if not known(row.get(low)):
         return None
-    ends = number(row[low]), number(row[high])
+    ends = number(row[low], form), number(row[high], form)
     shown = "–".join(end.removeprefix("0") for end in ends) if below else f"[{ends[0]}, {ends[1]}]"
     return tag("small", shown, class_="interval")
 
@@ -45,7 +48,9 @@ def value(name: str, title: str, form: str = ".3f") -> Column:
 
 def estimate(name: str, title: str, low: str = "ci_low", high: str = "ci_high", form: str = ".3f") -> Column:
     """Return a column of numbers with their intervals."""
-    return Column(title, lambda row: join(number(row[name], form), " ", interval(row, low, high)), name)
+    return Column(
+        title, lambda row: join(number(row[name], form), " ", interval(row, low, high, form.removeprefix("+"))), name
+    )
 
 
 def pairs(frame: pd.DataFrame, main: pd.DataFrame) -> Markup | None:
@@ -83,7 +88,7 @@ def pairs(frame: pd.DataFrame, main: pd.DataFrame) -> Markup | None:
         f"Paired over images, with 95 % intervals; p of a sign-flip test, corrected by Holm for m = {families} cells. Hidden: "
         "share of the pixels, original → weighted. + / −: positive / negative features are kept."
     )
-    whole = table("Weighted against original, a row a cell", columns, frame.to_dict("records"))
+    whole = table(f"Weighted against original{_of(frame)}", columns, frame.to_dict("records"))
     summary = f"Weighted against original, cell by cell ({len(frame)} rows)"
     return details(summary, tag("p", words(said), " ", _key(), class_="note"), whole, open_=len(frame) <= 48)
 
@@ -173,15 +178,21 @@ def _key() -> Markup:
 
 
 def _other(title: str, said: str, columns: list[Column], frame: pd.DataFrame) -> Markup:
-    whole = table(title, columns, frame.to_dict("records"))
+    whole = table(f"{title}{_of(frame)}", columns, frame.to_dict("records"))
     return details(f"{title} ({len(frame)} rows)", tag("p", words(said), class_="note"), whole)
 
 
 def _names(frame: pd.DataFrame) -> list[Column]:
-    """Return the columns that say what a row is of; threshold and mask where there are several."""
-    names = ["dataset", "model", "method", "target"]
-    names += [name for name in ("weights", "threshold", "mask", "foils") if name in frame and frame[name].nunique() > 1]
-    return [text(name) for name in names]
+    """Return the columns that say what a row is of: method and target, and of the rest those that differ."""
+    rest = ("weights", "threshold", "mask", "foils")
+    several = [name for name in ("dataset", "model", *rest) if name in frame and frame[name].nunique() > 1]
+    first = [name for name in several if name not in rest]
+    return [text(name) for name in (*first, "method", "target", *(name for name in several if name in rest))]
+
+
+def _of(frame: pd.DataFrame) -> str:
+    """Return what all rows share of dataset and model, for a caption."""
+    return "".join(f", {frame[name].iloc[0]}" for name in ("dataset", "model") if frame[name].nunique() == 1)
 
 
 def _p(p: float) -> str:

@@ -74,7 +74,8 @@ def known(value: float | None) -> bool:
 
 def number(value: float | None, form: str = ".3f") -> str:
     """Return a number as it is shown; "–" where there is none."""
-    return format(value, form).replace("-", "−") if known(value) else "–"
+    shown = format(value, form) if known(value) else "–"
+    return re.sub(r"^-(?=[0.]*$)", "", shown).replace("-", "−")
 
 
 def command(text: str) -> Markup:

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from wcx.report.html_elements import Markup, join, tag
 
 AS_IT_IS = 150_000  # bytes: a file up to this size is embedded byte by byte
-LONGEST = 1500  # pixels: the width of a larger picture in the page
+LONGEST = 1600  # pixels: the width of a larger picture in the page
 TALLEST = 6000
 LARGEST = 80_000_000  # pixels that are decoded
 BUDGET = 24_000_000  # bytes of all pictures of a page

@@ -7,14 +7,12 @@ import json
 import re
 import shlex
 from collections.abc import Iterable
-from pathlib import PurePath
 from typing import Any
 
 from wcx.experiments.protocol import Settings
-from wcx.report import html_figures
 from wcx.report.html_cells import text
 from wcx.report.html_elements import Column, Markup, command, join, number, table, tag, words
-from wcx.report.html_results import Made, Results
+from wcx.report.html_results import Made, Results, command_line
 from wcx.report.html_section import Section, count, details
 
 _RUN = ("make table1", "make fig3", "python run.py")
@@ -28,7 +26,7 @@ def reproduce(results: Results) -> Section:
         ("The networks", "Fine-tune once; what is finished is skipped.", _trained(results.made)),
         ("Table 1", "What is recorded already is not computed again.", _recorded(results.of("masking"))),
         ("Fig. 3", "", _recorded(results.of("sign_perturbation"))),
-        ("Pictures", "", dict.fromkeys(line for _, line in html_figures.commands(results))),
+        ("Pictures", "", _drawn(results)),
         ("This page", "", [f"python scripts/report.py {shlex.quote(f'paths.results_dir={results.folder}')}"]),
     ]
     body = [
@@ -46,13 +44,7 @@ def reproduce(results: Results) -> Section:
 
 def command_of(made: Made) -> str:
     """Return the command that made a shard: as its manifest has it; from its records, if that was no runner of ours."""
-    argv = made.manifest.get("command") or []
-    if argv and all(isinstance(part, str) for part in argv):
-        path = PurePath(argv[0])
-        if path.name == "run.py" or path.parent.name == "scripts":
-            script = path.name if path.name == "run.py" else f"scripts/{path.name}"
-            return f"python {shlex.join([script, *argv[1:]])}"
-    return f"python run.py {shlex.join(_overrides(made))}"
+    return command_line(made.manifest.get("command")) or f"python run.py {shlex.join(_overrides(made))}"
 
 
 def _overrides(made: Made) -> list[str]:
@@ -68,7 +60,7 @@ def _overrides(made: Made) -> list[str]:
     usual = json.loads(json.dumps(dataclasses.asdict(Settings()))) if shard.experiment == "masking" else {}
     settings = shard.parts.get("settings", {})
     return found + [
-        f"{key}={json.dumps(value).replace(' ', '')}"
+        f"{key}={value if isinstance(value, str) else json.dumps(value).replace(' ', '')}"
         for key, value in settings.items()
         if key in usual and value != usual[key] and key != "seed"
     ]
@@ -76,6 +68,12 @@ def _overrides(made: Made) -> list[str]:
 
 def _recorded(made: Iterable[Made]) -> list[str]:
     return list(dict.fromkeys(map(command_of, made)))
+
+
+def _drawn(results: Results) -> list[str]:
+    """Return the commands of the pictures."""
+    items = (*results.gallery, *results.photographs)
+    return list(dict.fromkeys(item.command for item in items if item.command))
 
 
 def _trained(made: Iterable[Made]) -> list[str]:

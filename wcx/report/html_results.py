@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -45,6 +46,12 @@ class Item:
         if isinstance(value, (list, tuple)):
             return ", ".join(map(str, value))
         return "" if value is None else str(value)
+
+    @property
+    def command(self) -> str:
+        """The command that made it; "" if the file tells none."""
+        made = self.about.get("manifest")
+        return self.say("command") or command_line(made.get("command") if isinstance(made, dict) else None)
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,22 @@ class Results:
     def of(self, experiment: str) -> list[Made]:
         """Return the records of one experiment."""
         return [made for made in self.made if made.shard.experiment == experiment]
+
+
+def command_line(argv: object) -> str:
+    """Return the command of a manifest as it is typed in the repository; "" if it was none of our runners.
+
+    Example:
+        >>> command_line(["/home/me/wcx/scripts/table1.py", "datasets=[cub]"])
+        "python scripts/table1.py 'datasets=[cub]'"
+    """
+    if not isinstance(argv, list) or not argv or not all(isinstance(part, str) for part in argv):
+        return ""
+    path = PurePath(argv[0])
+    if path.name != "run.py" and path.parent.name != "scripts":
+        return ""
+    script = path.name if path.name == "run.py" else f"scripts/{path.name}"
+    return f"python {shlex.join([script, *argv[1:]])}"
 
 
 def gather(folder: Path) -> Results:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from wcx.report.html_elements import Markup, command, join, tag
 
@@ -52,6 +54,12 @@ class Section:
 def details(summary: object, *children: object, open_: bool = False) -> Markup:
     """Return something that opens on request, without a script."""
     return tag("details", tag("summary", summary), *children, open=open_)
+
+
+def framed(picture: Markup, caption: object = None, about: Mapping[str, Any] | None = None) -> Markup:
+    """Return a figure on white paper, in a box that scrolls where it is wider than the page."""
+    plate = tag("div", picture, class_="plate", tabindex=0, role="region", aria_label="figure")
+    return tag("figure", plate, tag("figcaption", caption) if caption else None, **(about or {}))
 
 
 def count(n: int, one: str, several: str = "") -> str:

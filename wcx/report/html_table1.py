@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from wcx.report import html_cells, layout, published
+from wcx.report import collected, html_cells, layout, published
 from wcx.report.html_elements import Markup, command, join, known, number, scroll, subject, tag, words
 from wcx.report.html_images import Pictures
-from wcx.report.html_results import Made, Results
-from wcx.report.html_section import Section, count
+from wcx.report.html_results import Results
+from wcx.report.html_section import Section, count, framed
 from wcx.report.layout import Grid, Line, Part, Value
 from wcx.report.published import Comparison
 from wcx.report.recorded import INTERVALS
@@ -24,8 +24,9 @@ _INTRO = (
     "should raise it; ↓: only negative ones. Bold is the better of two contrasts. Hidden: the share of the pixels, the same for "
     "all baselines; who hides more, changes more."
 )
+COLLECT = "python scripts/table1.py collect=only paths.results_dir={}"
 _KEPT = {"positive": "positive ↑", "negative": "negative ↓"}
-_CAUTIONS = ("stand-in", "subset", "random", "limit", "incomplete", "skipped", "not the paper")
+_CAUTIONS = ("stand-in", "subset", "sample", "random", "limit", "incomplete", "skipped", "not the")
 _CELL = [*published.CELL, "model", "weights", "mask", "threshold", "foils"]
 
 
@@ -173,7 +174,7 @@ def _against_the_paper(results: Results, pictures: Pictures) -> Markup | None:
         alt = (
             "Ours against the paper, cell by cell: a point a number on the left, weighted minus original on the right."
         )
-        figure = tag("figure", tag("div", pictures.show(picture, f"{alt} {sentences[0]}"), class_="plate"))
+        figure = framed(pictures.show(picture, f"{alt} {sentences[0]}"))
     said = tag("ul", [tag("li", words(sentence)) for sentence in sentences], class_="findings")
     return join(tag("h3", "Beside the paper"), figure, said)
 
@@ -181,21 +182,12 @@ def _against_the_paper(results: Results, pictures: Pictures) -> Markup | None:
 def _untold(results: Results, main: pd.DataFrame) -> Markup | None:
     """Say which records of the masking experiment stand in no table, and what puts them there."""
     told = set(main[["dataset", "model", "method", "contrast"]].itertuples(index=False, name=None))
-    left = [made for made in results.of("masking") if made.cell not in told]
+    fit = {shard.path for shard in collected.table1(results.folder)[0]}
+    left = [made for made in results.of("masking") if made.shard.path in fit and made.cell not in told]
     if not left:
         return None
-    said = f"Records of {count(len(left), 'cell')} are there that stand in no table yet; this makes one of them:"
-    return tag("div", tag("p", said), command(table_command(results, left)), class_="empty")
+    said = f"Complete records of {count(len(left), 'cell')} stand in no table yet; this makes the tables of all:"
+    return tag("div", tag("p", said), command(COLLECT.format(shlex.quote(str(results.folder)))), class_="empty")
 
 
-def table_command(results: Results, made: Sequence[Made]) -> str:
-    """Return the command that makes Table 1 of some records, which are there already."""
-    lists = [sorted({one.shard.key[i] for one in made}) for i in range(4)]
-    names = ("datasets", "models", "methods", "contrasts")
-    arguments = [f"{name}=[{','.join(values)}]" for name, values in zip(names, lists, strict=True)]
-    limits = {json_limit for one in made if (json_limit := (one.shard.parts.get("limit") or [None])[0]) is not None}
-    arguments += [f"limit={limit}" for limit in sorted(limits)[:1]]
-    return f"python scripts/table1.py {shlex.join(arguments)} {shlex.quote(f'paths.results_dir={results.folder}')}"
-
-
-__all__ = ["beside_the_paper", "comparisons", "notes", "protocols", "section", "table_command"]
+__all__ = ["beside_the_paper", "comparisons", "notes", "protocols", "section"]
