@@ -132,6 +132,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.test_records import COLUMNS, compute, shards
+import pandas  # before the clock starts: records would import it at the first chunk
 from wcx import records
 def slowly(chunk):
     time.sleep(0.02)
