@@ -83,6 +83,6 @@ def test_markdown(tmp_path: Path) -> None:
         assert len({len(cells) for cells in lines}) <= 1
     for words in (
         "### Localisation", "### Above and below", "### Across fine-tuning seeds", "### Weighted − original", "## Beside the paper",
-        "masked % +", "1 unreadable images skipped", "for one trained network", "m = 24", "0.981 / 0.979",
+        "masked % +", "1 unreadable image skipped", "for one trained network", "m = 24", "0.981 / 0.979",
     ):  # fmt: skip
         assert words in text

@@ -262,7 +262,9 @@ def _readable(job: Job, batch: Sequence[Item]) -> Sequence[Item]:
     """Return the batch if all of it could be read, or unreadable images are to be skipped."""
     for item in batch:
         if item.error is not None and job.on_error == "stop":
-            raise WcxError(f"{item.error} (on_error=skip records it as skipped and goes on; nothing computed is lost)")
+            raise WcxError(
+                f"{item.error} What was computed is kept; or on_error=skip counts it, in records of their own."
+            )
     return batch
 
 

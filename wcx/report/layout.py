@@ -216,6 +216,6 @@ def notes(network: pd.DataFrame) -> list[str]:
     """Return what is to be said of one network's numbers: weights, subset, skipped images, foils."""
     notes = [network["weights"].iloc[0], *(note for note in dict.fromkeys(network["subset"]) if note)]
     skipped = int(network["n_skipped"].max())
-    notes += [f"{skipped} unreadable images skipped"] if skipped else []
+    notes += [f"{skipped} unreadable image{'s' if skipped > 1 else ''} skipped"] if skipped else []
     foils = [foils for foils in dict.fromkeys(network["foils"]) if foils != "others"]
     return notes + [f"foils: {one}" for one in foils]

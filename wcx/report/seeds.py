@@ -11,7 +11,8 @@ from wcx.report.recorded import Recorded
 
 HEADER = (
     "dataset", "model", "method", "target", "baseline", "features_kept", "contrast", "mask", "seeds", "n",
-    "relative_probability", "sd", "ci_low", "ci_high", "lowest", "highest", "threshold", "foils", "subset",
+    "relative_probability", "sd", "ci_low", "ci_high", "lowest", "highest", "n_skipped", "threshold", "foils",
+    "subset",
 )  # fmt: skip
 
 
@@ -24,7 +25,7 @@ def table(recorded: Sequence[Recorded]) -> pd.DataFrame:
     Returns:
         columns `HEADER`: mean over the seeds of each network's mean over its images, standard deviation, 95 % interval
         from Student's t over seeds (another training, of this recipe), lowest and highest; `seeds` names them, `n` is the
-        number of images, all seeds together. Empty without a second seed.
+        number of images and `n_skipped` of unreadable ones, all seeds together. Empty without a second seed.
     """
     rows = []
     for several in _several(recorded):
@@ -76,7 +77,8 @@ def _rows(seeds: dict[int, Recorded], minus: dict[int, Recorded] | None = None) 
         "mask": first.settings["mask"],
     }
     shared |= {"seeds": " ".join(map(str, seeds)), "n": sum(len(one.selected) for one in seeds.values())}
-    shared |= {"threshold": first.threshold, "foils": first.foils, "subset": first.subset}
+    shared |= {"n_skipped": sum(int(one.rows["skipped"].sum()) for one in seeds.values()), "threshold": first.threshold}
+    shared |= {"foils": first.foils, "subset": first.subset}
     return [
         shared | {"target": target, "baseline": baseline, "features_kept": kept} | summary.loc[column].to_dict()
         for (target, baseline, kept), column in zip(first.cells, first.values, strict=True)
