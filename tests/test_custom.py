@@ -78,6 +78,8 @@ def test_random_weights_follow_the_seed(folder: Path) -> None:
     one, same, other = (custom.load("my_nets:plain", "labels.txt", "random", seed=s) for s in (1, 1, 2))
     assert one.weights == "random (my_nets:plain)"
     assert one.weights_hash == same.weights_hash != other.weights_hash
+    dark = custom.load("my_nets:plain", "labels.txt", "random", seed=1, mean=(0, 0, 0))
+    assert dark.weights_hash != one.weights_hash, "records of another normalisation are other records"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -72,7 +74,7 @@ def load(
         class_names=names,
         weights=label,
         stand_in=False,
-        weights_hash=weights_hash(net.state_dict()),
+        weights_hash=_hash(net, factory, mean, std),
         transform=dict(transform),
     )
     _try_out(loaded, factory, classes, torch.device(device))
@@ -148,6 +150,12 @@ def _normalised(net: nn.Module, mean: Sequence[float], std: Sequence[float]) -> 
     if min(std) <= 0:
         raise WcxError(f"model.std={list(std)}: a standard deviation is positive.")
     return Normalized(net, mean, std)
+
+
+def _hash(net: nn.Module, factory: str, mean: Sequence[float], std: Sequence[float]) -> str:
+    """Return a SHA-256 (hex) over all that the network's numbers depend on, and that others have in their name."""
+    parts = [weights_hash(net.state_dict()), factory, [float(m) for m in mean], [float(s) for s in std]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _try_out(loaded: LoadedModel, factory: str, classes: str | Path, device: torch.device) -> None:
