@@ -26,7 +26,7 @@ from captum.attr._utils.lrp_rules import EpsilonRule
 from torch import Tensor, fx, nn
 
 from wcx.errors import WcxError
-from wcx.methods import layers
+from wcx.methods import _rescale, layers
 
 _TINY = 1e-30  # captum's LRP-0: a stabiliser too small to matter
 _EPSILON = 1e-6  # ours, of the composite epsilon
@@ -198,7 +198,13 @@ def reason_against(method: str, net: nn.Module, options: dict[str, Any]) -> str:
         reasons.append(
             "a constant reference has ties in max pools, which captum leaves to rounding; see the noise reference"
         )
+    elif method == "deeplift" and any(isinstance(m, nn.MaxPool2d) and _is_float32(net) for m in modules):
+        reasons.append("captum leaves near ties in max pools to float32's rounding; see float64")
     return "; ".join(reasons)
+
+
+def _is_float32(net: nn.Module) -> bool:
+    return next(net.parameters()).dtype == torch.float32
 
 
 def _overlaps(module: nn.Module) -> bool:
@@ -246,6 +252,21 @@ def prepared(net: nn.Module) -> nn.Module:
         if isinstance(module, nn.MaxPool2d):
             module.register_forward_pre_hook(lambda _module, args: args[0].clone())
     return net
+
+
+@contextmanager
+def ties_as_captum() -> Iterator[None]:
+    """Let our DeepLIFT settle the max pools' near ties as captum does: by the reference alone.
+
+    Ours asks the image where the reference's largest agree to 1/2048, since rounding would decide; on VGG-16 that is half
+    a percent of the explanation.
+    """
+    ours = _rescale._with_tie_break
+    _rescale._with_tie_break = lambda reference, _image: reference
+    try:
+        yield
+    finally:
+        _rescale._with_tie_break = ours
 
 
 @contextmanager
