@@ -192,23 +192,23 @@ def reason_against(method: str, net: nn.Module, options: dict[str, Any]) -> str:
         reasons.append(f"captum does not see the function {', '.join(hidden)}")
     if twice:
         reasons.append(f"captum allows a module only once: {', '.join(twice)}")
-    if method == "deeplift" and any(_overlaps(module) for module in modules):
-        reasons.append("captum keeps one share of an input that wins several overlapping windows of a max pool")
-    elif method == "deeplift" and "baseline" not in options and any(isinstance(m, nn.MaxPool2d) for m in modules):
-        reasons.append(
-            "a constant reference has ties in max pools, which captum leaves to rounding; see the noise reference"
-        )
-    elif method == "deeplift" and any(isinstance(m, nn.MaxPool2d) and _is_float32(net) for m in modules):
-        reasons.append("captum leaves near ties in max pools to float32's rounding; see float64")
+    if method == "deeplift":
+        reasons += _against_max_pools(net, [m for m in modules if isinstance(m, nn.MaxPool2d)], options)
     return "; ".join(reasons)
 
 
-def _is_float32(net: nn.Module) -> bool:
-    return next(net.parameters()).dtype == torch.float32
+def _against_max_pools(net: nn.Module, pools: list[nn.MaxPool2d], options: dict[str, Any]) -> list[str]:
+    if any(_overlaps(pool) for pool in pools):
+        return ["captum keeps one share of an input that wins several overlapping windows of a max pool"]
+    if pools and "baseline" not in options:
+        return ["a constant reference has ties in max pools, which captum leaves to rounding; see the noise reference"]
+    if pools and next(net.parameters()).dtype == torch.float32:
+        return ["captum leaves near ties in max pools to float32's rounding; see float64"]
+    return []
 
 
-def _overlaps(module: nn.Module) -> bool:
-    return isinstance(module, nn.MaxPool2d) and max(_pair(module.kernel_size)) > min(_pair(module.stride))
+def _overlaps(module: nn.MaxPool2d) -> bool:
+    return max(_pair(module.kernel_size)) > min(_pair(module.stride))
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
