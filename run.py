@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
-from scripts import cli, gallery, photo
+from scripts import cli, gallery, jobs, photo
 from wcx import pipeline
 from wcx.records import Shard
 
@@ -24,7 +24,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.experiment in PICTURES:
         PICTURES[cfg.experiment](cfg)
         return
-    job = cli.job([cfg])
+    job = jobs.job([cfg])
     if cfg.plan:
         print(*(f"{key}: {value}" for key, value in pipeline.plan(job).items()), sep="\n")
         return

@@ -32,7 +32,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 import wcx
-from scripts import cli
+from scripts import cli, jobs
 from scripts.table1 import cells
 from wcx import baselines, pipeline
 from wcx.experiments import items
@@ -118,7 +118,7 @@ def main() -> None:
     images, repeats = int(lists["images"][0]), int(lists["repeats"][0])
     for dataset in lists["datasets"]:
         for model in lists["models"]:
-            job = cli.masking_job(cells(dataset, model, lists, overrides))
+            job = jobs.masking_job(cells(dataset, model, lists, overrides))
             if lists[MEMORY_ONLY]:
                 pipeline.run_masking(dataclasses.replace(job, limit=images), quiet=True)
                 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

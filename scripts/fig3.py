@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from scripts import cli, spread
+from scripts import cli, jobs, spread
 from scripts.spread import Block
 from wcx import pipeline
 from wcx.records import Shard
@@ -57,7 +57,7 @@ def job(block: Block) -> tuple[pipeline.PerturbationJob, str]:
     cells = [(method, contrast) for method in lists["methods"] for contrast in lists["contrasts"]]
     shared = [f"model={block.name}", *overrides]
     cfgs = [compose([*shared, f"method={method}", f"contrast={contrast}"]) for method, contrast in cells]
-    return cli.perturbation_job(cfgs), OmegaConf.to_yaml(cfgs[0], resolve=True)
+    return jobs.perturbation_job(cfgs), OmegaConf.to_yaml(cfgs[0], resolve=True)
 
 
 class Whole:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file
 from omegaconf import DictConfig, OmegaConf
 
 from scripts import cli, finetune, spread
+from scripts.jobs import masking_job
 from scripts.spread import Block
 from wcx import models, pipeline
 from wcx.errors import WcxError, choose
@@ -63,7 +64,7 @@ def jobs(block: Block) -> Iterator[tuple[pipeline.MaskingJob, str]]:
         if not trained:  # a plan: passes are timed with random weights, which tell nothing about the threshold
             for cfg in cfgs:
                 cfg.model.weights, cfg.select = "random", "all"
-        yield cli.masking_job(cfgs), OmegaConf.to_yaml(cfgs[0], resolve=True)
+        yield masking_job(cfgs), OmegaConf.to_yaml(cfgs[0], resolve=True)
 
 
 def prepare(block: Block, cfg: DictConfig, overrides: Sequence[str]) -> bool:

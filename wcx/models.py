@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wcx.checkpoints import checkpoint_path, label_map, read_checkpoint, read_meta, save_checkpoint
+from wcx.datasets.base import Preset, Transform
 from wcx.errors import WcxError, choose
 from wcx.weights import RANDOM, Weights, fill, head_name, read_state_dict, resolve, torchvision_entries, weights_hash
 
@@ -28,6 +29,7 @@ __all__ = [
     "label_map",
     "load",
     "names",
+    "own_transform",
     "read_checkpoint",
     "read_meta",
     "save_checkpoint",
@@ -222,6 +224,19 @@ def build(
         raise WcxError(
             f"model {name} cannot be built with {arguments}: {error}; check the options under model"
         ) from error
+
+
+def own_transform(name: str, entry: str | None = None) -> Transform:
+    """Return the transform that torchvision states for its weights `entry` (default: its first) of a classifier.
+
+    Raises:
+        WcxError: a network that is not torchvision's, or has no such weights.
+    """
+    entries = torchvision_entries(choose("model of torchvision", name, [one for one in names() if one != "small_cnn"]))
+    preset = entries[choose(f"weights of {name}", entry or next(iter(entries)), entries)].transforms()
+    sizes = {"kind": "crop", "size": preset.crop_size[0], "resize": preset.resize_size[0]}
+    mode = preset.interpolation.value
+    return Transform(**sizes) if mode == "bilinear" else Preset(**sizes, interpolation=mode)
 
 
 def _from_checkpoint(

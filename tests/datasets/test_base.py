@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageFile, ImageOps
 from torchvision import transforms
 
 from wcx.datasets.base import ImageDataset, Transform, decode
 from wcx.errors import DataError, WcxError
+from wcx.models import own_transform
 
 SIZES = [(300, 200), (200, 300), (256, 256), (37, 500), (501, 333), (224, 225)]
 
@@ -245,3 +247,20 @@ def test_listing_hash_follows_the_data(toy):
     (root / "a.png").unlink()
     with pytest.raises(DataError, match=r"a\.png"):
         make(root).listing_hash()
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b1", "vgg16"])
+def test_a_networks_own_transform_is_torchvisions(name: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 410, 3), dtype=np.uint8))
+    preset = torchvision.models.get_model_weights(name).IMAGENET1K_V1.transforms()
+    ours = own_transform(name, "IMAGENET1K_V1")(image)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preset.mean, preset.std))
+    assert torch.allclose((ours - mean) / std, preset(image), atol=1e-6)
+    assert type(own_transform("vgg16")) is Transform, "one kind, one fingerprint"
+
+
+def test_own_transforms_of_what_is_not_torchvisions_are_refused() -> None:
+    with pytest.raises(WcxError, match="unknown model of torchvision 'small_cnn'"):
+        own_transform("small_cnn")
+    with pytest.raises(WcxError, match="weights of vgg16"):
+        own_transform("vgg16", "IMAGENET1K_V7")

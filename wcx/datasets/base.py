@@ -54,6 +54,11 @@ class Transform:
         if self.size < 1 or (self.kind == "crop" and self.resize < self.size):
             raise WcxError(f"transform: size {self.size} must be at least 1 and at most resize {self.resize}.")
 
+    @property
+    def resampling(self) -> Image.Resampling:
+        """Pillow's name of the interpolation."""
+        return Image.Resampling.BILINEAR
+
     def __call__(self, image: Image.Image) -> Tensor:
         """Return float32 (3, size, size) in [0, 1] from an RGB image: what torchvision's transforms give, bit for bit.
 
@@ -66,9 +71,9 @@ class Transform:
         if max(width, height) > 20 * min(width, height):
             x, y = image.width / width, image.height / height
             box = (left * x, top * y, min(right * x, image.width), min(bottom * y, image.height))
-            image = image.resize((self.size, self.size), Image.Resampling.BILINEAR, box=box)
+            image = image.resize((self.size, self.size), self.resampling, box=box)
         else:
-            image = image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, right, bottom))
+            image = image.resize((width, height), self.resampling).crop((left, top, right, bottom))
         return torch.from_numpy(np.array(image)).movedim(2, 0).to(torch.float32) / 255
 
     def box(self, box: Sequence[float], width: int, height: int) -> np.ndarray:
@@ -97,6 +102,26 @@ class Transform:
     def _offset(self, width: int, height: int) -> tuple[int, int]:
         """Return left and top of the central square of a resized image."""
         return round((width - self.size) / 2), round((height - self.size) / 2)
+
+
+@dataclass(frozen=True)
+class Preset(Transform):
+    """A `Transform` of another interpolation, as some of torchvision's networks were trained with.
+
+    Args:
+        interpolation: bilinear, bicubic, ...
+    """
+
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose("interpolation", self.interpolation, (one.name.lower() for one in Image.Resampling))
+
+    @property
+    def resampling(self) -> Image.Resampling:
+        """Pillow's name of the interpolation."""
+        return Image.Resampling[self.interpolation.upper()]
 
 
 class ImageDataset(Dataset):
@@ -259,6 +284,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"image file missing: {path}.")
     reason = "not an image file" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
+    reason = reason.rstrip(".")
     return DataError(f"cannot read image {path}: {reason}. Replace or remove the file.")
 
 
