@@ -98,8 +98,8 @@ def draw(job: pipeline.MaskingJob, shards: list[Shard], count: int) -> list[str]
                 f"{job.dataset.name} {job.loaded.name} {method}", len(samples), job.settings.threshold
             )
             lines.append(f"figure: {selected.figure(samples, path, title)}")
-            dataset = shards[0].labels["dataset"]
-            frames.write(samples, path.with_suffix(""), dataset, job.loaded.name, method, title)  # the report's
+            about = {key: shards[0].labels[key] for key in ("dataset", "weights", "subset")}
+            frames.write(samples, path.with_suffix(""), title, model=job.loaded.name, method=method, **about)
     return lines
 
 

@@ -65,7 +65,14 @@ def switch(folder: Path, count: int = 2, side: int = 32) -> Path:
         )
         for _ in range(count)
     ]
-    return frames.write(samples, folder, "CUB-200", "vgg16", "gradcam", f"the first {count} images with p_t2 > 0.1")
+    facts = {
+        "dataset": "CUB-200",
+        "model": "vgg16",
+        "method": "gradcam",
+        "weights": "stand-in: x.pth",
+        "subset": SUBSET,
+    }
+    return frames.write(samples, folder, f"the first {count} images with p_t2 > 0.1", **facts)
 
 
 def picture(path: Path, size: tuple[int, int], about: dict | None = None) -> Path:

@@ -26,16 +26,14 @@ SIDE = 224  # pixels, of the shorter side
 INDEX = "frames.json"
 
 
-def write(samples: Sequence[Sample], folder: Path, dataset: str, model: str, method: str, title: str) -> Path:
+def write(samples: Sequence[Sample], folder: Path, title: str, **facts: str) -> Path:
     """Write the photographs and heatmaps of the samples; the maps of one image under one contrast share one scale.
 
     Args:
         samples: as `selected.figure` draws them.
         folder: for the files; what was in it of an earlier run goes.
-        dataset: its name in tables.
-        model: its name.
-        method: its name.
-        title: how the images were chosen.
+        title: how the images were chosen; lines are sentences.
+        facts: more that is said of them: dataset (its name in tables), model, method, weights, subset.
 
     Returns:
         the index, frames.json.
@@ -43,9 +41,8 @@ def write(samples: Sequence[Sample], folder: Path, dataset: str, model: str, met
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("*.jpg"), folder / INDEX):
         old.unlink(missing_ok=True)
-    about = {"dataset": dataset, "model": model, "method": method, "title": title}
     images = [_write(sample, i, folder) for i, sample in enumerate(samples)]
-    records.write(folder / INDEX, json.dumps(about | {"images": images}, indent=1))
+    records.write(folder / INDEX, json.dumps({"title": title} | facts | {"images": images}, indent=1))
     return folder / INDEX
 
 

@@ -14,14 +14,15 @@ from wcx import records
 from wcx.experiments import gallery
 from wcx.experiments.gallery import Shown
 from wcx.experiments.protocol import Cell
-from wcx.report import gallery_layouts, render
+from wcx.report import frames, gallery_layouts, render
 from wcx.report.gallery_page import Page
+from wcx.report.selected import Sample
 
 __all__ = ["Page", "facts", "write"]
 
 
 def write(page: Page, folder: Path, formats: Sequence[str] = ("png", "pdf"), dpi: float = 150) -> list[Path]:
-    """Write <folder>/<dataset>-<model>-<figure>.png, .pdf, ... and .json.
+    """Write <folder>/<dataset>-<model>-<figure>.png, .pdf, ... and .json; single heatmaps, too, for the report to switch.
 
     Returns:
         the files, the JSON file last.
@@ -33,7 +34,26 @@ def write(page: Page, folder: Path, formats: Sequence[str] = ("png", "pdf"), dpi
     path = folder / f"{page.name}.json"
     about = facts(page) | {"files": [file.name for file in files]}
     records.write(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    if len(page.methods) == 1 and len(page.contrasts) > 2 and not page.in_pixels(page.methods[0]):
+        _frames(page, folder / page.name)
     return [*files, path]
+
+
+def _frames(page: Page, folder: Path) -> None:
+    """Write the maps of a page of one method, a file each."""
+    samples = [
+        Sample(
+            shown.item.pixels,
+            {cell.contrast: maps for cell, maps in shown.maps.items()},
+            page.names(shown)[: len(shown.targets)],
+            shown.probabilities[: len(shown.targets)].tolist(),
+            page.truth(shown),
+        )
+        for shown in page.shown
+    ]
+    facts = {"dataset": page.label or page.dataset, "model": page.model, "method": page.methods[0]}
+    title = f"{gallery_layouts.heading(page)[0]}: {page.rule}\nthe classes of an image share one scale, each contrast its own"
+    frames.write(samples, folder, title, **facts, weights=page.weights, subset=page.subset)
 
 
 def facts(page: Page) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from wcx.report.html_elements import Markup, number, subject, tag, words
 from wcx.report.html_images import Pictures
 from wcx.report.html_results import Item, Results
+from wcx.report.html_table1 import notes
 
 FRAMES = 6  # images of a switch that are embedded
 
@@ -27,8 +28,9 @@ def switch(results: Results, item: Item, pictures: Pictures) -> Markup | None:
     heading = " · ".join(filter(None, (results.label_of(item), item.say("model"), item.say("method"))))
     shown = f" The first {FRAMES} of {total}." if total > FRAMES else ""
     legend = tag("span", "against ", tag("span", class_="scale"), " for", class_="key")
-    said = tag("p", words(" ".join(item.say("title").split()) + "." + shown), " ", legend, class_="note")
-    whole = [tag("h3", heading), said, tag("div", images, class_="cards")]
+    said = tag("p", words("; ".join(item.say("title").splitlines()) + "." + shown), " ", legend, class_="note")
+    labels = notes([note for note in (item.say("weights"), item.say("subset")) if note])
+    whole = [tag("h3", heading), labels, said, tag("div", images, class_="cards")]
     attributes = subject({"dataset": results.label_of(item), "method": item.say("method")})
     return tag("div", whole, class_="switch", data_contrasts=" ".join(contrasts), data_name=heading, **attributes)
 
@@ -37,11 +39,11 @@ def _frames(item: Item, image: Mapping[str, Any], pictures: Pictures) -> Markup:
     """Return one image: the photograph, and for each class a strip of heatmaps."""
     folder = item.path.parent
     photograph = pictures.show(_inside(folder, image["photograph"]), f"Photograph of {image['truth']}")
-    title = tag("p", "is ", tag("b", image["truth"]))
+    title = tag("p", "is ", tag("b", image["truth"])) if image["truth"] else None
     strips = [tag("div", title, tag("figure", photograph), class_="strip photograph")]
     for i, (name, p) in enumerate(zip(image["names"], image["probabilities"], strict=True)):
         rank = f"t_{i + 1}"
-        title = tag("p", tag("b", name), words(f" {rank}, p = {number(p, '.2f')}"))
+        title = tag("p", tag("b", name), words(f" {rank}, p\u00a0=\u00a0{number(p, '.2f')}"))
         frames = [
             tag(
                 "figure",

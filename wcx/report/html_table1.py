@@ -119,7 +119,8 @@ def _body(grid: Grid, line: Line) -> Markup:
     rows = [value.row for value in line.values if value.row]
     method = rows[0]["method"] if rows else line.labels[0]
     first = tag("th", dataset, tag("small", method, class_="method"), scope="row")
-    names = [first, *(tag("th", words(name), scope="row") for name in line.labels[1:])]
+    full = {short: name for name, short in layout.CONTRASTS.items()}
+    names = [first, *(tag("th", words(full.get(name, name)), scope="row") for name in line.labels[1:])]
     ours = [
         *names,
         tag("td", line.unmasked, class_="number"),
