@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+import run as run_py
 from scripts import cli
+from scripts import table1 as table1_py
 from wcx import contrasts, datasets, methods
 from wcx.errors import WcxError
 from wcx.report import table1
@@ -22,11 +27,34 @@ GROUPS = {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in CONF.iterdir
 SMALL = ["model.weights=random", "threshold=0", "limit=6", "batch_size=4", "chunk_size=4", "figure=2"]
 
 
-def run(*arguments: str, script: str = "run.py", env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("WCX_")} | (env or {})
-    return subprocess.run(
-        [sys.executable, script, *arguments], cwd=CONF.parent, env=clean, capture_output=True, text=True, check=False
-    )
+@dataclasses.dataclass
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run run.py (or another script's function) in this process: a process of its own costs seconds of imports."""
+
+    def call(*arguments: str, main: Callable[[], None] = lambda: cli.main(run_py.run)) -> Done:
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            return Done(int(end.code or 0), *capsys.readouterr())
+        return Done(0, *capsys.readouterr())
+
+    for name in [name for name in os.environ if name.startswith("WCX_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(CONF.parent)
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield call
+    root.handlers[:], root.level = before  # Hydra's point to the output captured here
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
@@ -110,7 +138,9 @@ def test_lists_of_a_runner() -> None:
         (["model.weights=random", "targets=99"], "error: targets = 99, but the model has"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_a_users_mistake_is_one_line_and_exit_code_2(
+    tmp_path: Path, run: Callable[..., Done], arguments: list[str], message: str
+) -> None:
     done = run(*arguments, "limit=2", "figure=0", f"paths.results_dir={tmp_path}")
     lines = [line for line in done.stderr.splitlines() if line.strip() and "image/s" not in line]  # no progress bar
     assert done.returncode == 2, done.stderr
@@ -118,7 +148,18 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path: Path, arguments: 
     assert message in lines[0]
 
 
-def test_one_cell_end_to_end_and_again_byte_by_byte(tmp_path: Path) -> None:
+def test_from_a_shell() -> None:
+    """The scripts as they are called: a mistake is one line, without the libraries' own."""
+    for script in ("run.py", "scripts/table1.py"):
+        done = subprocess.run(
+            [sys.executable, script, "datset=cub"], cwd=CONF.parent, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: unknown setting 'datset'. Did you mean 'dataset'?")
+        assert done.stderr.count("\n") == 1
+
+
+def test_one_cell_end_to_end_and_again_byte_by_byte(tmp_path: Path, run: Callable[..., Done]) -> None:
     """Also: another results folder gives the same records; the second time nothing is computed."""
     for folder in ("a", "b"):
         done = run(*SMALL, f"paths.results_dir={tmp_path / folder}")
@@ -146,14 +187,14 @@ def test_one_cell_end_to_end_and_again_byte_by_byte(tmp_path: Path) -> None:
     assert "none, all records were there" in again.stdout
 
 
-def test_a_plan_computes_nothing(tmp_path: Path) -> None:
+def test_a_plan_computes_nothing(tmp_path: Path, run: Callable[..., Done]) -> None:
     done = run(*SMALL, "plan=true", f"paths.results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "masked_passes: at most about 72" in done.stdout
     assert not list(tmp_path.rglob("chunk*"))
 
 
-def test_a_sweep_skips_what_does_not_fit_and_says_so(tmp_path: Path) -> None:
+def test_a_sweep_skips_what_does_not_fit_and_says_so(tmp_path: Path, run: Callable[..., Done]) -> None:
     done = run("-m", "method=gradcam,gradient", "contrast=original,max", *SMALL, f"paths.results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.rglob("summary.csv"))) == 2
@@ -162,14 +203,14 @@ def test_a_sweep_skips_what_does_not_fit_and_says_so(tmp_path: Path) -> None:
     assert "gradient original" in skipped[0]
 
 
-def test_table1_runs_all_blocks_and_reports_those_that_fail(tmp_path: Path) -> None:
+def test_table1_runs_all_blocks_and_reports_those_that_fail(tmp_path: Path, run: Callable[..., Done]) -> None:
     done = run(
         "datasets=[parts,cub]",
         "models=[small_cnn]",
         "methods=[gradcam]",
         *SMALL,
         f"paths.results_dir={tmp_path}",
-        script="scripts/table1.py",
+        main=lambda: cli.guarded(table1_py.main),
     )
     assert done.returncode == 1
     assert "failed: cub small_cnn: dataset cub" in done.stderr
