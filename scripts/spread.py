@@ -20,6 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
 from wcx.errors import WcxError
 
 _BAR = re.compile(r"\d+%\|")  # a progress bar, redrawn many times a second
@@ -78,7 +81,7 @@ def in_turn(blocks: Sequence[Block], work: Callable[[Block], object]) -> dict[st
     for block in blocks:
         try:
             work(block)
-        except WcxError as error:
+        except (WcxError, HydraException, OmegaConfBaseException) as error:
             failed[block.name] = " ".join(str(error).split())
         except Exception as error:
             traceback.print_exc()

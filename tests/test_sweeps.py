@@ -42,7 +42,7 @@ def test_what_was_skipped_is_no_failure_and_an_error_of_the_sweep_hides_no_note(
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
 def test_launchers_compose(launcher: str) -> None:
     plugin = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
-    pytest.importorskip(plugin, reason="pip install 'wcx[launchers]'")
+    pytest.importorskip(plugin, reason="pip install -e '.[launchers]'")
     with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
         cfg = hydra.compose("config", [f"hydra/launcher={launcher}"], return_hydra_config=True)
     assert launcher.partition("_")[0] in cfg.hydra.launcher._target_
