@@ -30,7 +30,7 @@ _FILES = ("formats", "dpi", "scale", "style")
 
 def job(cfg: DictConfig) -> GalleryJob:
     """Return the gallery of the configuration's dataset and model."""
-    dataset = cli.open_dataset(cfg, "test")
+    dataset = cli.test_images(cfg)
     own = {"method": methods.names(), "contrast": contrasts.names()}
     options = {group: {name: _options(cfg, group, name) for name in names} for group, names in own.items()}
     return GalleryJob(

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+import run
 from scripts import cli
 from scripts import gallery as script
 from wcx.errors import WcxError
@@ -208,6 +209,24 @@ def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert again["rule"] == "given by id"
     assert f"ids=[{ids[1]}]" in again["command"]
     assert again["images"][0]["probabilities"] == pytest.approx(about["images"][1]["probabilities"], abs=1e-5)
+
+
+def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """run.py experiment=gallery makes the same figures."""
+    options = [
+        "experiment=gallery",
+        "model.weights=random",
+        "p_t2_min=0",
+        "count=1",
+        "formats=[svg]",
+        "figures=[fig4,fig1]",
+    ]
+    monkeypatch.setattr("sys.argv", ["run.py", *options, f"paths.results_dir={tmp_path}"])
+    run.run(cli.compose([*options, f"paths.results_dir={tmp_path}"]))
+    about = json.loads((tmp_path / "gallery/parts-small_cnn-fig1.json").read_text())
+    assert about["files"] == ["parts-small_cnn-fig1.svg"]
+    assert about["command"].startswith("python run.py experiment=gallery model.weights=random p_t2_min=0 count=1")
+    assert about["command"].endswith("'figures=[fig1]'")
 
 
 @pytest.mark.parametrize(

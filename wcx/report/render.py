@@ -24,6 +24,7 @@ from wcx.errors import WcxError, choose
 STYLES = ("colour", "print")
 FORMATS = ("png", "pdf", "svg")
 FOR, AGAINST = "#a8172b", "#1c5fa8"  # of numbers and frames
+_HATCH = {"hatch.linewidth": 0.35}  # points; Matplotlib reads it when hatching is made, or when it is drawn
 _FADE = 0.45  # how far the photograph below a map is moved towards white
 
 
@@ -108,7 +109,8 @@ def _signs(ax: Axes, values: np.ndarray, style: str) -> None:
     if values.min() < 0 < values.max():
         ax.contour(values, levels=[0], colors="0.1" if hatched else "0.25", linewidths=0.9 if hatched else 0.6)
     if hatched and values.min() < 0:
-        negative = ax.contourf(values, levels=[2 * values.min(), 0], colors="none", hatches=["/////"])
+        with mpl.rc_context(_HATCH):
+            negative = ax.contourf(values, levels=[2 * values.min(), 0], colors="none", hatches=["////"])
         negative.set(edgecolor="0.15", linewidth=0)
 
 
@@ -161,7 +163,7 @@ def save(figure: Figure, path: Path, formats: Sequence[str] = ("png",), dpi: flo
     path.parent.mkdir(parents=True, exist_ok=True)
     files = []
     without_date = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    with mpl.rc_context({"hatch.linewidth": 0.35, "pdf.fonttype": 42, "svg.hashsalt": "wcx"}):
+    with mpl.rc_context({**_HATCH, "pdf.fonttype": 42, "svg.hashsalt": "wcx"}):
         for name in formats:
             files.append(path.with_name(f"{path.name}.{name}"))
             figure.savefig(files[-1], dpi=dpi, metadata=without_date[name])
