@@ -11,6 +11,7 @@ import pytest
 
 from scripts import cli, spread, table1
 from tests.report.shards import make
+from wcx import records
 from wcx.errors import WcxError
 from wcx.experiments import masking
 from wcx.experiments.protocol import Settings
@@ -62,6 +63,20 @@ def test_whatever_is_missing_is_made(tmp_path: Path, run: Callable[..., str]) ->
     assert both.groupby(["mask", "n"]).size().to_dict() == {("equal", 4): 48, ("sign", 4): 24, ("sign", 6): 24}
     run("collect=only")
     assert pd.read_csv(tmp_path / "results" / "table1.csv").equals(both), "of the records alone"
+
+
+def test_the_authors_network_and_protocol_end_to_end(tmp_path: Path, run: Callable[..., str]) -> None:
+    """vgg16_bn with random weights, hooked before BatchNorm and ReLU; both contrasts hide the same number of pixels."""
+    arguments = ["models=[vgg16_bn]", "model.weights=random", "+model.init_weights=false", "profile=authors_code"]
+    out = run(*arguments, "contrasts=[original,probability]", "baselines=[zeros]", "threshold=0", "limit=2")
+    assert "vgg16_bn, p_t2 > 0, mask=equal" in out
+    assert "Parts: n = 2 images; random" in out
+    shards = records.find(tmp_path / "results", "masking")
+    assert [shard.parts["layer"] for shard in shards] == ["features.40"] * 2
+    settings = shards[0].parts["settings"]
+    assert (settings["equal_pair"], settings["equal_n_minus_one"]) == (["original", "probability"], True)
+    hidden = [shard.read().filter(like="masked_fraction") * 32 * 32 for shard in shards]
+    assert hidden[0].equals(hidden[1])
 
 
 def test_a_block_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
