@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
 from scripts import cli
-from wcx import methods
-from wcx.datasets import Transform, imagenet
+from wcx import methods, models
+from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
 from wcx.errors import DataError, WcxError
 from wcx.experiments import photo
@@ -57,7 +58,7 @@ def run(cfg: DictConfig) -> None:
         dataset = cli.open_dataset(cfg, "test")  # it says which checkpoint
     loaded = cli.open_model(cfg, dataset)
     classes = loaded.class_names or (dataset.class_names if dataset else imagenet.class_names())
-    transform = Transform(**(loaded.transform if loaded.class_names else cli.plain(cfg.dataset.transform)))
+    transform = _transform(cfg, loaded)
     question = photo.Question(
         target=None if cfg.target is None else photo.class_id(cfg.target, classes),
         foils=_foils(cfg.foils, classes),
@@ -69,8 +70,8 @@ def run(cfg: DictConfig) -> None:
     )
     method = methods.create(cfg.method.name, **cli.options(cfg.method))
     explainer = Explainer(loaded.model, method, loaded.layer if method.space == "activation" else None)
-    made_with = {"transform": cli.plain(loaded.transform), "weights_hash": loaded.weights_hash}
-    facts = {**made_with, "stand_in": loaded.stand_in, "manifest": manifest(cli.device(cfg))}
+    facts = {"stand_in": loaded.stand_in, "weights_hash": loaded.weights_hash, "transform": asdict(transform)}
+    facts["manifest"] = manifest(cli.device(cfg))
 
     from wcx.report import photo as report  # matplotlib: not needed to find a mistake in the above
 
@@ -103,6 +104,12 @@ def run(cfg: DictConfig) -> None:
         raise DataError(f"none of the {skipped} images could be read.")
 
 
+def _transform(cfg: DictConfig, loaded: models.LoadedModel) -> Transform:
+    """Return the transform of the network's training; for ImageNet's weights, the one that the configuration states."""
+    given = loaded.transform if loaded.class_names else cli.plain(cfg.dataset.transform)
+    return models.own_transform(loaded.name, cfg.model.get("pinned")) if given == "own" else as_transform(given)
+
+
 def _differing(cfg: DictConfig, question: photo.Question) -> list[str]:
     """Return the parts of the files' names that tell questions about one photograph apart."""
     parts = ["" if cfg.dataset.name == "imagenet" or "factory" in cfg.model else cfg.dataset.name]
@@ -130,7 +137,7 @@ def _quoted(argument: str) -> str:
     key, _, value = argument.partition("=")
     if key not in ("image", "target", "foils") or value in ("", "null") or (key == "foils" and value.isdigit()):
         return argument
-    is_one = key == "target" or (key == "image" and Path(value).exists())
+    is_one = key == "target" or (key == "image" and photo.exists(Path(value)))
     items = [value] if is_one else _split(value[1:-1] if re.fullmatch(r"\[.*\]", value, re.DOTALL) else value)
     quoted = [_quote(item) for item in items]
     return f"{key}={quoted[0]}" if key == "target" else f"{key}=[{','.join(quoted)}]"

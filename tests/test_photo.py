@@ -178,6 +178,8 @@ def test_odd_images_are_handled(folder: Path) -> None:
         ("[photo.png,gone.jpg]", "no image or folder at gone.jpg"),
         ("empty", "no image in the folder empty"),
         ("words.jpg", "cannot read image words.jpg: not an image file"),
+        (f"[{'x' * 300}]", "no image or folder at xxx"),
+        (",".join(f"photo{i}.png" for i in range(500)), "no image or folder at photo0.png"),
         ("null", "experiment photo needs an image"),
         ("", "experiment photo needs an image"),
     ],

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from wcx.datasets.base import Transform
+from wcx.datasets import as_transform
 from wcx.errors import WcxError, choose
 from wcx.models import IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TRANSFORM, LoadedModel, Normalized
 from wcx.weights import fill, read_state_dict, weights_hash
@@ -160,9 +160,7 @@ def _hash(net: nn.Module, factory: str, mean: Sequence[float], std: Sequence[flo
 
 def _try_out(loaded: LoadedModel, factory: str, classes: str | Path, device: torch.device) -> None:
     """Send a grey image through the network: a mistake is told here, once, and not in the midst of an experiment."""
-    for key in loaded.transform:
-        choose("setting of model.transform", key, ("kind", "size", "resize"))
-    size = Transform(**loaded.transform).size
+    size = as_transform(loaded.transform).size
     try:
         with torch.inference_mode():
             logits = loaded.model(torch.full((1, 3, size, size), 0.5, device=device))

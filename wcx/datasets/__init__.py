@@ -58,11 +58,16 @@ def load(
         module.download(root)
     dataset = module.load(root, split, **options)
     if transform is not None:
-        dataset.transform = transform if isinstance(transform, Transform) else _transform(transform)
+        dataset.transform = transform if isinstance(transform, Transform) else as_transform(transform)
     return dataset
 
 
-def _transform(arguments: Mapping[str, Any]) -> Transform:
+def as_transform(arguments: Mapping[str, Any]) -> Transform:
+    """Return the `Transform` of these arguments.
+
+    Raises:
+        WcxError: an unknown argument, or a value that does not fit.
+    """
     for argument in arguments:
         choose("argument of transform", argument, (field.name for field in fields(Transform)))
     return Transform(**arguments)

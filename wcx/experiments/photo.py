@@ -166,7 +166,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        if not path.exists():
+        if not exists(path):
             raise DataError(f"no image or folder at {path}; check image=...")
         inside = [path]
         if path.is_dir():
@@ -179,6 +179,14 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
                 )
         found += inside
     return list(dict.fromkeys(found))
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is something at `path`; False for what can be no path: too long, or not to be looked into."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def class_id(name: str | int, names: Sequence[str]) -> int:
