@@ -51,8 +51,15 @@ def job(cfg: DictConfig) -> GalleryJob:
 
 
 def draw(cfg: DictConfig, commands: dict[str, str]) -> None:
-    """Make the figures of one dataset and model, and say where they are."""
+    """Make the figures of one dataset and model, and say where they are; with plan=true, say only which they would be."""
     folder = Path(cfg.paths.results_dir) / "gallery"
+    if cfg.plan:
+        who = f"{cfg.dataset.name}-{cfg.model.name}"
+        count = len(cfg.ids) or cfg.count
+        print(
+            f"{count} images a figure, looked for until they are found:", *(folder / f"{who}-{f}" for f in cfg.figures)
+        )
+        return
     files = {key: cli.plain(cfg[key]) for key in _FILES}
     for made in run_gallery(job(cfg), folder, commands=commands, **files):
         print("figure:", *made, flush=True)

@@ -99,6 +99,7 @@ def test_wrap_breaks_where_it_has_to() -> None:
 def test_files_and_numbers(figure: str, tmp_path: Path) -> None:
     one = page(figure, 1, rule="given by id", command="python scripts/gallery.py", facts={"settings": {"seed": 0}})
     png, pdf, beside = gallery.write(one, tmp_path, ("png", "pdf"), dpi=40)
+    assert (tmp_path / one.name / "frames.json").is_file() == (figure == "fig5")
     assert [png.name, pdf.name, beside.name] == [f"cub-vgg16-{figure}.{suffix}" for suffix in ("png", "pdf", "json")]
     assert png.read_bytes()[:4] == b"\x89PNG"
     assert pdf.read_bytes()[:4] == b"%PDF"
@@ -222,6 +223,8 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "figures=[fig4,fig1]",
     ]
     monkeypatch.setattr("sys.argv", ["run.py", *options, f"paths.results_dir={tmp_path}"])
+    run.run(cli.compose([*options, "plan=true", f"paths.results_dir={tmp_path}"]))
+    assert not list(tmp_path.iterdir())
     run.run(cli.compose([*options, f"paths.results_dir={tmp_path}"]))
     about = json.loads((tmp_path / "gallery/parts-small_cnn-fig1.json").read_text())
     assert about["files"] == ["parts-small_cnn-fig1.svg"]
