@@ -84,7 +84,7 @@
     choice.addEventListener("change", update);
     whole.querySelector(".cards").before(choice);
     const hint = "Move the pointer across a heatmap, or tap it, to go from contrast to contrast over the same image.";
-    choice.after(make("p", { className: "note", textContent: hint }));
+    choice.after(make("p", { className: "note hint", textContent: hint }));
     for (const strip of all(".frames", whole)) {
       const own = all("figure[data-contrast]", strip).map((figure) => figure.dataset.contrast);
       strip.addEventListener("pointermove", (event) => {

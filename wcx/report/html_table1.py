@@ -66,7 +66,7 @@ def protocols(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def notes(said: Sequence[str]) -> Markup:
     """Return what is to be said of numbers as labels; what keeps them from being the paper's stands out."""
     items = [tag("li", words(note), class_="caution" if _is_caution(note) else None) for note in said]
-    return tag("ul", items, class_="pills")
+    return tag("ul", items, class_="pills") if items else Markup("")
 
 
 def _is_caution(note: str) -> bool:
