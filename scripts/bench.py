@@ -2,6 +2,7 @@
 
 python scripts/bench.py                                            the embedded default, no data needed
 python scripts/bench.py datasets=[cub] models=[alexnet] images=32  on real images (random weights will do)
+python scripts/bench.py experiment=sign_perturbation               Fig. 3's experiment, see scripts/bench_fig3.py
 
 - ours / bare: the masking experiment against the same number of images sent through the bare network, batch by batch.
 - naive / ours: against a loop as most people would write it: one image at a time, a fresh forward pass and a new blur in two
@@ -113,6 +114,11 @@ def peak_memory(arguments: list[str], images: int) -> float:
 
 def main() -> None:
     """Measure and print."""
+    if "experiment=sign_perturbation" in sys.argv:
+        from scripts import bench_fig3
+
+        sys.argv.remove("experiment=sign_perturbation")
+        return bench_fig3.main()
     lists, overrides = cli.split_lists(sys.argv[1:], DEFAULTS | {MEMORY_ONLY: []})
     overrides = ["model.weights=random", "threshold=0", "select=all", *overrides]
     images, repeats = int(lists["images"][0]), int(lists["repeats"][0])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, from anywhere
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -78,10 +79,10 @@ class Whole:
         """Expected, on one device."""
         return sum(plan["seconds"] for plan in self.plans.values())
 
-    def bar(self) -> tqdm:
+    def bar(self, hidden: bool) -> tqdm:
         """Return a bar that a network moves by its own pace."""
         shape = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
-        return tqdm(total=self.seconds or 1, bar_format=shape, smoothing=0.05)
+        return tqdm(total=self.seconds or 1, bar_format=shape, smoothing=0.05, disable=hidden)
 
 
 def main() -> None:
@@ -93,7 +94,8 @@ def main() -> None:
     failed = spread.in_turn(todo, whole.prepare)
     todo = [block for block in todo if block.name not in failed]
     gpus = [] if common.plan else spread.devices(common.device)[: len(todo)]
-    print(f"expected: {whole.seconds / 3600 / max(1, len(gpus)):.2f} hours for {len(todo)} networks", flush=True)
+    span = tqdm.format_interval(whole.seconds / max(1, len(gpus)))
+    print(f"expected: {span} for {len(todo)} networks" + f" on {len(gpus)} GPUs" * (len(gpus) > 1), flush=True)
     if not common.plan:
         shards, also = compute(todo, whole, gpus)
         failed |= also
@@ -110,7 +112,8 @@ def compute(todo: Sequence[Block], whole: Whole, gpus: Sequence[str]) -> tuple[l
     shards: list[Shard] = []
     if len(gpus) > 1:
         whole.jobs.clear()  # their networks' memory is for the processes
-    with whole.bar() as bar:
+        torch.cuda.empty_cache()
+    with whole.bar(hidden=len(gpus) > 1) as bar:  # else each process shows its own
 
         def work(block: Block) -> None:
             one, config = whole.jobs.pop(block.name, None) or job(block)
