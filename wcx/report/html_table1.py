@@ -21,7 +21,7 @@ _INTRO = (
     "Hide the pixels that speak against a class, and its relative probability should rise; hide those that speak for it, and it "
     "should fall. Each number is the relative probability of t_i, exp(y_ti) / (exp(y_t1) + exp(y_t2)), on average over the "
     "images selected; t_1 and t_2 are the most and the second most probable class. ↑: only positive features are kept, which "
-    "should raise it; ↓: only negative ones. Bold is the better of two contrasts. Hidden: the share of the pixels, the same for "
+    "should raise it; ↓: only negative ones. Bold is the best contrast. Hidden: the share of the pixels, the same for "
     "all baselines; who hides more, changes more."
 )
 COLLECT = "python scripts/table1.py collect=only paths.results_dir={}"
