@@ -26,7 +26,6 @@ from wcx.report.sheet import Line, Panel, Sheet, wrap
 SIDE = 1.86  # of a panel, inches
 LETTERS = 7.5  # points
 DPI = 150
-_IS_LARGE = 1e-6  # change of a probability that gets an arrow
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def _headings(report: Report, spans: Sequence[tuple[int, int]]) -> list[tuple[in
 
 def _map(report: Report, contrast: str, which: int) -> Panel:
     p = float(report.explained.probabilities[report.explained.pair[which]])
-    above = [Line(report.pair[which]), Line(f"p = {p:.3f}", "0.25", size=6.5)]
+    above = [Line(report.pair[which]), Line(f"p = {_p(p)}".replace("= <", "< "), "0.25", size=6.5)]
     return Panel(lambda ax: _draw(ax, report, contrast, which), above=above)
 
 
@@ -208,9 +207,9 @@ def _blurred(report: Report, contrast: str, which: int) -> Panel:
     lines = []
     for i in (which, 1 - which):
         first, last = float(before[explained.pair[i]]), float(after[explained.pair[i]])
-        arrow = "" if abs(last - first) < _IS_LARGE else " ▲" if last > first else " ▼"
+        arrow = "" if _p(first) == _p(last) else " ▲" if last > first else " ▼"
         colour = render.FOR if i == which else render.AGAINST
-        texts = [f"{report.pair[i]}:", f"{first:.3f} → {last:.3f}{arrow}"]
+        texts = [f"{report.pair[i]}:", f"{_p(first)} → {_p(last)}{arrow}"]
         if all(len(wrap(f"{name}: {texts[1]}", SIDE, LETTERS, bold=True)) == 1 for name in report.pair):
             texts = [" ".join(texts)]  # no number is torn from the other
         lines += [Line(text, colour, bold=i == which) for text in texts]
@@ -222,7 +221,11 @@ def _blurred(report: Report, contrast: str, which: int) -> Panel:
 
 def _predicted(report: Report) -> list[Line]:
     lines = [Line("predicted", bold=True)]
-    return lines + [Line(f"{p:.3f}  {name}") for _, name, p in report.predictions()]
+    return lines + [Line(f"{_p(p)} {name}") for _, name, p in report.predictions()]
+
+
+def _p(probability: float) -> str:
+    return f"{probability:.3f}" if probability >= 0.0005 else "<0.001"
 
 
 def _caption(report: Report) -> list[str]:
