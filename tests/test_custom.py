@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from wcx import custom
@@ -72,6 +73,12 @@ def test_loads_ones_own_network(folder: Path, factory: str, kind: str) -> None:
     assert loaded.class_names == NAMES
     assert loaded.weights == f"file: mine.{kind}"
     assert not loaded.net.training
+
+
+def test_the_yaml_holds_what_load_takes(folder: Path, root: Path) -> None:
+    config = OmegaConf.to_container(OmegaConf.load(root / "conf/model/custom.yaml"))
+    config |= {"factory": "my_nets:plain", "classes": "labels.txt", "weights": "random"}
+    assert custom.load(**config).transform == {"kind": "crop", "resize": 256, "size": 224}
 
 
 def test_random_weights_follow_the_seed(folder: Path) -> None:
