@@ -118,7 +118,8 @@ def main() -> None:
         from scripts import bench_fig3
 
         sys.argv.remove("experiment=sign_perturbation")
-        return bench_fig3.main()
+        bench_fig3.main()
+        return
     lists, overrides = cli.split_lists(sys.argv[1:], DEFAULTS | {MEMORY_ONLY: []})
     overrides = ["model.weights=random", "threshold=0", "select=all", *overrides]
     images, repeats = int(lists["images"][0]), int(lists["repeats"][0])

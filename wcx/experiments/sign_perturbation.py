@@ -244,8 +244,8 @@ class _Walks:
         for j in range(n):
             if j:
                 phi = self._gradient(name, x)
-            zero |= ~(phi != 0).flatten(1).any(1)
-            x = torch.clamp(x + step * phi.sign(), *self._box)
+            zero |= phi.abs().amax((1, 2, 3)) == 0
+            x = torch.add(x, phi.sign(), alpha=step).clamp_(*self._box)
         return self._engine.logits(x), zero
 
     def _gradient(self, name: str, x: Tensor) -> Tensor:
