@@ -95,8 +95,9 @@ def main() -> None:
     todo = [block for block in todo if block.name not in failed]
     gpus = [] if common.plan else spread.devices(common.device)[: len(todo)]
     span = tqdm.format_interval(whole.seconds / max(1, len(gpus)))
-    print(f"expected: {span} for {len(todo)} networks" + f" on {len(gpus)} GPUs" * (len(gpus) > 1), flush=True)
-    if not common.plan:
+    if todo:
+        print(f"expected: {span} for {len(todo)} networks" + f" on {len(gpus)} GPUs" * (len(gpus) > 1), flush=True)
+    if todo and not common.plan:
         shards, also = compute(todo, whole, gpus)
         failed |= also
         if common.report and shards:
