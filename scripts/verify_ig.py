@@ -111,6 +111,7 @@ def picture(complete: pd.DataFrame, cosine: pd.DataFrame) -> Figure:
         left.plot(values.index, values, "o-", markersize=3, linewidth=1, label=rule)
     left.set(xscale="log", yscale="log", xlabel="steps", ylabel="|residual| / |change|, median")
     left.set_xticks(list(STEPS), [str(s) for s in STEPS], minor=False)
+    left.set_yticks(shares := [0.02, 0.05, 0.1, 0.2, 0.5], [f"{share:g}" for share in shares])
     left.minorticks_off()
     left.legend(frameon=False, fontsize=8)
     for target, marker in (("t1", "o"), ("t2", "^")):
@@ -124,6 +125,9 @@ def picture(complete: pd.DataFrame, cosine: pd.DataFrame) -> Figure:
             label=f"${target[0]}_{target[1]}$",
         )
     right.set(xscale="logit", xlabel="$p_t$", ylabel="cosine of IG: weighted, probability", ylim=(None, 1.02))
+    right.set_xticks(
+        [1e-6, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-6], ["$10^{-6}$", "$10^{-3}$", "0.5", "$1-10^{-3}$", "$1-10^{-6}$"]
+    )
     right.axhline(1, color="0.7", linewidth=0.6)
     right.legend(frameon=False, fontsize=8)
     return figure
