@@ -79,11 +79,12 @@ table1: scripts/table1.py $(READY) ## Table 1: masking, for DATASETS x MODELS x 
 
 .PHONY: fig3
 fig3: scripts/fig3.py $(READY) ## Fig. 3: gradient-sign perturbation of MODELS
-	@$(PYTHON) scripts/fig3.py $(call list,models,$(MODELS)) $(call list,contrasts,$(CONTRASTS)) $(RUN)
+	@$(PYTHON) scripts/fig3.py $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) $(call list,contrasts,$(CONTRASTS)) $(RUN)
 
 .PHONY: gallery
 gallery: scripts/gallery.py $(READY) ## Figs. 1, 4 and 5: heatmaps of chosen images
-	@$(PYTHON) scripts/gallery.py $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(RUN)
+	@$(PYTHON) scripts/gallery.py $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) \
+		$(call list,methods,$(METHODS)) $(call list,contrasts,$(CONTRASTS)) $(RUN)
 
 .PHONY: report
 report: scripts/report.py $(READY) ## all results there are, in one HTML file
@@ -95,7 +96,8 @@ verify: scripts/verify.py $(READY) ## check the paper's propositions in numbers
 
 .PHONY: bench
 bench: scripts/bench.py $(READY) ## time and count network passes against the bare minimum
-	@$(PYTHON) scripts/bench.py $(call list,models,$(MODELS)) $(RUN)
+	@$(PYTHON) scripts/bench.py $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) \
+		$(call list,contrasts,$(CONTRASTS)) $(call single,images,$(LIMIT)) $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
 
 .PHONY: test-browser
 test-browser: tests/browser/test_report.py $(READY) ## drive the report in headless Chromium (installed if there is none)

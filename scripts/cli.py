@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 import traceback
@@ -45,9 +46,10 @@ def main(
     def job(cfg: DictConfig) -> None:
         allocator.keep_freed_memory()  # here: a launcher may have put the job into a process of its own
         try:
+            check_values(cfg)
             function(cfg)
         except (WcxError, OmegaConfBaseException) as error:
-            line = " ".join(str(error).split())
+            line = one_line(error)
             if not sweep:
                 _fail(line)
             if not sweeps.note("skipped" if isinstance(error, SkipError) else "failed", job_name(cfg), line):
@@ -65,20 +67,28 @@ def main(
         folder = Path(compose(paths).paths.results_dir) / "sweeps" if sweep else None
     except WcxError as error:
         _fail(str(error))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in several lines
     with sweeps.reported(folder) if folder else nullcontext():
-        run()
+        try:
+            run()
+        except (HydraException, OmegaConfBaseException) as error:
+            _fail(one_line(error))
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig:
     """Return the configuration with `overrides`, outside of a Hydra application."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(config_name, list(overrides))
+        cfg = hydra.compose(config_name, list(overrides))
+    check_values(cfg)
+    return cfg
 
 
 def split_lists(
     arguments: Sequence[str], defaults: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str]], list[str]]:
     """Return the lists among a runner's arguments (datasets=[cub,cars] or datasets=cub,cars), and the other overrides.
+
+    dataset=cub is datasets=[cub] to a runner that takes several; so with model, method and contrast.
 
     Raises:
         WcxError: an empty list, or an argument that is no override.
@@ -88,6 +98,8 @@ def split_lists(
         key, equals, value = argument.partition("=")
         if not equals:
             raise WcxError(f"cannot read {argument!r}; give key=value, e.g. {next(iter(defaults))}=[a,b] limit=100.")
+        if key in ("dataset", "model", "method", "contrast") and defaults.get(f"{key}s"):
+            key += "s"
         if key in lists:
             lists[key] = [one for one in re.split(r"[\s,]+", value.strip("[]() ")) if one]
             if not lists[key]:
@@ -98,12 +110,44 @@ def split_lists(
 
 
 def guarded(function: Callable[[], Any]) -> None:
-    """Run a runner; a user's mistake is one line on stderr and exit code 2."""
+    """Run a runner, or print what it says of itself (--help); a user's mistake is one line on stderr and exit code 2."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(sys.modules[function.__module__].__doc__)
+        return
     allocator.keep_freed_memory()
     try:
         function()
     except (WcxError, OmegaConfBaseException, HydraException) as error:
-        _fail(" ".join(str(error).split()))
+        _fail(one_line(error))
+
+
+def one_line(error: Exception) -> str:
+    """Return what an error says in one line; Hydra's and OmegaConf's with the fix."""
+    text = " ".join(str(error).split())
+    if key := re.match(r"Could not override '([^']+)'", text):
+        group, _, option = key[1].partition(".")
+        show = f"python run.py {group}=... --cfg job prints those there are"
+        return f"no setting {option or group!r} in the {group} chosen here; {show}."
+    if key := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{key[1]} is needed; give {key[1]}=..."
+    return text
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Check the settings that every experiment shares.
+
+    Raises:
+        WcxError: a value that is none.
+    """
+    lowest = dict.fromkeys(("limit", "limit_selected", "batch_size", "chunk_size"), 1)
+    lowest |= dict.fromkeys(("num_workers", "figure", "seed"), 0)
+    for key, least in lowest.items():
+        value = cfg.get(key)
+        optional = key in ("limit", "limit_selected")
+        if (value is None and (optional or key not in cfg)) or (type(value) is int and value >= least):
+            continue
+        raise WcxError(f"{key} = {value!r}: give a whole number of at least {least}{', or null' * optional}.")
+    choose("on_error", cfg.on_error, ["stop", "skip"])
 
 
 def check_overrides(arguments: list[str]) -> None:

@@ -3,6 +3,7 @@
 python scripts/table1.py datasets=[cub,cars] models=[vgg16] methods=[gradcam] contrasts=[original,weighted] limit=100
 python scripts/table1.py datasets=[cub] masks=[sign,equal] seeds=[0,1,2]     two protocols, three trained networks
 python scripts/table1.py collect=only                                       the tables of all records there are
+python scripts/table1.py collect=only threshold=0.3                         of their images with p_t2 above 0.3
 
 A network that has no checkpoint is fine-tuned first. With several GPUs, each (dataset, model) has a process of its own.
 """
@@ -103,8 +104,8 @@ def draw(job: pipeline.MaskingJob, shards: list[Shard], count: int) -> list[str]
     return lines
 
 
-def tables(common: DictConfig, shards: list[Shard]) -> list[str]:
-    """Write the tables; return the lines for the screen."""
+def tables(common: DictConfig, shards: list[Shard], threshold: float | None = None) -> list[str]:
+    """Write the tables, for images above another `threshold` than the records' own if given; return the lines for the screen."""
     results = Path(common.paths.results_dir)
     whole, notes = collected.table1(results, shards)
     more = len(whole) - len(shards)
@@ -114,7 +115,7 @@ def tables(common: DictConfig, shards: list[Shard]) -> list[str]:
         notes = [f"{more} other sets of records in {results}: collect=true makes tables of all"] if more else []
     if not shards:
         raise WcxError(f"no complete records in {results}; make some: python scripts/table1.py datasets=[...]")
-    return [*table1.write_all(shards, results), *notes, f"records: {results / 'records'}"]
+    return [*table1.write_all(shards, results, threshold), *notes, f"records: {results / 'records'}"]
 
 
 def main() -> None:
@@ -142,7 +143,9 @@ def main() -> None:
     apart = [Block(block.name, [*block.command, "report=false"]) for block in todo]
     failed = spread.run(apart, work, [] if common.plan else spread.devices(common.device))
     if common.report and not common.plan and (shards or common.collect):
-        print(*tables(common, shards), *figures, sep="\n")
+        typed = common.collect == "only" and any(one.startswith("threshold=") for one in overrides)
+        threshold = common.threshold if typed else None  # None: that of the records
+        print(*tables(common, shards, threshold), *figures, sep="\n")
     if failed:
         print(*(f"failed: {name}: {error}" for name, error in failed.items()), sep="\n", file=sys.stderr)
         sys.exit(1)

@@ -276,6 +276,7 @@ def test_squeezenet_like_class_scores_are_no_activation() -> None:
         ({"method": "gradient", "samples": -1}, "samples=-1"),
         ({"method": "gradcam", "samples": 3}, "no option 'samples'"),
         ({"contrast_options": {"gamma": 2}}, "unknown contrast option 'gamma'"),
+        ({"model": "vgg16"}, "the model is a str; expected an nn.Module"),
         ({"model": nn.Sequential(nn.Conv2d(3, 4, 3))}, r"expected logits of shape \(N, C\)"),
         ({"model": nn.Sequential(nn.Flatten(), nn.Linear(768, 4))}, "found no convolutional activation"),
     ],

@@ -96,6 +96,11 @@ def test_make_passes_lists_to_the_runner(tmp_path: Path, root: Path) -> None:
         "seed=1",
     ]
     assert done.stdout.strip() == str(expected), done.stderr
+    for name in ("fig3", "gallery", "bench"):
+        shutil.copy(tmp_path / "scripts" / "table1.py", tmp_path / "scripts" / f"{name}.py")
+        done = _make(tmp_path, name, f"PYTHON={sys.executable}", "METHODS=lrp", "CONTRASTS=max", "LIMIT=4")
+        limit = "images=4" if name == "bench" else "limit=4"
+        assert done.stdout.strip() == str(["methods=[lrp]", "contrasts=[max]", limit]), done.stderr
 
 
 def test_a_missing_runner_is_one_line_before_any_set_up(tmp_path: Path, root: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
 
 import run as run_py
 from scripts import cli
@@ -115,6 +116,38 @@ def test_lists_of_a_runner() -> None:
     assert rest == ["limit=5"]
     with pytest.raises(WcxError, match="datasets is empty"):
         cli.split_lists(["datasets=[]"], {"datasets": []})
+    lists, rest = cli.split_lists(
+        ["dataset=cub", "method=lrp", "method.gamma=1"], {"datasets": ["x", "y"], "methods": []}
+    )
+    assert lists == {"datasets": ["cub"], "methods": []}, "one is a list of one, to a runner that has a default list"
+    assert rest == ["method=lrp", "method.gamma=1"]
+
+
+@pytest.mark.parametrize("argument", ["limit=-3", "limit=0", "limit=abc", "limit_selected=0", "seed=x", "chunk_size=0"])
+def test_a_number_that_is_none_is_one_clear_line(argument: str) -> None:
+    key, value = argument.split("=")
+    with pytest.raises(WcxError, match=rf"{key} = '?{value}'?: give a whole number of at least"):
+        cli.compose([argument])
+
+
+def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, run: Callable[..., Done]) -> None:
+    for i in range(6):
+        path = tmp_path / "own" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (40 * i, 90, 200 - 30 * i)).save(path)
+    (tmp_path / "own" / "a" / "broken.png").write_text("no picture")
+    command = ["dataset=folder", f"dataset.root={tmp_path / 'own'}", "model=small_cnn", "model.weights=random"]
+    command += ["threshold=0", f"paths.results_dir={tmp_path}", "method=gradcam"]
+    done = run(*command)
+    assert done.returncode == 2
+    assert "broken.png" in done.stderr
+    assert "on_error=skip" in done.stderr
+    done = run(*command, "on_error=skip", "figure=6")
+    assert done.returncode == 0, done.stderr
+    assert "n = 6 images; random; 1 unreadable image skipped" in done.stdout.replace(
+        "; a flat folder: every image counts as a test image", ""
+    )
+    assert "figure: " in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -136,6 +169,10 @@ def test_lists_of_a_runner() -> None:
             "error: experiment masking needs an activation method, not gradient",
         ),
         (["model.weights=random", "targets=99"], "error: targets = 99, but the model has"),
+        (["batch_size=0"], "error: batch_size = 0: give a whole number of at least 1."),
+        (["on_error=ignore"], "error: unknown on_error 'ignore'. Choose one of: skip, stop."),
+        (["method.steps=3"], "error: no setting 'steps' in the method chosen here; python run.py method=... --cfg job"),
+        (["model=torchvision"], "error: model.name is needed; give model.name=..."),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(

@@ -63,6 +63,8 @@ def test_whatever_is_missing_is_made(tmp_path: Path, run: Callable[..., str]) ->
     assert both.groupby(["mask", "n"]).size().to_dict() == {("equal", 4): 48, ("sign", 4): 24, ("sign", 6): 24}
     run("collect=only")
     assert pd.read_csv(tmp_path / "results" / "table1.csv").equals(both), "of the records alone"
+    run("collect=only", "threshold=0.2")
+    assert set(pd.read_csv(tmp_path / "results" / "table1.csv")["threshold"]) == {0.2}
 
 
 def test_the_authors_network_and_protocol_end_to_end(tmp_path: Path, run: Callable[..., str]) -> None:

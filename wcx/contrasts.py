@@ -254,8 +254,10 @@ def split_options(contrasts: Sequence[str], options: dict[str, Any]) -> dict[str
     """Return for each of `contrasts` those of `options` that it knows.
 
     Raises:
-        WcxError: unknown contrast, or an option that none of them knows.
+        WcxError: no contrast or an unknown one, or an option that none of them knows.
     """
+    if not contrasts:
+        raise WcxError(f"no contrast is named; give at least one of: {', '.join(names())}.")
     known = {name: list(inspect.signature(get(name).function).parameters)[3:] for name in contrasts}
     for key in options:
         if not any(key in keys for keys in known.values()):
@@ -273,6 +275,8 @@ def _as_ids(values: Target | Foils, what: str, logits: Tensor) -> Tensor:
         ids = torch.as_tensor(values, device=logits.device)
     except (TypeError, ValueError, RuntimeError) as error:
         raise WcxError(f"{what} {values!r} are not class ids; give integers.") from error
+    if ids.numel() == 0:
+        raise WcxError(f"{what} {values!r} name no class; give at least one.")
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise WcxError(f"{what} of dtype {ids.dtype} are not class ids; give integers.")
     return ids.long()
@@ -285,7 +289,7 @@ def _check_range(ids: Tensor, what: str, classes: int) -> None:
 
 
 def _check_logits(logits: Tensor) -> None:
-    if logits.ndim != 2 or not logits.is_floating_point():
+    if logits.ndim != 2 or not logits.is_floating_point() or logits.numel() == 0:
         raise WcxError(f"logits have shape {tuple(logits.shape)} and dtype {logits.dtype}; expected floating (N, C).")
 
 

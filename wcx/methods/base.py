@@ -80,6 +80,8 @@ def evaluated(model: nn.Module) -> Iterator[None]:
 
     Frozen, since only gradients with respect to inputs or activations are wanted: none of the parameters' is computed or written.
     """
+    if not isinstance(model, nn.Module):
+        raise WcxError(f"the model is a {type(model).__name__}; expected an nn.Module that returns logits (N, C).")
     modes = [(module, module.training) for module in model.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:

@@ -154,10 +154,10 @@ def samples(job: MaskingJob, shards: Sequence[records.Shard], most: int = 8) -> 
     maps = engine.explain(pixels, cells)
     found = []
     for i, (_, row) in enumerate(rows.iterrows()):
-        classes = [names[row[rank]] for rank in job.settings.ranks]
+        classes = [names[int(row[rank])] for rank in job.settings.ranks]  # floats beside an image that was skipped
         probabilities = [row[f"p_{rank}"] for rank in job.settings.ranks]
         own = {cell.contrast: maps[cell][:, i] for cell in cells}
-        found.append(Sample(pixels[i], own, classes, probabilities, names[row["label"]]))
+        found.append(Sample(pixels[i], own, classes, probabilities, names[int(row["label"])]))
     return found
 
 
