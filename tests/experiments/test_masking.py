@@ -108,7 +108,7 @@ def test_equals_the_naive_loop(model: Normalized, items: list[Item], settings: d
         for item, row in zip(items, rows[cell], strict=True):
             p = model(item.pixels[None])[0].detach().softmax(0).sort(descending=True).values
             assert row["above_threshold"] == bool(p[1] > 0.15)
-            assert row["p_t_2"] == pytest.approx(float(p[1]), rel=1e-12)
+            assert row["p_t2"] == pytest.approx(float(p[1]), rel=1e-12)
             if not (row["above_threshold"] or e.settings.select == "all"):
                 assert not any(key.startswith("masked") for key in row)
                 continue
@@ -157,7 +157,7 @@ def test_exponentials_never_overflow(items: list[Item]) -> None:
         [Item(i.index, i.id, 0, i.pixels.float()) for i in items]
     )
     for row in rows[CELLS[0]]:
-        assert max(row["y_t_1"], -row["y_t_2"]) > 88
+        assert max(row["y_t1"], -row["y_t2"]) > 88
         assert row["relative_probability_unmasked/t_1"] + row["relative_probability_unmasked/t_2"] == pytest.approx(1)
         assert 0 <= row["relative_probability/t_1/blur/positive"] <= 1
 

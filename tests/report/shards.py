@@ -64,7 +64,7 @@ def make(
         if not row["skipped"]:
             below = i % 3 == 2
             p = settings.threshold * 0.5 if below else settings.threshold + 0.1 + 0.001 * i
-            row |= {"t_1": 3, "t_2": 5, "p_t_1": 1 - p, "p_t_2": p, "above_threshold": not below}
+            row |= {"t_1": 3, "t_2": 5, "p_t1": 1 - p, "p_t2": p, "above_threshold": not below}
             row |= {"relative_probability_unmasked/t_1": 1 - p, "relative_probability_unmasked/t_2": p}
             if not below or settings.select == "all":
                 row |= {

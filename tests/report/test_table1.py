@@ -35,7 +35,7 @@ def test_header_and_numbers_by_hand(tmp_path: Path) -> None:
     assert set(published.read(published.FOLDER, published.PAPER).columns) <= set(table)
     assert len(table) == 2 * 2 * 2 * 2
     rows = shards[1].read()
-    rows = rows[rows["p_t_2"] > 0.1]
+    rows = rows[rows["p_t2"] > 0.1]
     line = table.query(
         "target == 't_2' and baseline == 'zeros' and features_kept == 'negative' and contrast == 'weighted'"
     )
@@ -43,7 +43,7 @@ def test_header_and_numbers_by_hand(tmp_path: Path) -> None:
     one = line.iloc[0]
     assert (one["n"], one["n_skipped"], one["threshold"], one["foils"], one["mask"]) == (19, 2, 0.1, "others", "sign")
     assert one["relative_probability"] == pytest.approx(values.mean(), abs=1e-6)
-    assert one["relative_probability_unmasked"] == pytest.approx(rows["p_t_2"].mean(), abs=1e-6)
+    assert one["relative_probability_unmasked"] == pytest.approx(rows["p_t2"].mean(), abs=1e-6)
     assert one["masked_fraction"] == 0.4
     interval = statistics.bootstrap(values, ["cub", "vgg16", "gradcam", "weighted"])
     assert (one["ci_low"], one["ci_high"]) == pytest.approx(interval, abs=1e-6)
@@ -63,7 +63,7 @@ def test_threshold(tmp_path: Path) -> None:
     with pytest.raises(WcxError, match=r"threshold 0.05 is below the 0.1 .* select=all"):
         table1.table(above, threshold=0.05)
     higher = table1.table(above, threshold=0.21)
-    assert set(higher["n"]) == {int((above[0].read()["p_t_2"] > 0.21).sum())}
+    assert set(higher["n"]) == {int((above[0].read()["p_t2"] > 0.21).sum())}
     every = pair(tmp_path / "all", settings=Settings(select="all"))
     assert set(table1.table(every, threshold=0.0)["n"]) == {30}
 
@@ -73,7 +73,7 @@ def test_selection_is_the_engines_own(tmp_path: Path) -> None:
     shard = make(tmp_path, "original")
     chunk = shard.chunk_path(0)
     rows = pd.read_csv(chunk, dtype={"id": str})
-    rows.loc[0, "p_t_2"] = 0.1
+    rows.loc[0, "p_t2"] = 0.1
     records.write(chunk, rows.to_csv(index=False))
     assert set(table1.table([shard])["n"]) == {20}
 

@@ -245,9 +245,9 @@ def _describe(logits: Tensor, targets: Tensor, settings: Settings) -> Row:
     probabilities = logits.double().softmax(0)
     row: Row = {}
     for i, (rank, t) in enumerate(zip(settings.ranks, targets.tolist(), strict=True)):
-        row[rank], row[f"y_{rank}"], row[f"p_{rank}"] = t, float(logits[t]), float(probabilities[t])
+        row[rank], row[f"y_t{i + 1}"], row[f"p_t{i + 1}"] = t, float(logits[t]), float(probabilities[t])
         row[f"relative_probability_unmasked/{rank}"] = relative_probability(logits, targets, i)
-    row["above_threshold"] = row["p_t_2"] > settings.threshold
+    row["above_threshold"] = row["p_t2"] > settings.threshold
     return row
 
 

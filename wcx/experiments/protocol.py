@@ -83,7 +83,7 @@ class Settings:
     def columns(self, boxes: bool = False) -> list[str]:
         """Return the columns of a record, in their order; with `boxes`, those of localisation too."""
         ranks = self.ranks
-        names = ["index", "id", "label", *ranks, *(f"y_{t}" for t in ranks), *(f"p_{t}" for t in ranks)]
+        names = ["index", "id", "label", *ranks, *(f"{what}_t{i + 1}" for what in "yp" for i in range(self.targets))]
         names += ["above_threshold", "skipped", *(f"relative_probability_unmasked/{t}" for t in ranks)]
         names += ["box_fraction", *(f"inside_box/{t}" for t in ranks)] if boxes else []
         names += [f"masked_fraction/{t}/{kept}" for t in ranks for kept in KEPT]

@@ -155,7 +155,7 @@ def samples(job: MaskingJob, shards: Sequence[records.Shard], most: int = 8) -> 
     found = []
     for i, (_, row) in enumerate(rows.iterrows()):
         classes = [names[int(row[rank])] for rank in job.settings.ranks]  # floats beside an image that was skipped
-        probabilities = [row[f"p_{rank}"] for rank in job.settings.ranks]
+        probabilities = [row[f"p_t{i + 1}"] for i in range(job.settings.targets)]
         own = {cell.contrast: maps[cell][:, i] for cell in cells}
         found.append(Sample(pixels[i], own, classes, probabilities, names[int(row["label"])]))
     return found

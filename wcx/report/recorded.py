@@ -103,7 +103,7 @@ class Recorded(Opened):
         """The rows above the threshold."""
         if self.threshold == self.settings["threshold"]:  # as the engine saw it, before rounding
             return self.rows[self.rows["above_threshold"]]
-        return self.rows[self.rows["p_t_2"] > self.threshold]
+        return self.rows[self.rows["p_t2"] > self.threshold]
 
     @cached_property
     def below(self) -> pd.DataFrame:
