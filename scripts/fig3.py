@@ -121,7 +121,9 @@ def compute(todo: Sequence[Block], whole: Whole, gpus: Sequence[str]) -> tuple[l
             plan = whole.plans[block.name]
             pace = plan["seconds"] / max(1, plan["images_left"])
             bar.set_description(block.name)
-            made, passes = pipeline.run(one, config, progress=lambda images: bar.update(min(images * pace, bar.total - bar.n)))
+            made, passes = pipeline.run(
+                one, config, progress=lambda images: bar.update(min(images * pace, bar.total - bar.n))
+            )
             bar.write(f"{block.name}: passes (images) {dict(passes) or 'none, all records were there'}")
             shards.extend(made)
 
