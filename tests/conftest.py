@@ -26,6 +26,17 @@ def shared() -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Generator[None, None, None]:
+    """For small tensors: threads would only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With WCX_REQUIRE_SHARED=1 (set by .ci/run), a test that asks for `shared` and is skipped has failed."""

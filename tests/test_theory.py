@@ -5,8 +5,6 @@ Where a statement needs a constant (Prop. 1) or has its limits (Prop. 2 along a 
 
 from __future__ import annotations
 
-from collections.abc import Generator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,6 +13,8 @@ import wcx
 from tests import nets
 from wcx import contrasts, methods
 from wcx.methods.paths import PathRun
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 METHODS = methods.names()
 OPTIONS = {"integrated_gradients": {"steps": 8}, "lrp": {"composite": "lrp_0"}}
@@ -59,15 +59,6 @@ def images() -> Tensor:
 
 
 TARGET = torch.tensor([0, 5, 2])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Generator[None, None, None]:
-    """Small tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_only_those_methods_walk_a_path(net: nn.Module, images: Tensor) -> None:

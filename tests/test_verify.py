@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
 
 import pandas as pd
@@ -15,16 +14,9 @@ from scripts import cli, verify, verify_captum, verify_cells, verify_cost, verif
 from tests import nets
 from wcx import contrasts, methods
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 VARIANTS = {variant.label: variant for variant in verify_oracle.variants()}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Generator[None, None, None]:
-    """Small tensors: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_variants_cover_every_method() -> None:
