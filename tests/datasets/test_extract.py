@@ -61,7 +61,7 @@ def test_extract(tmp_path, kind):
         extract(archive, tmp_path / "x", "bottom")
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "top/../../evil.txt", "/tmp/evil.txt", "..\\evil.txt", "C:/evil.txt"])
+@pytest.mark.parametrize("name", ["../evil.txt", "top/../../evil.txt", "/evil.txt", "..\\evil.txt", "C:/evil.txt"])
 @pytest.mark.parametrize("make", [tar_of, zip_of])
 def test_paths_outside_are_refused(tmp_path, make, name):
     archive = make(tmp_path / "archive", {"top/a.txt": b"a", name: b"evil"})
