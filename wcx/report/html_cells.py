@@ -113,10 +113,7 @@ def others(tables: Mapping[str, pd.DataFrame]) -> list[Markup]:
         made.append(_other("Localisation", said, columns, frame))
     if not (frame := tables["table1_strata"]).empty:
         columns = [
-            *_names(frame),
-            text("baseline"),
-            Column("kept", lambda row: _SIGN[row["features_kept"]]),
-            text("contrast"),
+            *_cell(frame),
             text("stratum"),
             value("n", "n", "d"),
             value("relative_probability_unmasked", "unmasked"),
@@ -126,10 +123,7 @@ def others(tables: Mapping[str, pd.DataFrame]) -> list[Markup]:
         made.append(_other("Above and below the threshold", "Strata of p_t2.", columns, frame))
     if not (frame := tables["table1_seeds"]).empty:
         columns = [
-            *_names(frame),
-            text("baseline"),
-            Column("kept", lambda row: _SIGN[row["features_kept"]]),
-            text("contrast"),
+            *_cell(frame),
             text("seeds"),
             value("n", "n", "d"),
             estimate("relative_probability", "mean over seeds"),
@@ -188,6 +182,12 @@ def _names(frame: pd.DataFrame) -> list[Column]:
     several = [name for name in ("dataset", "model", *rest) if name in frame and frame[name].nunique() > 1]
     first = [name for name in several if name not in rest]
     return [text(name) for name in (*first, "method", "target", *(name for name in several if name in rest))]
+
+
+def _cell(frame: pd.DataFrame) -> list[Column]:
+    """Return the columns that say which cell of the table a row is of."""
+    kept = Column("kept", lambda row: _SIGN[row["features_kept"]])
+    return [*_names(frame), text("baseline"), kept, text("contrast")]
 
 
 def _of(frame: pd.DataFrame) -> str:
