@@ -272,6 +272,7 @@ def test_squeezenet_like_class_scores_are_no_activation() -> None:
         ({"layer": "features.99"}, "no layer 'features.99'; try one of: .*2"),
         ({"layer": "6"}, "expected a map"),
         ({"layer": nn.ReLU()}, "not part of the model"),
+        ({"layer": "2", "method": "gradient"}, "gradient explains the input, at no layer, got layer='2'; .* gradcam"),
         ({"images": torch.zeros(3, 16, 16)}, r"expected a floating tensor \(N, 3, H, W\)"),
         ({"method": "gradient", "samples": -1}, "samples=-1"),
         ({"method": "gradcam", "samples": 3}, "no option 'samples'"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from wcx import contrasts, methods
 from wcx.contrasts import Foils, Target
+from wcx.errors import WcxError
 from wcx.methods import Method, Run
 from wcx.methods.base import Cotangent
 
@@ -25,7 +26,7 @@ class Explainer:
         **options: of the method.
 
     Raises:
-        WcxError: unknown method, option or layer.
+        WcxError: unknown method, option or layer; a layer for a method that explains the input.
 
     Example:
         >>> import torch, wcx
@@ -43,6 +44,12 @@ class Explainer:
     ) -> None:
         self.model = model
         self.method = methods.create(method, **options) if isinstance(method, str) else method
+        if layer is not None and self.method.space == "input":
+            layered = ", ".join(name for name in methods.names() if methods.get(name).space == "activation")
+            name = method if isinstance(method, str) else type(method).__name__
+            raise WcxError(
+                f"{name} explains the input, at no layer, got layer={layer!r}; leave it out, or use {layered}."
+            )
         self.layer = layer
 
     def __call__(self, images: Tensor) -> Run:
