@@ -25,6 +25,7 @@ from wcx.errors import WcxError, choose
 from wcx.experiments import items
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+MISTAKES = (WcxError, HydraException, OmegaConfBaseException, OSError)  # a user's: one line each, see `one_line`
 
 
 class SkipError(WcxError):
@@ -48,7 +49,7 @@ def main(
         try:
             check_values(cfg)
             function(cfg)
-        except (WcxError, OmegaConfBaseException) as error:
+        except MISTAKES as error:
             line = one_line(error)
             if not sweep:
                 _fail(line)
@@ -68,11 +69,11 @@ def main(
     except WcxError as error:
         _fail(str(error))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in several lines
-    with sweeps.reported(folder) if folder else nullcontext():
-        try:
+    try:
+        with sweeps.reported(folder) if folder else nullcontext():
             run()
-        except (HydraException, OmegaConfBaseException) as error:
-            _fail(one_line(error))
+    except MISTAKES as error:
+        _fail(one_line(error))
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig:
@@ -117,13 +118,16 @@ def guarded(function: Callable[[], Any]) -> None:
     allocator.keep_freed_memory()
     try:
         function()
-    except (WcxError, OmegaConfBaseException, HydraException) as error:
+    except MISTAKES as error:
         _fail(one_line(error))
 
 
 def one_line(error: Exception) -> str:
-    """Return what an error says in one line; Hydra's and OmegaConf's with the fix."""
+    """Return what an error says in one line; that of Hydra, OmegaConf and the file system with the fix."""
     text = " ".join(str(error).split())
+    if isinstance(error, OSError):
+        place = f"cannot use {error.filename}: {error.strerror}" if error.filename else text
+        return f"{place}; give another folder (paths.results_dir=..., paths.checkpoints_dir=...) or make room in it."
     if key := re.match(r"Could not override '([^']+)'", text):
         group, _, option = key[1].partition(".")
         show = f"python run.py {group}=... --cfg job prints those there are"

@@ -20,10 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from wcx.errors import WcxError
+from scripts.cli import MISTAKES, one_line
 
 _BAR = re.compile(r"\d+%\|")  # a progress bar, redrawn many times a second
 _EVERY = 20.0  # seconds between two lines of a progress bar
@@ -81,8 +78,8 @@ def in_turn(blocks: Sequence[Block], work: Callable[[Block], object]) -> dict[st
     for block in blocks:
         try:
             work(block)
-        except (WcxError, HydraException, OmegaConfBaseException) as error:
-            failed[block.name] = " ".join(str(error).split())
+        except MISTAKES as error:
+            failed[block.name] = one_line(error)
         except Exception as error:
             traceback.print_exc()
             failed[block.name] = " ".join(f"{type(error).__name__}: {error}".split())

@@ -173,12 +173,13 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
         (["on_error=ignore"], "error: unknown on_error 'ignore'. Choose one of: skip, stop."),
         (["method.steps=3"], "error: no setting 'steps' in the method chosen here; python run.py method=... --cfg job"),
         (["model=torchvision"], "error: model.name is needed; give model.name=..."),
+        (["model.weights=random", "paths.results_dir=/dev/null/in"], "error: cannot use /dev/null/in"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(
     tmp_path: Path, run: Callable[..., Done], arguments: list[str], message: str
 ) -> None:
-    done = run(*arguments, "limit=2", "figure=0", f"paths.results_dir={tmp_path}")
+    done = run("limit=2", "figure=0", f"paths.results_dir={tmp_path}", *arguments)
     lines = [line for line in done.stderr.splitlines() if line.strip() and "image/s" not in line]  # no progress bar
     assert done.returncode == 2, done.stderr
     assert len(lines) == 1
