@@ -135,7 +135,8 @@ def _integrated_gradients(
     model: nn.Module, x: Tensor, _of: Captum, options: dict[str, Any], arguments: dict[str, Any]
 ) -> Tensor:
     explainer = attr.IntegratedGradients(model)
-    return explainer.attribute(x, n_steps=options["steps"], method="riemann_middle", **arguments)
+    steps = {"n_steps": options["steps"], "internal_batch_size": options["batch_size"]}
+    return explainer.attribute(x, method="riemann_middle", **steps, **arguments)
 
 
 def _deeplift(model: nn.Module, x: Tensor, _of: Captum, options: dict[str, Any], arguments: dict[str, Any]) -> Tensor:

@@ -29,6 +29,9 @@ from wcx.methods.paths import PathRun
 ORACLES = ("sum over classes", "captum")
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # the issue's
 STEPS = 2  # of paths; a power of 2, since captum rounds its weights to float32
+ALONE = {
+    "batch_size": 1
+}  # each step by itself, as in brute force: in a batch float32 rounds, and ReLUs on the edge flip, otherwise
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,10 @@ def variants() -> list[Variant]:
 
             out += [Variant(f"lrp ({composite})", name, {"composite": composite}) for composite in COMPOSITES]
         else:
-            out.append(Variant(name, name, {"steps": STEPS} if name == "integrated_gradients" else {}))
-    smooth = [Variant(f"{name} (smooth)", name, {"samples": STEPS}) for name in ("gradient", "input_x_gradient")]
+            out.append(Variant(name, name, {"steps": STEPS, **ALONE} if name == "integrated_gradients" else {}))
+    smooth = [
+        Variant(f"{name} (smooth)", name, {"samples": STEPS, **ALONE}) for name in ("gradient", "input_x_gradient")
+    ]
     return [*out, Variant("deeplift (noise)", "deeplift", noise=True), *smooth]
 
 
