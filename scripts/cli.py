@@ -6,26 +6,22 @@ import dataclasses
 import os
 import re
 import sys
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import hydra
 import torch
 import yaml
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from scripts import allocator, sweeps
+from scripts import allocator, mistakes, sweeps
 from wcx import custom, datasets, models
 from wcx.errors import WcxError, choose
 from wcx.experiments import items
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-MISTAKES = (WcxError, HydraException, OmegaConfBaseException, OSError)  # a user's: one line each, see `one_line`
 
 
 class SkipError(WcxError):
@@ -46,34 +42,19 @@ def main(
 
     def job(cfg: DictConfig) -> None:
         allocator.keep_freed_memory()  # here: a launcher may have put the job into a process of its own
-        try:
+        with noted(cfg) if sweep else mistakes.one_line_each():
             check_values(cfg)
             function(cfg)
-        except MISTAKES as error:
-            line = one_line(error)
-            if not sweep:
-                _fail(line)
-            if not sweeps.note("skipped" if isinstance(error, SkipError) else "failed", job_name(cfg), line):
-                raise
-        except Exception as error:
-            if not sweep or not sweeps.note("failed", job_name(cfg), f"{type(error).__name__}: {error}"):
-                raise
-            traceback.print_exc()
 
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
-    try:
+    with mistakes.one_line_each():
         sys.argv[1:] = complete(sys.argv[1:])
         check_overrides(sys.argv[1:])
         paths = [argument for argument in sys.argv[1:] if argument.startswith("paths.")]
         folder = Path(compose(paths).paths.results_dir) / "sweeps" if sweep else None
-    except WcxError as error:
-        _fail(str(error))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in several lines
-    try:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in several lines
         with sweeps.reported(folder) if folder else nullcontext():
             run()
-    except MISTAKES as error:
-        _fail(one_line(error))
 
 
 def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig:
@@ -116,25 +97,19 @@ def guarded(function: Callable[[], Any]) -> None:
         print(sys.modules[function.__module__].__doc__)
         return
     allocator.keep_freed_memory()
-    try:
+    with mistakes.one_line_each():
         function()
-    except MISTAKES as error:
-        _fail(one_line(error))
 
 
-def one_line(error: Exception) -> str:
-    """Return what an error says in one line; that of Hydra, OmegaConf and the file system with the fix."""
-    text = " ".join(str(error).split())
-    if isinstance(error, OSError):
-        place = f"cannot use {error.filename}: {error.strerror}" if error.filename else text
-        return f"{place}; give another folder (paths.results_dir=..., paths.checkpoints_dir=...) or make room in it."
-    if key := re.match(r"Could not override '([^']+)'", text):
-        group, _, option = key[1].partition(".")
-        show = f"python run.py {group}=... --cfg job prints those there are"
-        return f"no setting {option or group!r} in the {group} chosen here; {show}."
-    if key := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{key[1]} is needed; give {key[1]}=..."
-    return text
+@contextmanager
+def noted(cfg: DictConfig) -> Iterator[None]:
+    """Note the failure of a sweep's job, so that the others go on."""
+    try:
+        yield
+    except Exception as error:
+        kind = "skipped" if isinstance(error, SkipError) else "failed"
+        if not sweeps.note(kind, job_name(cfg), mistakes.told(error)):
+            raise
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -285,8 +260,3 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
         num_classes=None if checkpoint else num_classes,
     )
     return loaded.to_channels_last() if cfg.channels_last else loaded
-
-
-def _fail(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)

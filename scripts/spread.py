@@ -14,13 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from scripts.cli import MISTAKES, one_line
+from scripts import mistakes
 
 _BAR = re.compile(r"\d+%\|")  # a progress bar, redrawn many times a second
 _EVERY = 20.0  # seconds between two lines of a progress bar
@@ -78,11 +77,8 @@ def in_turn(blocks: Sequence[Block], work: Callable[[Block], object]) -> dict[st
     for block in blocks:
         try:
             work(block)
-        except MISTAKES as error:
-            failed[block.name] = one_line(error)
         except Exception as error:
-            traceback.print_exc()
-            failed[block.name] = " ".join(f"{type(error).__name__}: {error}".split())
+            failed[block.name] = mistakes.told(error)
     return failed
 
 

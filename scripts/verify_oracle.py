@@ -29,9 +29,7 @@ from wcx.methods.paths import PathRun
 ORACLES = ("sum over classes", "captum")
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # the issue's
 STEPS = 2  # of paths; a power of 2, since captum rounds its weights to float32
-ALONE = {
-    "batch_size": 1
-}  # each step by itself, as in brute force: in a batch float32 rounds, and ReLUs on the edge flip, otherwise
+ALONE = {"batch_size": 1}  # each step by itself, as in brute force: in a batch, float32 rounds otherwise and ReLUs flip
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import run as run_py
-from scripts import cli
+from scripts import cli, mistakes
 from scripts import table1 as table1_py
 from wcx import contrasts, datasets, methods
 from wcx.errors import WcxError
@@ -184,6 +185,22 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     assert done.returncode == 2, done.stderr
     assert len(lines) == 1
     assert message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; check path, rights and room"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "cannot use /x: Permission denied; check path"),
+        (WcxError("a\nb"), "a b"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), None),
+        (OSError("libcudart not found"), None),
+        (KeyError("t_1"), None),
+    ],
+)
+def test_what_is_no_mistake_keeps_its_traceback(error: Exception, line: str | None) -> None:
+    said = mistakes.one_line(error)
+    assert said is None if line is None else said.startswith(line)
 
 
 def test_from_a_shell() -> None:
