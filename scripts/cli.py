@@ -210,7 +210,8 @@ def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
     if isinstance(arguments.get("transform"), str):
         choose("transform", arguments["transform"], ["own"])
         arguments["transform"] = models.own_transform(cfg.model.name, cfg.model.get("pinned"))
-    return datasets.load(name, Path(root), split, **arguments)
+    channels = custom.channels(plain(cfg.model.mean), plain(cfg.model.std)) if "factory" in cfg.model else 3
+    return datasets.load(name, Path(root), split, channels=channels, **arguments)
 
 
 def test_images(cfg: DictConfig) -> datasets.ImageDataset:

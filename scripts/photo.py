@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.dataset.name != "imagenet" and "factory" not in cfg.model and cfg.model.checkpoint is None:
         dataset = cli.open_dataset(cfg, "test")  # it says which checkpoint
     loaded = cli.open_model(cfg, dataset)
-    classes = loaded.class_names or (dataset.class_names if dataset else imagenet.class_names())
+    classes = models.distinct(loaded.class_names or (dataset.class_names if dataset else imagenet.class_names()))
     transform = _transform(cfg, loaded)
     question = photo.Question(
         target=None if cfg.target is None else photo.class_id(cfg.target, classes),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from wcx.errors import WcxError
-from wcx.weights import read_state_dict
+from wcx.state_dicts import read_weights
 
 _KEY = "wcx"
 
@@ -51,7 +52,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         WcxError: the file is missing, damaged, or not a checkpoint of ours.
     """
     meta = read_meta(path)
-    return read_state_dict(path), meta
+    return dict(read_weights(path)), meta
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
         f"a bare state dict goes to model.weights"
     )
     if path.suffix != ".safetensors":
-        read_state_dict(path)  # says what is wrong, should it not even be plain tensors
+        read_weights(path)  # says what is wrong, should it not even be plain tensors
         raise WcxError(not_ours)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
@@ -76,12 +77,21 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     return meta
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return class names with the id behind those that come more than once: ImageNet has two cranes, crane (134) and (517)."""
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names)]
+
+
 def label_map(dataset_class_names: Sequence[str], checkpoint_class_names: Sequence[str]) -> Tensor:
     """Return the LongTensor (dataset classes,) that maps a dataset's label to the checkpoint's output, by class name.
+
+    Names that come more than once are told apart by their ids (`distinct`), which must then be the same on both sides.
 
     Raises:
         WcxError: a class of the dataset is unknown to the checkpoint.
     """
+    dataset_class_names, checkpoint_class_names = distinct(dataset_class_names), distinct(checkpoint_class_names)
     position = {name: index for index, name in enumerate(checkpoint_class_names)}
     unknown = [name for name in dataset_class_names if name not in position]
     if unknown:

@@ -14,20 +14,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wcx.checkpoints import checkpoint_path, label_map, read_checkpoint, read_meta, save_checkpoint
+from wcx.checkpoints import checkpoint_path, distinct, label_map, read_checkpoint, read_meta, save_checkpoint
 from wcx.datasets.base import Preset, Transform
 from wcx.errors import WcxError, choose
-from wcx.weights import RANDOM, Weights, fill, head_name, read_state_dict, resolve, torchvision_entries, weights_hash
+from wcx.state_dicts import fill, head_name, read_weights, weights_hash
+from wcx.weights import RANDOM, Weights, resolve, torchvision_entries
 
 __all__ = [
     "LoadedModel",
     "Normalized",
     "build",
     "checkpoint_path",
+    "distinct",
     "finetune_command",
     "head_name",
     "label_map",
     "load",
+    "logits_of",
     "names",
     "own_transform",
     "read_checkpoint",
@@ -48,7 +51,7 @@ class Normalized(nn.Module):
 
     Attributes:
         model: the inner network; layer names refer to it.
-        mean, std: float32 buffers (3, 1, 1), not part of the state dict.
+        mean, std: float32 buffers (channels, 1, 1), not part of the state dict.
     """
 
     def __init__(
@@ -56,17 +59,40 @@ class Normalized(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return the inner network's input (N, 3, H, W) for pixels (N, 3, H, W) in [0, 1]."""
+        """Return the inner network's input (N, channels, H, W) for pixels (N, channels, H, W) in [0, 1]."""
         return (pixels - self.mean) / self.std
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Return the logits (N, C) of pixels (N, 3, H, W) in [0, 1]."""
-        output = self.model(self.normalise(pixels))
-        return output if isinstance(output, Tensor) else output[0]  # GoogLeNet's and Inception's auxiliary logits
+        """Return the logits (N, C) of pixels (N, channels, H, W) in [0, 1]; see `logits_of`."""
+        return logits_of(self.model(self.normalise(pixels)))
+
+
+def logits_of(output: object) -> Tensor:
+    """Return the logits in what a network returned.
+
+    That is the tensor itself; the entry `logits` or `out` of a mapping (transformers' ModelOutput is one), or an attribute
+    `logits`; or the first item of a tuple (GoogLeNet has auxiliary logits behind it).
+
+    Raises:
+        WcxError: none of these.
+    """
+    if isinstance(output, Mapping):
+        output = next((output[key] for key in ("logits", "out") if key in output), output)
+    elif hasattr(output, "logits"):
+        output = output.logits
+    elif isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    if isinstance(output, Tensor):
+        return output
+    entries = f" with {', '.join(map(repr, output)) or 'no entry'}" if isinstance(output, Mapping) else ""
+    raise WcxError(
+        f"the network returns a {type(output).__name__}{entries}; expected logits (N, C), alone, as the entry 'logits' or "
+        f"'out' of a dict, or first in a tuple."
+    )
 
 
 @dataclass
@@ -74,7 +100,7 @@ class LoadedModel:
     """A classifier with its weights, in eval mode, and what is known of it.
 
     Attributes:
-        net: normalised input (N, 3, H, W) -> logits (N, C).
+        net: normalised input (N, channels, H, W) -> logits (N, C), or what `logits_of` finds them in.
         model: the same for [0, 1] pixels, `Normalized(net)`.
         name: torchvision's name, or "small_cnn".
         layer: the activation layer inside `net`, or None (not given).
@@ -169,7 +195,7 @@ def load(
         options.setdefault("transform_input", True)
     net = build(name, num_classes, seed, options, init_weights=source.path is None)
     if source.path:
-        fill(net, read_state_dict(source.path), source.label, fine_tuning=num_classes is not None)
+        fill(net, read_weights(source.path), source.label, fine_tuning=num_classes is not None)
     if source.stand_in:
         log.warning("%s: stand-in weights %s (not torchvision's own)", name, source.path)
     mean, std = _normalisation(name, source)

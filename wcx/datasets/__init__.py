@@ -10,11 +10,11 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from wcx.datasets.base import SPLITS, ImageDataset, Transform
+from wcx.datasets.base import SPLITS, Grey, ImageDataset, Transform
 from wcx.datasets.cache import CachedImages, cached
 from wcx.errors import DataError, WcxError, choose
 
@@ -32,6 +32,7 @@ def load(
     root: str | Path,
     split: str = "test",
     transform: Transform | Mapping[str, Any] | None = None,
+    channels: int = 3,
     **options: Any,
 ) -> ImageDataset:
     """Open the dataset `name` that lives in the folder `root`.
@@ -41,6 +42,7 @@ def load(
         root: the dataset's folder, holding its official layout.
         split: "train" or "test".
         transform: a `Transform`, its arguments as a mapping, or None for the dataset's own.
+        channels: of the pixels: 3 (RGB), or 1 (grey) for a network that takes one.
         options: those of the dataset's own `load`, and `download=True` to fetch missing files first.
 
     Raises:
@@ -59,15 +61,23 @@ def load(
     dataset = module.load(root, split, **options)
     if transform is not None:
         dataset.transform = transform if isinstance(transform, Transform) else as_transform(transform)
+    if channels != dataset.transform.channels:
+        dataset.transform = as_transform({**asdict(dataset.transform), "channels": channels})
     return dataset
 
 
 def as_transform(arguments: Mapping[str, Any]) -> Transform:
-    """Return the `Transform` of these arguments.
+    """Return the `Transform` of these arguments; `channels`, 3 where it is left out, is 1 for a `Grey` one.
 
     Raises:
         WcxError: an unknown argument, or a value that does not fit.
     """
     for argument in arguments:
-        choose("argument of transform", argument, (field.name for field in fields(Transform)))
-    return Transform(**arguments)
+        choose("argument of transform", argument, (field.name for field in fields(Grey)))
+    channels = arguments.get("channels", 3)
+    if channels not in (1, 3):
+        raise WcxError(
+            f"images are read in colour (3 channels) or grey (1), and the network takes {channels}; explain it on tensors of "
+            f"your own (wcx.explain), or give model.mean and model.std of 3 or 1 numbers."
+        )
+    return Grey(**arguments) if channels == 1 else Transform(**{k: v for k, v in arguments.items() if k != "channels"})

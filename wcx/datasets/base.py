@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,6 +46,8 @@ class Transform:
         resize: length of the short side before the crop, in pixels; "squash" ignores it.
     """
 
+    channels: ClassVar[int] = 3
+
     kind: str = "squash"
     size: int = 224
     resize: int = 256
@@ -60,7 +63,7 @@ class Transform:
         return Image.Resampling.BILINEAR
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Return float32 (3, size, size) in [0, 1] from an RGB image: what torchvision's transforms give, bit for bit.
+        """Return float32 (channels, size, size) in [0, 1] from an RGB image: what torchvision's transforms give, bit for bit.
 
         Of a strip (more than 20 times as long as wide) only the square in its middle is resized, within 1/255 of that:
         the whole strip would take gigabytes.
@@ -74,7 +77,8 @@ class Transform:
             image = image.resize((self.size, self.size), self.resampling, box=box)
         else:
             image = image.resize((width, height), self.resampling).crop((left, top, right, bottom))
-        return torch.from_numpy(np.array(image)).movedim(2, 0).to(torch.float32) / 255
+        values = torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels)
+        return values.movedim(2, 0).to(torch.float32) / 255
 
     def box(self, box: Sequence[float], width: int, height: int) -> np.ndarray:
         """Map a box of a width x height image onto the transformed image.
@@ -122,6 +126,17 @@ class Preset(Transform):
     def resampling(self) -> Image.Resampling:
         """Pillow's name of the interpolation."""
         return Image.Resampling[self.interpolation.upper()]
+
+
+@dataclass(frozen=True)
+class Grey(Transform):
+    """A `Transform` to one channel, for networks that take one: Pillow's L of the image, before it is resized."""
+
+    channels: int = 1  # a field: caches and records of it are others than those in colour
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return float32 (1, size, size) in [0, 1]; see `Transform`."""
+        return super().__call__(image.convert("L"))
 
 
 class ImageDataset(Dataset):
@@ -173,7 +188,7 @@ class ImageDataset(Dataset):
         return len(self.ids)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """Return (float32 (3, H, W) in [0, 1], label) of image i after the transform."""
+        """Return (float32 (channels, H, W) in [0, 1], label) of image i after the transform."""
         return self.transform(self.image(i)), self.labels[i]
 
     def path(self, i: int) -> Path:

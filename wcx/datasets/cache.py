@@ -1,6 +1,6 @@
 """A cache of decoded images, so that nine networks do not decode 50,000 JPEGs nine times.
 
-    <folder>/imagenet-test-<fingerprint>.npy        uint8 (n, 3, H, W): every image after the transform, memory-mapped
+    <folder>/imagenet-test-<fingerprint>.npy        uint8 (n, channels, H, W): every image after the transform
     <folder>/imagenet-test-<fingerprint>-sums.npy   uint64 (n,): 0, or 2^32 + CRC-32 of the image's bytes
 
 The fingerprint covers the dataset's listing, the transform and the decoder's version: another one is another file. Pixels are
@@ -63,7 +63,7 @@ class CachedImages(ImageDataset):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
-                _create(self.file, (len(dataset), 3, side, side), np.uint8)
+                _create(self.file, (len(dataset), dataset.transform.channels, side, side), np.uint8)
                 _create(self._sums_file, (len(dataset),), np.uint64)
             self._pixels = np.load(self.file, mmap_mode="r")
             self._sums = np.load(self._sums_file, mmap_mode="r+")
@@ -82,7 +82,7 @@ class CachedImages(ImageDataset):
         return self._images.transform
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        """Return what the dataset would: (float32 (3, H, W) in [0, 1], label)."""
+        """Return what the dataset would: (float32 (channels, H, W) in [0, 1], label)."""
         i = range(len(self))[i]
         pixels = self._read(i)
         return torch.from_numpy(self._store(i) if pixels is None else pixels).to(torch.float32) / 255, self.labels[i]
@@ -125,14 +125,14 @@ class CachedImages(ImageDataset):
             log.debug("not cached: %s", error)
 
     def _read(self, i: int) -> np.ndarray | None:
-        """Return the stored pixels, uint8 (3, H, W); None if they are not there or damaged."""
+        """Return the stored pixels, uint8 (channels, H, W); None if they are not there or damaged."""
         if not self._sums[i]:
             return None
         pixels = np.array(self._pixels[i])
         return pixels if self._sums[i] == _sum(pixels) else None
 
     def _store(self, i: int) -> np.ndarray:
-        """Decode an image, store its pixels and return them, uint8 (3, H, W)."""
+        """Decode an image, store its pixels and return them, uint8 (channels, H, W)."""
         exact = self._images[i][0]
         stored = (exact * 255).round().to(torch.uint8)
         if not torch.equal(stored.to(torch.float32) / 255, exact):

@@ -148,7 +148,7 @@ class Lens:
     layer: str | None
     methods: Mapping[str, Method]
     contrast_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    zero: Sequence[float] = (0.0, 0.0, 0.0)
+    zero: Sequence[float] | float = 0.0
     batch_size: int = 32
 
 

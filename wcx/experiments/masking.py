@@ -58,7 +58,7 @@ class Masking:
     methods: dict[str, ActivationMethod]
     cells: Sequence[Cell]
     settings: Settings
-    zero: Sequence[float] = (0.0, 0.0, 0.0)
+    zero: Sequence[float] | float = 0.0
     contrast_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     batch_size: int = 32
     keep_maps: bool = False

@@ -197,7 +197,7 @@ def class_id(name: str | int, names: Sequence[str]) -> int:
     """
     text = str(name).strip()
     same = [i for i, known in enumerate(names) if known == text] or [
-        i for i, known in enumerate(names) if _plain(known) == _plain(text)
+        i for i, known in enumerate(names) if _plain(known) in (_plain(text), f"{_plain(text)} ({i})")
     ]
     if len(same) > 1:
         raise WcxError(f"class {text!r} is the name of {len(same)} classes; give an id: {', '.join(map(str, same))}.")

@@ -69,15 +69,15 @@ def scale_of(maps: Tensor, quantile: float = 1.0) -> float:
 
 
 def photograph(ax: Axes, pixels: Tensor) -> None:
-    """Show pixels (3, H, W) in [0, 1]."""
-    ax.imshow(pixels.movedim(0, 2).clamp(0, 1).cpu().numpy())
+    """Show pixels (3, H, W), or grey ones (1, H, W), in [0, 1]."""
+    ax.imshow(pixels.expand(3, -1, -1).movedim(0, 2).clamp(0, 1).cpu().numpy())
     ax.set_axis_off()
 
 
 def overlay(
     ax: Axes, pixels: Tensor, attribution: Tensor, scale: float, alpha: float = 0.85, style: str = "colour"
 ) -> AxesImage:
-    """Show a signed map (H, W) over its photograph (3, H, W), in grey and faded, with a line where the sign changes.
+    """Show a signed map (H, W) over its photograph (channels, H, W), in grey and faded, with a line where the sign changes.
 
     Args:
         scale: value of the deepest colours, the same for all maps that are to be compared.

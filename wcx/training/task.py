@@ -18,12 +18,12 @@ from wcx.checkpoints import read_meta, save_checkpoint
 from wcx.datasets.base import ImageDataset
 from wcx.errors import WcxError
 from wcx.models import LoadedModel
+from wcx.state_dicts import head_name, weights_hash
 from wcx.training.curve import write_curve, write_history
 from wcx.training.features import head_inputs, remove
 from wcx.training.loop import evaluate, fit
 from wcx.training.recipe import Recipe
 from wcx.training.samples import Augmented, Features, Pixels, choose_indices
-from wcx.weights import head_name, weights_hash
 
 log = logging.getLogger("wcx")
 

@@ -1,0 +1,294 @@
+"""State dicts: what a weight file holds, and which of its tensors, under which names, are a network's.
+
+A file is tried as it is. Else the one unwrapping is taken that makes all names and shapes fit, and the log says which:
+
+- an entry of the file: {"state_dict": ..., "epoch": 3};
+- a prefix in front of all names, in the file ("model.", of Lightning and others) or in the network;
+- the names that wrappers put between: DataParallel's "module", torch.compile's "_orig_mod" and FSDP's.
+
+Only plain tensors are unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from wcx.errors import WcxError
+
+log = logging.getLogger("wcx")
+
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # GoogLeNet's and Inception's extra heads: used in training only
+_COUNTERS = ("num_batches_tracked", "n_averaged")  # BatchNorm's and AveragedModel's: of no use to an eval-mode network
+_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a file's tensors as a network's.
+
+    Attributes:
+        state: the tensors by the network's names.
+        entry: the keys that lead to them in the file; () is the file itself.
+        prefix: taken off the names in the file.
+        level: put in front of them: what all names in the network begin with.
+        unwrapped: the names of wrappers were taken out.
+        unused: names in the file that lack the prefix.
+    """
+
+    state: dict[str, Tensor]
+    entry: tuple[str, ...] = ()
+    prefix: str = ""
+    level: str = ""
+    unwrapped: bool = False
+    unused: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Return the unwrapping in words; "" for none."""
+        steps = [f"its entry {'.'.join(self.entry)!r}"] if self.entry else []
+        steps += [f"without the prefix {self.prefix!r}"] if self.prefix else []
+        steps += [f"with {self.level!r} in front"] if self.level else []
+        steps += ["without the names of wrappers (module, _orig_mod)"] if self.unwrapped else []
+        return ", ".join(steps)
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """In what a state dict differs from a network's; false where it fits."""
+
+    missing: list[str]
+    unknown: list[str]
+    misshapen: list[str]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unknown or self.misshapen)
+
+
+def read_weights(path: str | Path) -> Mapping[str, Any]:
+    """Read a weight file: tensors by name, maybe inside entries of it (see `fill`).
+
+    Args:
+        path: .safetensors, or what torch.save wrote (.pth, .pt, .ckpt, .bin, .tar, ...).
+
+    Raises:
+        WcxError: the file is missing, damaged, or holds anything but plain values and tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WcxError(f"weights file not found: {path}")
+    try:
+        if path.suffix.lower() == ".safetensors":
+            content = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        kind = re.search(r"GLOBAL (\S+)", str(error))
+        raise WcxError(
+            f"{path} holds more than plain tensors ({kind[1] if kind else 'or is damaged'}); pickled objects are never "
+            f"loaded: where you trust it, save its tensors alone, torch.save(network.state_dict(), 'weights.pth')"
+        ) from error
+    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        if "TorchScript" in str(error):
+            raise WcxError(f"{path} is a TorchScript archive: save the network's state_dict() instead") from error
+        reason = first_line(error)
+        raise WcxError(f"{path} cannot be read, it may be incomplete ({reason}); fetch or write it again") from error
+    if not isinstance(content, Mapping) or not any(True for _ in _entries(content)):
+        raise WcxError(f"{path} is not a state dict (names and plain tensors): save the network's state_dict()")
+    return content
+
+
+def fill(net: nn.Module, content: Mapping[str, Any], source: str, fine_tuning: bool = False) -> None:
+    """Load the tensors in a file's `content` into `net`, as they are or by the one unwrapping that fits.
+
+    Args:
+        net: the network, changed in place.
+        content: from `read_weights`; auxiliary heads that `net` does not have are ignored; float16 and coarser numbers
+            become float32.
+        source: what log and error messages call the weights.
+        fine_tuning: tensors of the head that are absent (a file with the convolutional part only), and those of the
+            head's last layer with another shape (other classes), keep their fresh values.
+
+    Raises:
+        WcxError: a name or shape does not fit, or several sets of weights in the file do.
+    """
+    state = net.state_dict()  # filled and loaded back as a whole: some networks (MNASNet) ask for its version attribute
+    own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    head = _head(net)
+    lenient = _lenient(own, head) if fine_tuning else ((), ())
+    fits: list[Reading] = []
+    others: list[tuple[Reading, Misfit]] = []
+    for reading in _readings(content, own, head):
+        misfit = _compare(reading.state, own, *lenient)
+        if misfit:
+            others.append((reading, misfit))
+        elif not any(_same(reading.state, fit.state) for fit in fits):
+            fits.append(reading)
+        if not misfit and not str(reading):
+            break
+    if len(fits) > 1:
+        raise WcxError(
+            f"{source} holds {len(fits)} different sets of weights that fit {type(net).__name__} ("
+            f"{'; '.join(str(fit) for fit in fits)}): save the one that is meant in a file of its own"
+        )
+    if not fits:
+        raise _mistake(net, source, own, head, *max(others, key=lambda pair: len(pair[0].state.keys() & own.keys())))
+    [fit] = fits
+    if str(fit):
+        unused = f"; not used: {fit.unused[0]!r} ({len(fit.unused)} such)" if fit.unused else ""
+        log.info("%s: read as %s%s", source, fit, unused)
+    state.update((key, value) for key, value in fit.state.items() if key in own and value.shape == own[key].shape)
+    net.load_state_dict(state)
+
+
+def head_name(net: nn.Module) -> str:
+    """Return the name of the classifying submodule: `classifier`, `fc`, or else the last child that has parameters.
+
+    Raises:
+        WcxError: no submodule has parameters.
+    """
+    children = [name for name, child in net.named_children() if any(True for _ in child.parameters())]
+    if not children:
+        raise WcxError(f"{type(net).__name__} has no submodule with parameters, hence no classifying head")
+    return next((name for name in ("classifier", "fc") if name in children), children[-1])
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 (hex) over the names, dtypes, shapes and bytes of `state`, in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(key for key, value in state.items() if isinstance(value, Tensor)):  # not a module's extra state
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _entries(content: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
+    """Yield the tensors by name at every level of a file that has any: (keys that lead there, {name: tensor})."""
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors and all(isinstance(key, str) for key in tensors):
+        coarse = {key for key, value in tensors.items() if value.is_floating_point() and value.itemsize < 4}
+        yield place, {key: value.float() if key in coarse else value for key, value in tensors.items()}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _entries(value, (*place, str(key)))
+
+
+def _readings(content: Mapping[str, Any], own: Mapping[str, Tensor], head: tuple[str, ...]) -> Iterator[Reading]:
+    """Yield every way to read the file in which the network's first tensor is found; each entry as it is comes first.
+
+    Args:
+        content: of the file.
+        own: the network's tensors.
+        head: what names of the classifying head begin with: a file may lack those.
+    """
+    counted = [name for name in own if not name.endswith(_COUNTERS)]
+    anchor = next((name for name in counted if not name.startswith(head)), next(iter(counted), ""))
+    for entry, tensors in _entries(content):
+        yield Reading({_modern(key): value for key, value in tensors.items()}, entry)
+        for rename in (_modern, _unwrapped):
+            names = {rename(name): name for name in own}
+            keys = {rename(key): key for key in tensors}
+            if len(names) < len(own) or len(keys) < len(tensors):
+                continue  # two tensors of one name
+            for level in _levels([rename(name) for name in counted]):
+                for prefix in _prefixes(keys, rename(anchor).removeprefix(level)):
+                    inside = {level + key.removeprefix(prefix): key for key in keys if key.startswith(prefix)}
+                    yield Reading(
+                        {names.get(name, name): tensors[keys[key]] for name, key in inside.items()},
+                        entry,
+                        prefix,
+                        level,
+                        rename is _unwrapped,
+                        tuple(keys[key] for key in keys if not key.startswith(prefix)),
+                    )
+
+
+def _levels(names: Sequence[str]) -> list[str]:
+    """Return what all names begin with, up to each dot: "", "model.", "model.net." ..."""
+    levels = [""]
+    for parts in zip(*(name.split(".")[:-1] for name in names), strict=False):
+        if len(set(parts)) > 1:
+            break
+        levels.append(f"{levels[-1]}{parts[0]}.")
+    return levels
+
+
+def _prefixes(keys: Mapping[str, str], stem: str) -> list[str]:
+    """Return what stands in front of `stem` in the names that end with it, up to a dot; the shortest first."""
+    prefixes = {key.removesuffix(stem) for key in keys if key.endswith(stem)}
+    return sorted((prefix for prefix in prefixes if not prefix or prefix.endswith(".")), key=len)
+
+
+def _unwrapped(key: str) -> str:
+    return ".".join(part for part in _modern(key).split(".") if part not in _WRAPPERS)
+
+
+def _modern(key: str) -> str:
+    """Rename torchvision's oldest DenseNet keys, as torchvision does on loading: norm.1.weight -> norm1.weight."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)
+
+
+def _head(net: nn.Module) -> tuple[str, ...]:
+    """Return what names of the classifying head begin with; () for a network without submodules."""
+    return (head_name(net) + ".",) if any(True for child in net.children() for _ in child.parameters()) else ()
+
+
+def _lenient(own: Mapping[str, Tensor], head: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the names begin with that may be absent, and those that may have another shape, at a fine-tuning."""
+    inside = [name for name in own if name.startswith(head)]
+    return head, (inside[-1].rpartition(".")[0] + ".",) if inside else ()
+
+
+def _compare(
+    state: Mapping[str, Tensor], own: Mapping[str, Tensor], absent: tuple[str, ...], other: tuple[str, ...]
+) -> Misfit:
+    """Compare tensors with the network's; names that begin with `absent` may be so, with `other` have another shape."""
+    return Misfit(
+        [key for key in own if key not in state and not key.endswith(_COUNTERS) and not key.startswith(absent)],
+        [key for key in state if key not in own and not key.startswith(_AUXILIARY)],
+        [key for key in state if key in own and state[key].shape != own[key].shape and not key.startswith(other)],
+    )
+
+
+def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(one[k] is other[k] or torch.equal(one[k], other[k]) for k in one)
+
+
+def _mistake(
+    net: nn.Module, source: str, own: Mapping[str, Tensor], head: tuple[str, ...], reading: Reading, misfit: Misfit
+) -> WcxError:
+    """Return the error that says why the reading nearest to the network does not fit."""
+    if misfit.missing and not misfit.unknown and all(key.startswith(head) for key in misfit.missing):
+        return WcxError(
+            f"{source} holds the convolutional part only, and its classifier would be random: fine-tune it (python "
+            f"scripts/finetune.py dataset=<dataset> model=<model>), or give complete weights (model.weights=<file>)"
+        )
+    total, problems = len(own), []
+    if misfit.missing:
+        problems.append(f"lacks {misfit.missing[0]!r} ({len(misfit.missing)} such of {total})")
+    if misfit.unknown:
+        problems.append(f"has the unknown {misfit.unknown[0]!r} ({len(misfit.unknown)} such)")
+    if misfit.misshapen:
+        key, count = misfit.misshapen[0], f"{len(misfit.misshapen)} such of {total}"
+        shapes = f"{tuple(reading.state[key].shape)}, expected {tuple(own[key].shape)}"
+        problems.append(f"has another shape at {key!r} {shapes} ({count})")
+    place = f" ({reading})" if str(reading) else ""
+    return WcxError(
+        f"{source}{place} does not fit {type(net).__name__}: it {', '.join(problems)}; check the network and model.weights"
+    )
