@@ -144,7 +144,7 @@ class Boom:
 def test_what_is_no_state_dict_is_refused(net: torch.nn.Module, tmp_path: Path) -> None:
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Boom(), protocol=2))
     torch.save(net, tmp_path / "module.pth")
-    torch.save({"epoch": 3, "state": net.state_dict()}, tmp_path / "nested.pth")
+    torch.save({"epoch": 3, "losses": [0.5, 0.25]}, tmp_path / "nested.pth")
     torch.save(net.state_dict(), tmp_path / "cut.pth")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:5000])
     (tmp_path / "cut.safetensors").write_bytes(safetensors.torch.save(net.state_dict())[:5000])

@@ -78,7 +78,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
 
 
 def distinct(names: Sequence[str]) -> list[str]:
-    """Return class names with the id behind those that come more than once: ImageNet has two cranes, crane (134) and (517)."""
+    """Return class names with the id behind those that come more than once: crane (134) and crane (517) of ImageNet's."""
     count = Counter(names)
     return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names)]
 
@@ -86,18 +86,22 @@ def distinct(names: Sequence[str]) -> list[str]:
 def label_map(dataset_class_names: Sequence[str], checkpoint_class_names: Sequence[str]) -> Tensor:
     """Return the LongTensor (dataset classes,) that maps a dataset's label to the checkpoint's output, by class name.
 
-    Names that come more than once are told apart by their ids (`distinct`), which must then be the same on both sides.
+    Names that come more than once are told apart by their ids (`distinct`). Where all others stand in the same places on both
+    sides, so do these: torchvision says crane bird and maillot tank suit where ImageNet's usual list has another crane and maillot.
 
     Raises:
         WcxError: a class of the dataset is unknown to the checkpoint.
     """
-    dataset_class_names, checkpoint_class_names = distinct(dataset_class_names), distinct(checkpoint_class_names)
-    position = {name: index for index, name in enumerate(checkpoint_class_names)}
-    unknown = [name for name in dataset_class_names if name not in position]
+    wanted, outputs = distinct(dataset_class_names), distinct(checkpoint_class_names)
+    position = {name: index for index, name in enumerate(outputs)}
+    if len(wanted) == len(outputs) and all(position.get(name, index) == index for index, name in enumerate(wanted)):
+        repeated = [index for index, name in enumerate(outputs) if name.endswith(f" ({index})")]
+        position |= {wanted[index]: index for index in repeated}
+    unknown = [name for name in wanted if name not in position]
     if unknown:
         raise WcxError(
             f"checkpoint of other classes: it does not know {unknown[0]!r} ({len(unknown)} of the dataset's "
-            f"{len(dataset_class_names)} classes); its {len(position)} classes begin with "
-            f"{', '.join(map(repr, list(position)[:3]))}: fine-tune on this dataset"
+            f"{len(wanted)} classes); its {len(outputs)} classes begin with "
+            f"{', '.join(map(repr, outputs[:3]))}: fine-tune on this dataset"
         )
-    return torch.tensor([position[name] for name in dataset_class_names], dtype=torch.long)
+    return torch.tensor([position[name] for name in wanted], dtype=torch.long)

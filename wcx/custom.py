@@ -24,6 +24,7 @@ from wcx.state_dicts import fill, read_weights, weights_hash
 log = logging.getLogger("wcx")
 
 
+@torch.inference_mode(mode=False)
 def load(
     factory: str | None,
     classes: str | Path | None,

@@ -47,7 +47,7 @@ def build(factory: str, num_classes: int, seed: int) -> nn.Module:
     folder = str(Path.cwd())
     if folder not in sys.path:  # as `python -m` has it, but last: nothing else is hidden by files that lie there
         sys.path.append(folder)
-    with _folder_first(module_name), torch.random.fork_rng(devices=[]), torch.inference_mode(mode=False):
+    with _folder_first(module_name), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = _call(factory, _find(factory, module_name, name), num_classes)
     if not isinstance(net, nn.Module):
@@ -109,7 +109,7 @@ def _float32(factory: str, net: nn.Module) -> nn.Module:
     """Return the network in float32, as images are and weight files become.
 
     Raises:
-        WcxError: it is quantised or compiled to TorchScript, or was made under torch.inference_mode.
+        WcxError: it is quantised, or was made under torch.inference_mode.
     """
     tensors = [*net.parameters(), *net.buffers()]
     quantised = [name for name, module in net.named_modules() if ".quantized." in f"{type(module).__module__}."]
@@ -118,11 +118,6 @@ def _float32(factory: str, net: nn.Module) -> nn.Module:
         raise WcxError(
             f"model.factory={factory} returned a quantised network{f' (its {quantised[0]!r})' * bool(quantised)}, through "
             f"which no gradient flows; give the network as it was before it was quantised."
-        )
-    if any(isinstance(module, torch.jit.ScriptModule) for module in net.modules()):
-        raise WcxError(
-            f"model.factory={factory} returned a TorchScript network, whose layers cannot be looked at; give the network "
-            f"that it was made of."
         )
     if any(not is_lazy(tensor) and tensor.is_inference() for tensor in tensors):
         raise WcxError(

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,8 @@ def read_weights(path: str | Path) -> Mapping[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise WcxError(f"weights file not found: {path}")
+    if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+        raise WcxError(f"{path} is a TorchScript archive: save the network's state_dict() instead")
     try:
         if path.suffix.lower() == ".safetensors":
             content = safetensors.torch.load_file(path)
@@ -99,8 +102,6 @@ def read_weights(path: str | Path) -> Mapping[str, Any]:
             f"loaded: where you trust it, save its tensors alone, torch.save(network.state_dict(), 'weights.pth')"
         ) from error
     except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        if "TorchScript" in str(error):
-            raise WcxError(f"{path} is a TorchScript archive: save the network's state_dict() instead") from error
         reason = first_line(error)
         raise WcxError(f"{path} cannot be read, it may be incomplete ({reason}); fetch or write it again") from error
     if not isinstance(content, Mapping) or not any(True for _ in _entries(content)):
@@ -267,7 +268,9 @@ def _compare(
 
 
 def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(one[k] is other[k] or torch.equal(one[k], other[k]) for k in one)
+    """Return whether two state dicts hold the same values, counters apart."""
+    a, b = ({key: state[key] for key in state if not key.endswith(_COUNTERS)} for state in (one, other))
+    return a.keys() == b.keys() and all(a[key] is b[key] or torch.equal(a[key], b[key]) for key in a)
 
 
 def _mistake(
