@@ -84,7 +84,7 @@ def distinct(names: Sequence[str]) -> list[str]:
 
 
 def label_map(dataset_class_names: Sequence[str], checkpoint_class_names: Sequence[str]) -> Tensor:
-    """Return the LongTensor (dataset classes,) that maps a dataset's label to the checkpoint's output, by class name.
+    """Return the LongTensor (classes,) that maps a dataset's label to the checkpoint's output, by class name.
 
     Names that come more than once are told apart by their ids (`distinct`). Where all others stand in the same places on both
     sides, so do these: torchvision says crane bird and maillot tank suit where ImageNet's usual list has another crane and maillot.
@@ -92,16 +92,16 @@ def label_map(dataset_class_names: Sequence[str], checkpoint_class_names: Sequen
     Raises:
         WcxError: a class of the dataset is unknown to the checkpoint.
     """
-    wanted, outputs = distinct(dataset_class_names), distinct(checkpoint_class_names)
+    classes, outputs = distinct(dataset_class_names), distinct(checkpoint_class_names)
     position = {name: index for index, name in enumerate(outputs)}
-    if len(wanted) == len(outputs) and all(position.get(name, index) == index for index, name in enumerate(wanted)):
+    if len(classes) == len(outputs) and all(position.get(name, index) == index for index, name in enumerate(classes)):
         repeated = [index for index, name in enumerate(outputs) if name.endswith(f" ({index})")]
-        position |= {wanted[index]: index for index in repeated}
-    unknown = [name for name in wanted if name not in position]
+        position |= {classes[index]: index for index in repeated}
+    unknown = [name for name in classes if name not in position]
     if unknown:
         raise WcxError(
             f"checkpoint of other classes: it does not know {unknown[0]!r} ({len(unknown)} of the dataset's "
-            f"{len(wanted)} classes); its {len(outputs)} classes begin with "
+            f"{len(classes)} classes); its {len(outputs)} classes begin with "
             f"{', '.join(map(repr, outputs[:3]))}: fine-tune on this dataset"
         )
-    return torch.tensor([position[name] for name in wanted], dtype=torch.long)
+    return torch.tensor([position[name] for name in classes], dtype=torch.long)

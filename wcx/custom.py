@@ -60,8 +60,8 @@ def load(
             do not fit, no class names, or a network that does not turn such images into one number per class, whatever their batch.
     """
     if factory is None or classes is None or weights is None:
-        given = {"factory": factory, "weights": weights, "classes": classes}
-        missing = ", ".join(f"model.{key}" for key, value in given.items() if value is None)
+        arguments = {"factory": factory, "weights": weights, "classes": classes}
+        missing = ", ".join(f"model.{key}" for key, value in arguments.items() if value is None)
         raise WcxError(
             f"one's own network needs {missing}: model=custom model.factory=package.module:function "
             f"model.weights=<file or random> model.classes=<text file>."
@@ -203,7 +203,7 @@ def _logits(loaded: LoadedModel, factory: str, pixels: Tensor) -> Tensor:
         raise WcxError(f"model.factory={factory}: {error}") from error
     except Exception as error:
         count, size = pixels.shape[1], pixels.shape[2]
-        convolutions = (one for one in loaded.net.modules() if isinstance(one, nn.modules.conv._ConvNd))
+        convolutions = (module for module in loaded.net.modules() if isinstance(module, nn.modules.conv._ConvNd))
         takes = getattr(next(convolutions, None), "in_channels", count)
         fix = "check model.transform.size."
         if takes not in (0, count):

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from wcx.errors import WcxError
+from wcx.weights import first_line
 
 log = logging.getLogger("wcx")
 
@@ -43,7 +44,7 @@ class Reading:
         state: the tensors by the network's names.
         entry: the keys that lead to them in the file; () is the file itself.
         prefix: taken off the names in the file.
-        level: put in front of them: what all names in the network begin with.
+        level: put in front instead: what all names in the network begin with.
         unwrapped: the names of wrappers were taken out.
         unused: names in the file that lack the prefix.
     """
@@ -57,16 +58,18 @@ class Reading:
 
     def __str__(self) -> str:
         """Return the unwrapping in words; "" for none."""
-        steps = [f"its entry {'.'.join(self.entry)!r}"] if self.entry else []
-        steps += [f"without the prefix {self.prefix!r}"] if self.prefix else []
-        steps += [f"with {self.level!r} in front"] if self.level else []
-        steps += ["without the names of wrappers (module, _orig_mod)"] if self.unwrapped else []
-        return ", ".join(steps)
+        steps = {
+            f"its entry {'.'.join(self.entry)!r}": self.entry,
+            f"without the prefix {self.prefix!r}": self.prefix,
+            f"with {self.level!r} in front": self.level,
+            "without the names of wrappers (module, _orig_mod)": self.unwrapped,
+        }
+        return ", ".join(step for step, is_taken in steps.items() if is_taken)
 
 
 @dataclass(frozen=True)
 class Misfit:
-    """In what a state dict differs from a network's; false where it fits."""
+    """The names at which a state dict differs from a network's; false where there are none."""
 
     missing: list[str]
     unknown: list[str]
@@ -98,8 +101,9 @@ def read_weights(path: str | Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         kind = re.search(r"GLOBAL (\S+)", str(error))
         raise WcxError(
-            f"{path} holds more than plain tensors ({kind[1] if kind else 'or is damaged'}); pickled objects are never "
-            f"loaded: where you trust it, save its tensors alone, torch.save(network.state_dict(), 'weights.pth')"
+            f"{path} holds more than plain tensors ({kind[1] if kind else 'or is damaged'}), and pickled objects are never "
+            f"loaded: where you trust it, save network.state_dict(), or what the file has of it, torch.save(torch.load('"
+            f"{path.name}', weights_only=False)['state_dict'], 'weights.pth')"
         ) from error
     except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = first_line(error)
@@ -124,15 +128,15 @@ def fill(net: nn.Module, content: Mapping[str, Any], source: str, fine_tuning: b
         WcxError: a name or shape does not fit, or several sets of weights in the file do.
     """
     state = net.state_dict()  # filled and loaded back as a whole: some networks (MNASNet) ask for its version attribute
-    own = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    expected = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     head = _head(net)
-    lenient = _lenient(own, head) if fine_tuning else ((), ())
+    optional, resizable = _fresh(expected, head) if fine_tuning else ((), ())
     fits: list[Reading] = []
-    others: list[tuple[Reading, Misfit]] = []
-    for reading in _readings(content, own, head):
-        misfit = _compare(reading.state, own, *lenient)
+    misfits: list[tuple[Reading, Misfit]] = []
+    for reading in _readings(content, expected, head):
+        misfit = _compare(reading.state, expected, optional, resizable)
         if misfit:
-            others.append((reading, misfit))
+            misfits.append((reading, misfit))
         elif not any(_same(reading.state, fit.state) for fit in fits):
             fits.append(reading)
         if not misfit and not str(reading):
@@ -143,12 +147,15 @@ def fill(net: nn.Module, content: Mapping[str, Any], source: str, fine_tuning: b
             f"{'; '.join(str(fit) for fit in fits)}): save the one that is meant in a file of its own"
         )
     if not fits:
-        raise _mistake(net, source, own, head, *max(others, key=lambda pair: len(pair[0].state.keys() & own.keys())))
+        nearest = max(misfits, key=lambda pair: len(pair[0].state.keys() & expected.keys()))
+        raise _mistake(net, source, expected, head, *nearest)
     [fit] = fits
     if str(fit):
         unused = f"; not used: {fit.unused[0]!r} ({len(fit.unused)} such)" if fit.unused else ""
         log.info("%s: read as %s%s", source, fit, unused)
-    state.update((key, value) for key, value in fit.state.items() if key in own and value.shape == own[key].shape)
+    for key, value in fit.state.items():
+        if key in expected and value.shape == expected[key].shape:
+            state[key] = value
     net.load_state_dict(state)
 
 
@@ -174,11 +181,6 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _entries(content: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict]]:
     """Yield the tensors by name at every level of a file that has any: (keys that lead there, {name: tensor})."""
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
@@ -190,22 +192,19 @@ def _entries(content: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterato
             yield from _entries(value, (*place, str(key)))
 
 
-def _readings(content: Mapping[str, Any], own: Mapping[str, Tensor], head: tuple[str, ...]) -> Iterator[Reading]:
-    """Yield every way to read the file in which the network's first tensor is found; each entry as it is comes first.
+def _readings(content: Mapping[str, Any], expected: Mapping[str, Tensor], head: tuple[str, ...]) -> Iterator[Reading]:
+    """Yield every way to read a file in which the first of the `expected` tensors is found; each entry as it is comes first.
 
-    Args:
-        content: of the file.
-        own: the network's tensors.
-        head: what names of the classifying head begin with: a file may lack those.
+    The first outside of the `head`, that is: a file may lack those.
     """
-    counted = [name for name in own if not name.endswith(_COUNTERS)]
+    counted = [name for name in expected if not name.endswith(_COUNTERS)]
     anchor = next((name for name in counted if not name.startswith(head)), next(iter(counted), ""))
     for entry, tensors in _entries(content):
         yield Reading({_modern(key): value for key, value in tensors.items()}, entry)
         for rename in (_modern, _unwrapped):
-            names = {rename(name): name for name in own}
+            names = {rename(name): name for name in expected}
             keys = {rename(key): key for key in tensors}
-            if len(names) < len(own) or len(keys) < len(tensors):
+            if len(names) < len(expected) or len(keys) < len(tensors):
                 continue  # two tensors of one name
             for level in _levels([rename(name) for name in counted]):
                 for prefix in _prefixes(keys, rename(anchor).removeprefix(level)):
@@ -250,31 +249,36 @@ def _head(net: nn.Module) -> tuple[str, ...]:
     return (head_name(net) + ".",) if any(True for child in net.children() for _ in child.parameters()) else ()
 
 
-def _lenient(own: Mapping[str, Tensor], head: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what the names begin with that may be absent, and those that may have another shape, at a fine-tuning."""
-    inside = [name for name in own if name.startswith(head)]
+def _fresh(expected: Mapping[str, Tensor], head: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what names of tensors that a fine-tuning may start fresh begin with: where absent, and where of another shape."""
+    inside = [name for name in expected if name.startswith(head)]
     return head, (inside[-1].rpartition(".")[0] + ".",) if inside else ()
 
 
 def _compare(
-    state: Mapping[str, Tensor], own: Mapping[str, Tensor], absent: tuple[str, ...], other: tuple[str, ...]
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], optional: tuple[str, ...], resizable: tuple[str, ...]
 ) -> Misfit:
-    """Compare tensors with the network's; names that begin with `absent` may be so, with `other` have another shape."""
+    """Compare tensors with the network's; names that begin with `optional` may be absent, with `resizable` of another shape."""
+    needed = [key for key in expected if not key.endswith(_COUNTERS) and not key.startswith(optional)]
     return Misfit(
-        [key for key in own if key not in state and not key.endswith(_COUNTERS) and not key.startswith(absent)],
-        [key for key in state if key not in own and not key.startswith(_AUXILIARY)],
-        [key for key in state if key in own and state[key].shape != own[key].shape and not key.startswith(other)],
+        missing=[key for key in needed if key not in state],
+        unknown=[key for key in state if key not in expected and not key.startswith(_AUXILIARY)],
+        misshapen=[
+            key
+            for key, value in state.items()
+            if key in expected and value.shape != expected[key].shape and not key.startswith(resizable)
+        ],
     )
 
 
-def _same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     """Return whether two state dicts hold the same values, counters apart."""
-    a, b = ({key: state[key] for key in state if not key.endswith(_COUNTERS)} for state in (one, other))
-    return a.keys() == b.keys() and all(a[key] is b[key] or torch.equal(a[key], b[key]) for key in a)
+    keys = [key for key in a if not key.endswith(_COUNTERS)]
+    return set(keys) == {key for key in b if not key.endswith(_COUNTERS)} and all(torch.equal(a[k], b[k]) for k in keys)
 
 
 def _mistake(
-    net: nn.Module, source: str, own: Mapping[str, Tensor], head: tuple[str, ...], reading: Reading, misfit: Misfit
+    net: nn.Module, source: str, expected: Mapping[str, Tensor], head: tuple[str, ...], reading: Reading, misfit: Misfit
 ) -> WcxError:
     """Return the error that says why the reading nearest to the network does not fit."""
     if misfit.missing and not misfit.unknown and all(key.startswith(head) for key in misfit.missing):
@@ -282,16 +286,15 @@ def _mistake(
             f"{source} holds the convolutional part only, and its classifier would be random: fine-tune it (python "
             f"scripts/finetune.py dataset=<dataset> model=<model>), or give complete weights (model.weights=<file>)"
         )
-    total, problems = len(own), []
+    total, place, problems = len(expected), f" ({reading})" if str(reading) else "", []
     if misfit.missing:
         problems.append(f"lacks {misfit.missing[0]!r} ({len(misfit.missing)} such of {total})")
     if misfit.unknown:
         problems.append(f"has the unknown {misfit.unknown[0]!r} ({len(misfit.unknown)} such)")
     if misfit.misshapen:
         key, count = misfit.misshapen[0], f"{len(misfit.misshapen)} such of {total}"
-        shapes = f"{tuple(reading.state[key].shape)}, expected {tuple(own[key].shape)}"
+        shapes = f"{tuple(reading.state[key].shape)}, expected {tuple(expected[key].shape)}"
         problems.append(f"has another shape at {key!r} {shapes} ({count})")
-    place = f" ({reading})" if str(reading) else ""
     return WcxError(
         f"{source}{place} does not fit {type(net).__name__}: it {', '.join(problems)}; check the network and model.weights"
     )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import torch
 
 from wcx.errors import WcxError, choose
-from wcx.state_dicts import first_line
 
 if TYPE_CHECKING:
     import torchvision  # imported where it is needed: it takes as long as torch itself
@@ -133,3 +132,8 @@ def _download(name: str, entry: torchvision.models.WeightsEnum, folder: Path | N
                 f"model.weights=<file> or model.weights=random"
             ) from error
     return Weights(entry.name, path, entry.name)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -14,7 +14,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from wcx.datasets.base import SPLITS, Grey, ImageDataset, Transform
+from wcx.datasets._grey import Grey
+from wcx.datasets.base import SPLITS, ImageDataset, Transform
 from wcx.datasets.cache import CachedImages, cached
 from wcx.errors import DataError, WcxError, choose
 

@@ -1,7 +1,7 @@
 """One's own images, a folder per class (as torchvision's ImageFolder).
 
 Layout: `<root>/train/<class>/*` and `<root>/test/<class>/*` (`SPLIT_NAMES` lists the names that they go by, in upper or lower
-case; validation images serve as test images where there are no others); or flat, `<root>/<class>/*`, where every image counts
+case; validation images serve as test images where there are no unread); or flat, `<root>/<class>/*`, where every image counts
 as a test image. A folder that holds images, but no folders of images, is no split, whatever its name.
 
 Links are followed, each folder is read once: a link that leads back is left out, one that leads nowhere is an error.
@@ -80,9 +80,9 @@ def _splits(root: Path) -> dict[str, Listing]:
         for folder in candidates:
             taken[split] = folder
     if taken:
-        others = [folder.name for folder in folders if folder not in taken.values()]
-        more = f"; not read: {', '.join(others[:5])}{', ...' * (len(others) > 5)}" if others else ""
-        log.info("dataset folder: %s%s", ", ".join(f"{split} = {folder}" for split, folder in taken.items()), more)
+        unread = [folder.name for folder in folders if folder not in taken.values()]
+        remark = f"; not read: {', '.join(unread[:5])}{', ...' * (len(unread) > 5)}" if unread else ""
+        log.info("dataset folder: %s%s", ", ".join(f"{split} = {folder}" for split, folder in taken.items()), remark)
     return {split: listings[folder] for split, folder in taken.items()}
 
 
