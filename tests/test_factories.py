@@ -153,6 +153,31 @@ def lazy(num_classes):
 def quantised():
     return torch.ao.quantization.quantize_dynamic(Net(3), {nn.Linear}, dtype=torch.qint8)
 
+def meta():
+    with torch.device("meta"):
+        return Net(3)
+
+def without_numbers():
+    net = Net(3)
+    net.head.bias.data[0] = float("nan")
+    return net
+
+def script(num_classes):
+    return torch.jit.script(nn.Sequential(nn.Conv2d(3, num_classes, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+
+def to_be_quantised(num_classes):
+    net = Net(num_classes)
+    net.add = torch.ao.nn.quantized.FloatFunctional()
+    return net
+
+class Volume(nn.Module):
+    """Images as films of one picture."""
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv, self.head = nn.Conv3d(3, 4, (1, 3, 3)), nn.Linear(4, num_classes)
+    def forward(self, x):
+        return self.head(self.conv(x[:, :, None]).mean((2, 3, 4)))
+
 @torch.inference_mode()
 def inference():
     return Net(3)
@@ -329,11 +354,24 @@ def test_lazy_modules_take_their_shapes_from_the_images(folder: Path) -> None:
     [
         ("quantised", ["quantised network (its 'head')", "before it was quantised"]),
         ("inference", ["torch.inference_mode"]),
+        ("meta", ["on the meta device"]),
+        ("without_numbers", ["NaN"]),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*deprecated.*")  # torch's own, of quantising
 def test_what_cannot_be_explained_is_one_line(folder: Path, kind: str, words: list[str]) -> None:
     refused(f"zoo:{kind}", *words)
+
+
+@pytest.mark.parametrize("name", ["to_be_quantised", "Volume", "script"])
+@pytest.mark.filterwarnings("ignore:.*deprecated.*")  # torch's own, of scripting
+def test_networks_that_look_odd_and_are_not(folder: Path, name: str) -> None:
+    loaded = load(f"zoo:{name}").to_channels_last()
+    assert loaded.channels_last == (name != "Volume")
+    x = torch.rand(1, 3, 32, 32, requires_grad=True)
+    logits = loaded.net((x - loaded.model.mean) / loaded.model.std)
+    [expected] = torch.autograd.grad(logits[0, 1], x)
+    torch.testing.assert_close(wcx.explain(loaded.model, x.detach(), 1, "gradient", contrast="original"), expected)
 
 
 def test_a_network_loaded_under_inference_mode_is_a_network(folder: Path) -> None:
@@ -387,6 +425,14 @@ def test_a_package_of_ones_own_is_found_whatever_its_name(folder: Path, top: str
     )
     assert load(f"{top}.nets:make").model(torch.rand(1, 3, 32, 32)).shape == (1, 3)
     assert {name: sys.modules.get(name) for name in ours if ours[name]} == {k: v for k, v in ours.items() if v}
+
+
+@pytest.mark.parametrize("top", ["scripts", "tests"])
+def test_a_package_of_ones_own_may_be_anywhere_on_pythons_path(folder: Path, top: str) -> None:
+    (folder / "elsewhere" / top).mkdir(parents=True)
+    (folder / "elsewhere" / top / "mine.py").write_text(NETS)
+    sys.path.append(str(folder / "elsewhere"))
+    assert load(f"{top}.mine:make").model(torch.rand(1, 3, 32, 32)).shape == (1, 3)
 
 
 @pytest.mark.parametrize("top", ["scripts", "tests"])

@@ -231,7 +231,9 @@ def _try_out(loaded: LoadedModel, factory: str, classes: str | Path, images: Ten
                 f"expected ({count}, {outputs}): one logit for each of the {outputs} names in {classes}."
             )
     single = torch.cat(alone)
-    if not torch.allclose(single, together, rtol=0, atol=1e-4 * float(single.abs().max()), equal_nan=True):
+    if not bool(together.isfinite().all()):
+        raise WcxError(f"model.factory={factory}: the network's logits hold NaN or infinite values; check its weights.")
+    if not torch.allclose(single, together, rtol=0, atol=1e-4 * float(single.abs().max())):
         raise WcxError(
             f"model.factory={factory}: the logits of an image change by {float((single - together).abs().max()):.2g} with the "
             f"other images of its batch, or by chance (a BatchNorm without running statistics? dropout in eval mode?); "

@@ -109,15 +109,18 @@ def _float32(factory: str, net: nn.Module) -> nn.Module:
     """Return the network in float32, as images are and weight files become.
 
     Raises:
-        WcxError: it is quantised, or was made under torch.inference_mode.
+        WcxError: it is quantised, without values, or was made under torch.inference_mode.
     """
     tensors = [*net.parameters(), *net.buffers()]
-    quantised = [name for name, module in net.named_modules() if ".quantized." in f"{type(module).__module__}."]
-    quantised = [name for name in quantised if type(net.get_submodule(name)).__module__.startswith("torch.")]
+    quantised = [name for name, module in net.named_modules() if _is_quantised(module)]
     if quantised or any(not is_lazy(tensor) and tensor.is_quantized for tensor in tensors):
         raise WcxError(
             f"model.factory={factory} returned a quantised network{f' (its {quantised[0]!r})' * bool(quantised)}, through "
             f"which no gradient flows; give the network as it was before it was quantised."
+        )
+    if any(tensor.is_meta for tensor in tensors):
+        raise WcxError(
+            f"model.factory={factory} returned a network on the meta device, without values; make it on the CPU."
         )
     if any(not is_lazy(tensor) and tensor.is_inference() for tensor in tensors):
         raise WcxError(
@@ -131,14 +134,20 @@ def _float32(factory: str, net: nn.Module) -> nn.Module:
     return net
 
 
+def _is_quantised(module: nn.Module) -> bool:
+    """Return whether a module is one of torch's quantised ones; FloatFunctional, an addition that may become one, is not."""
+    kind = type(module)
+    return kind.__module__.startswith("torch.") and ".quantized." in kind.__module__ and "Float" not in kind.__name__
+
+
 @contextmanager
 def _folder_first(module_name: str) -> Iterator[None]:
-    """Let the current folder's modules be found where others of the same name would hide them.
+    """Let the modules beside the factory's be found where others of the same name would hide them.
 
     Those are the factory's own, and any that our checkout has a module of the same name for (scripts, tests). Modules that were
     imported before are out of the way meanwhile, and back afterwards: they are somebody else's.
     """
-    finder = _FolderFinder(Path.cwd(), module_name)
+    finder = _FolderFinder(module_name)
     loaded = {name.partition(".")[0] for name in sys.modules}
     hiding = {name for name in loaded if finder.spec(name) is not None and finder.hides(sys.modules.get(name))}
     aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in hiding}
@@ -154,17 +163,19 @@ def _folder_first(module_name: str) -> Iterator[None]:
 
 
 class _FolderFinder:
-    """Finds modules in a folder, though others of the same name come first on Python's path.
+    """Finds modules in one folder, though others of the same name come first on Python's path.
+
+    That is the first folder, of the current one and those on Python's path, in which the factory's module lies as a file.
 
     Args:
-        folder: where to look.
         module_name: the factory's module.
     """
 
-    def __init__(self, folder: Path, module_name: str) -> None:
-        self.folder, self.top = folder.resolve(), module_name.partition(".")[0]
-        place = self.folder.joinpath(*module_name.split("."))
-        self.has_factory = place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+    def __init__(self, module_name: str) -> None:
+        self.top = module_name.partition(".")[0]
+        place = Path(*module_name.split("."))
+        folders = [folder for folder in map(Path, [Path.cwd(), *sys.path]) if _has_module(folder / place)]
+        self.has_factory, self.folder = bool(folders), [*folders, Path.cwd()][0].resolve()
 
     def find_spec(self, name: str, path: object = None, *_target: object) -> ModuleSpec | None:
         """See importlib.abc.MetaPathFinder."""
@@ -182,6 +193,10 @@ class _FolderFinder:
         """Return whether a module that was imported is another than the folder's, and no library's."""
         home = _home(getattr(module, "__spec__", None))
         return home is not None and home != self.folder and home not in _LIBRARIES
+
+
+def _has_module(place: Path) -> bool:
+    return place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
 
 
 def _home(spec: ModuleSpec | None) -> Path | None:

@@ -74,11 +74,8 @@ class Normalized(nn.Module):
 def logits_of(output: object) -> Tensor:
     """Return the logits in what a network returned.
 
-    That is the tensor itself; the entry `logits` or `out` of a mapping (transformers' ModelOutput is one), or an attribute
-    `logits`; or the first item of a tuple (GoogLeNet has auxiliary logits behind it).
-
-    Raises:
-        WcxError: none of these.
+    That is the tensor itself; the entry `logits` or `out` of a mapping (transformers' ModelOutput is one), an attribute
+    `logits`, or the first item of a tuple (GoogLeNet has auxiliary logits behind it); anything else is a WcxError.
     """
     if isinstance(output, Mapping):
         output = next((output[key] for key in ("logits", "out") if key in output), output)
@@ -128,7 +125,9 @@ class LoadedModel:
     channels_last: bool = False
 
     def to_channels_last(self) -> LoadedModel:
-        """Return this with the weights laid out channels last: the same numbers up to rounding, about twice as fast."""
+        """Return this with weights laid out channels last, about twice as fast; as it is if it has 3-d convolutions."""
+        if any(parameter.ndim == 5 for parameter in self.net.parameters()):
+            return self
         self.net.to(memory_format=torch.channels_last)
         return replace(self, channels_last=True)
 
@@ -258,7 +257,7 @@ def own_transform(name: str, entry: str | None = None) -> Transform:
     Raises:
         WcxError: a network that is not torchvision's, or has no such weights.
     """
-    entries = torchvision_entries(choose("model of torchvision", name, [one for one in names() if one != "small_cnn"]))
+    entries = torchvision_entries(choose("model of torchvision", name, [key for key in names() if key != "small_cnn"]))
     preset = entries[choose(f"weights of {name}", entry or next(iter(entries)), entries)].transforms()
     sizes = {"kind": "crop", "size": preset.crop_size[0], "resize": preset.resize_size[0]}
     mode = preset.interpolation.value
