@@ -91,7 +91,7 @@ def main() -> None:
     cli.check_overrides([f"{key[:-1]}={','.join(values)}" for key, values in lists.items()] + overrides)
     common = compose(overrides)
     todo, whole = blocks(lists, overrides), Whole()
-    failed = spread.in_turn(todo, whole.prepare)
+    failed, refused = spread.in_turn(todo, whole.prepare), []
     todo = [block for block in todo if block.name not in failed]
     gpus = [] if common.plan else spread.devices(common.device)[: len(todo)]
     span = tqdm.format_interval(whole.seconds / max(1, len(gpus)))
@@ -102,9 +102,9 @@ def main() -> None:
         failed |= also
         if common.report and shards:
             results = Path(common.paths.results_dir)
-            print(*fig3.write_all(shards, results), f"records: {results / 'records'}", sep="\n")
-    if failed:
-        print(*(f"failed: {name}: {error}" for name, error in failed.items()), sep="\n", file=sys.stderr)
+            print(*fig3.write_all(shards, results, refused), f"records: {results / 'records'}", sep="\n")
+    if failed or refused:
+        print(*(f"failed: {name}: {error}" for name, error in failed.items()), *refused, sep="\n", file=sys.stderr)
         sys.exit(1)
 
 

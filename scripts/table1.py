@@ -104,18 +104,25 @@ def draw(job: pipeline.MaskingJob, shards: list[Shard], count: int) -> list[str]
     return lines
 
 
-def tables(common: DictConfig, shards: list[Shard], threshold: float | None = None) -> list[str]:
-    """Write the tables, for images above another `threshold` than the records' own if given; return the lines for the screen."""
+def tables(common: DictConfig, shards: list[Shard], refused: list[str], threshold: float | None = None) -> list[str]:
+    """Write the tables, for images above another `threshold` than the records' own if given; return the lines for the screen.
+
+    Damaged records are left out, with a line each in `refused`.
+    """
     results = Path(common.paths.results_dir)
-    whole, notes = collected.table1(results, shards)
+    whole, notes = collected.table1(results, shards, refused if common.collect else [])
     more = len(whole) - len(shards)
     if common.collect:
         shards = whole
     else:
         notes = [f"{more} other sets of records in {results}: collect=true makes tables of all"] if more else []
     if not shards:
-        raise WcxError(f"no complete records in {results}; make some: python scripts/table1.py datasets=[...]")
-    return [*table1.write_all(shards, results, threshold), *notes, f"records: {results / 'records'}"]
+        raise WcxError(
+            refused[0]
+            if refused
+            else f"no complete records in {results}; make some: python scripts/table1.py datasets=[...]"
+        )
+    return [*table1.write_all(shards, results, threshold, refused=refused), *notes, f"records: {results / 'records'}"]
 
 
 def main() -> None:
@@ -127,6 +134,7 @@ def main() -> None:
     choose("collect", str(common.collect).lower(), ["false", "true", "only"])
     shards: list[Shard] = []
     figures: list[str] = []
+    refused: list[str] = []
 
     def work(block: Block) -> None:
         for job, config in jobs(block):
@@ -145,9 +153,9 @@ def main() -> None:
     if common.report and not common.plan and (shards or common.collect):
         typed = common.collect == "only" and any(one.startswith("threshold=") for one in overrides)
         threshold = common.threshold if typed else None  # None: that of the records
-        print(*tables(common, shards, threshold), *figures, sep="\n")
-    if failed:
-        print(*(f"failed: {name}: {error}" for name, error in failed.items()), sep="\n", file=sys.stderr)
+        print(*tables(common, shards, refused, threshold), *figures, sep="\n")
+    if failed or refused:
+        print(*(f"failed: {name}: {error}" for name, error in failed.items()), *refused, sep="\n", file=sys.stderr)
         sys.exit(1)
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: a fine-tuned network in one safetensors file, with all that is needed to use it and to know what it is.
 
 The tensors are the state dict; the metadata is one JSON text under the key "wcx": model, class_names, transform,
-recipe, accuracy, seed and more (see `wcx.training`).
+recipe, accuracy, seed and more (see `wcx.training`), and a SHA-256 over all of them and the tensors.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from wcx.errors import WcxError
-from wcx.state_dicts import read_weights
+from wcx.state_dicts import read_weights, weights_hash
 
 _KEY = "wcx"
+_SUM = "sha256"
 
 
 def checkpoint_path(
@@ -40,7 +41,9 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Ma
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state_dict.items()
     }
     part = path.with_name(path.name + ".part")
-    safetensors.torch.save_file(tensors, part, metadata={_KEY: json.dumps(dict(meta))})
+    about = json.loads(json.dumps(dict(meta)))
+    about[_SUM] = _sum(tensors, about)
+    safetensors.torch.save_file(tensors, part, metadata={_KEY: json.dumps(about)})
     part.chmod(0o644)  # safetensors makes files that nobody else can read
     part.replace(path)
 
@@ -51,8 +54,10 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises:
         WcxError: the file is missing, damaged, or not a checkpoint of ours.
     """
-    meta = read_meta(path)
-    return dict(read_weights(path)), meta
+    meta, state = read_meta(path), dict(read_weights(path))
+    if meta.pop(_SUM, None) not in (None, _sum(state, meta)):  # None: made before sums were kept
+        raise WcxError(f"checkpoint {path} is damaged (SHA-256); fetch it, or fine-tune again with force=true")
+    return state, meta
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
@@ -81,6 +86,12 @@ def distinct(names: Sequence[str]) -> list[str]:
     """Return class names with the id behind those that come more than once: crane (134) and crane (517) of ImageNet's."""
     count = Counter(names)
     return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names)]
+
+
+def _sum(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
+    """Return the sha256 (hex) over the tensors, as they are read, and the metadata."""
+    read = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    return hashlib.sha256((weights_hash(read) + json.dumps(meta, sort_keys=True)).encode()).hexdigest()
 
 
 def label_map(dataset_class_names: Sequence[str], checkpoint_class_names: Sequence[str]) -> Tensor:

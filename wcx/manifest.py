@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -25,6 +27,31 @@ def manifest(device: torch.device, **facts: Any) -> dict[str, Any]:
         "git_commit": _git_commit(),
         "command": sys.argv,
     }
+
+
+def command_line(argv: object) -> str:
+    """Return the command of a manifest as it is typed in the repository; "" if it was none of our runners.
+
+    Example:
+        >>> command_line(["/home/me/wcx/scripts/table1.py", "datasets=[cub]"])
+        "python scripts/table1.py 'datasets=[cub]'"
+    """
+    if not isinstance(argv, list) or not argv or not all(isinstance(part, str) for part in argv):
+        return ""
+    path = PurePath(argv[0])
+    if path.name != "run.py" and path.parent.name != "scripts":
+        return ""
+    script = path.name if path.name == "run.py" else f"scripts/{path.name}"
+    return f"python {shlex.join([script, *argv[1:]])}"
+
+
+def again(folder: Path) -> str:
+    """Return what mends damaged records in words: the command in a folder's manifest.json, if that was one of our runners."""
+    try:
+        command = command_line(json.loads((folder / "manifest.json").read_bytes())["command"])
+    except (OSError, ValueError, KeyError, TypeError):
+        command = ""
+    return f"to mend it, run {command or 'the command that made it'}"
 
 
 def _version(name: str) -> str | None:

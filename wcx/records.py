@@ -1,4 +1,4 @@
-"""Per-image results on disk: append, resume, fingerprint.
+"""Per-image results on disk: append, resume, fingerprint, and nothing believed that was not committed.
 
 A shard is one (dataset, model, method, contrast, experiment settings), in a folder of its own:
 
@@ -7,32 +7,40 @@ A shard is one (dataset, model, method, contrast, experiment settings), in a fol
         manifest.json     what it was made with: versions, device, seed, hashes, git commit
         config.yaml       the composed configuration (written by run.py and scripts/)
         chunk-00000.csv   one row an image; the unit of commit and resume
-        complete.json     written last
+        chunks.json       rows, size and SHA-256 of each chunk committed so far
+        complete.json     the same file, renamed when nothing is missing
+        *.damaged-1       a file that was not what had been written: set aside, never deleted
 
 The fingerprint covers everything that could change a number. Files appear whole or not at all, and the chunks of all
 shards that were computed together are committed together (through a journal), so that a kill loses at most a chunk and
-resuming repeats the same passes.
+resuming repeats the same passes. What is read is compared with what was committed; chunks made before sums were kept cannot
+be: they are called unchecked.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wcx import files, ledger
 from wcx.errors import WcxError
+from wcx.files import write
+from wcx.ledger import Check, Ledger
 
 if TYPE_CHECKING:
     import pandas as pd  # imported where it is needed, for a quick start
 
+log = logging.getLogger("wcx")
 KEY = ("dataset", "model", "method", "contrast")
 _FLOAT = "%.9g"  # enough for a float32 to come back exactly
+_JOURNAL = "journal.json"
 
 
 def fingerprint(parts: dict[str, Any]) -> str:
@@ -65,8 +73,18 @@ class Shard:
 
     @property
     def complete(self) -> bool:
-        """Whether all its chunks are there."""
-        return (self.path / "complete.json").is_file()
+        """Whether all its chunks were committed; `check` looks whether they still are what was written."""
+        return (self.path / ledger.COMPLETE).exists()
+
+    @property
+    def rows(self) -> int:
+        """How many rows complete.json counts; 0 while incomplete, or where it cannot be read."""
+        return (Ledger.of(self.path).promise or (0, 0))[1]
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether some of it was made before sums were kept: it is read, and cannot be compared with what was written."""
+        return Ledger.of(self.path).unchecked
 
     def chunks(self) -> int:
         """Return how many chunks are there."""
@@ -76,19 +94,22 @@ class Shard:
         """Return the file of one chunk."""
         return self.path / f"chunk-{chunk:05d}.csv"
 
-    def read(self) -> pd.DataFrame:
-        """Return the rows of all chunks that are there, sorted by the images' index in the dataset.
+    def check(
+        self, beside: str = "", columns: Sequence[str] = (), plan: Sequence[Sequence[int]] | None = None
+    ) -> Check:
+        """Compare what is on disk with what was committed; see `ledger.check`."""
+        return ledger.check(self.path, beside, columns, plan)
+
+    def read(self, before: int | None = None) -> pd.DataFrame:
+        """Return the rows of all chunks that were committed, sorted by the images' index in the dataset.
+
+        Args:
+            before: only the chunks of smaller numbers.
 
         Raises:
-            WcxError: there are none yet.
+            WcxError: there are none yet, or a file is not what was written.
         """
-        chunks = sorted(self.path.glob("chunk-*.csv"))
-        if not chunks:
-            raise WcxError(f"no records in {self.path}; make them with run.py or scripts/.")
-        import pandas as pd
-
-        rows = pd.concat([_read(chunk) for chunk in chunks], ignore_index=True)
-        return rows.sort_values("index", kind="stable", ignore_index=True)
+        return ledger.rows(self.path, before)
 
     def describe(self, manifest: dict[str, Any], config: str = "") -> None:
         """Write shard.json, manifest.json and config.yaml."""
@@ -99,10 +120,13 @@ class Shard:
             write(self.path / "config.yaml", config)
 
     def relabel(self) -> None:
-        """Bring the labels of records that are there up to date: they are no part of the fingerprint."""
-        file = self.path / "shard.json"
-        if file.is_file() and file.read_text() != self._about():
-            write(file, self._about())
+        """Bring shard.json up to date, where there are records: labels are no part of the fingerprint."""
+        file, about = self.path / "shard.json", self._about()
+        if not self.path.is_dir() or (file.is_file() and file.read_bytes() == about.encode()):
+            return
+        if file.exists() and (fault := _open(self.root, file)[1]):
+            files.set_aside(file, fault)
+        write(file, about)
 
     def _about(self) -> str:
         about = {"key": dict(zip(KEY, self.key, strict=True)), "experiment": self.experiment}
@@ -110,15 +134,39 @@ class Shard:
         return json.dumps(about, indent=1)
 
 
-def find(root: Path, experiment: str | None = None) -> list[Shard]:
-    """Return the shards under a results folder, ordered by path; only those of `experiment`, if given."""
+def find(root: Path, experiment: str | None = None, refused: list[str] | None = None) -> list[Shard]:
+    """Return the shards under a results folder, ordered by path; only those of `experiment`, if given.
+
+    Args:
+        root: the results folder.
+        experiment: its name.
+        refused: where a line goes for each folder whose shard.json is damaged or belongs elsewhere; None is the log.
+    """
     shards = []
     for file in sorted(Path(root).joinpath("records").glob("*/*/*/*/*/shard.json")):
-        about = json.loads(file.read_text())
-        if experiment in (None, about["experiment"]):
-            key = tuple(about["key"][name] for name in KEY)
-            shards.append(Shard(Path(root), key, about["experiment"], about["parts"], about["labels"]))
+        shard, fault = _open(Path(root), file)
+        if shard is None and (experiment is None or file.parent.name.startswith(f"{experiment}-")):
+            from wcx.manifest import again
+
+            line = f"left out: {file} {fault}; {again(file.parent)}"
+            log.warning(line) if refused is None else refused.append(line)
+        elif shard is not None and experiment in (None, shard.experiment):
+            shards.append(shard)
     return shards
+
+
+def _open(root: Path, file: Path) -> tuple[Shard | None, str]:
+    """Return the shard that a shard.json tells of; None, and why, if it is damaged or that of another folder."""
+    try:
+        about = json.loads(file.read_bytes())
+        key = tuple(about["key"][name] for name in KEY)
+        shard = Shard(root, key, about["experiment"], about["parts"], dict(about["labels"]))
+        path = shard.path
+    except OSError as error:
+        return None, f"cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError):
+        return None, "is not what was written"
+    return (shard, "") if path == file.parent else (None, "tells of other records")
 
 
 def collect(
@@ -128,96 +176,132 @@ def collect(
     columns: Sequence[str],
     *,
     beside: str = "",
+    plan: Sequence[Sequence[int]] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda _chunk: None,
 ) -> None:
-    """Fill the shards chunk by chunk, leaving out what is there already.
+    """Fill the shards chunk by chunk, leaving out what is there as it was committed; what is not is set aside and named.
 
     Args:
-        shards: computed together; nothing is done for a set that is complete.
+        shards: computed together.
         chunks: how many there are.
         compute: chunk number -> for each shard its rows.
         columns: of the records, in their order; what a row lacks stays empty.
         beside: suffix of a file that `compute` itself writes beside each chunk's; a chunk without it is computed again.
-        stop: asked before each chunk, when the earlier ones are on disk: whether enough has been collected.
+        plan: the images of each chunk as indices into the dataset, to look at chunks of which no sums were kept.
+        stop: asked before each chunk beyond those that were ever committed: whether enough has been collected.
         progress: called after each chunk, whether computed or found.
 
     Raises:
-        WcxError: another process is writing the same records.
+        WcxError: another process is writing the same records; a file must not be read.
     """
     with locked(shards):
         for shard in shards:
-            _replay(shard)
+            _replay(shard.path, shards)
+        checks = [_mended(shard, beside, columns, plan) for shard in shards]
+        sound = frozenset.intersection(*(check.sound for check in checks))
+        committed = max(check.chunks for check in checks)
         for chunk in range(chunks):
-            if stop():
+            if chunk >= committed and stop():
                 break
-            if not all(_there(shard.chunk_path(chunk), beside) for shard in shards):
-                tables = compute(chunk)
-                _commit(
-                    {shard.chunk_path(chunk): _text(rows, columns) for shard, rows in zip(shards, tables, strict=True)}
-                )
+            if chunk not in sound:
+                paths = [shard.chunk_path(chunk) for shard in shards]
+                _commit(dict(zip(paths, compute(chunk), strict=True)), columns, beside)
             progress(chunk)
         for shard in shards:
-            done = shard.chunks()
-            write(shard.path / "complete.json", json.dumps({"chunks": done, "rows": len(shard.read())}))
+            ledger.finish(shard.path)
 
 
 @contextmanager
 def locked(shards: Sequence[Shard]) -> Iterator[None]:
-    """Hold the shards for this process; the lock goes with the process, however it ends."""
+    """Hold the shards for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        WcxError: another process holds one of them.
+    """
     with ExitStack() as stack:
         for shard in shards:
             shard.path.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((shard.path / ".lock").open("w"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise WcxError(
-                    f"another process is writing {shard.path}; wait for it, or give another paths.results_dir."
-                ) from error
+            _hold(stack, shard.path)
         yield
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+def _hold(stack: ExitStack, folder: Path) -> None:
+    try:
+        stack.enter_context(files.locked(folder / ".lock"))
+    except BlockingIOError as error:
+        raise WcxError(
+            f"another process is writing {folder}{error}; wait for it, or give another paths.results_dir."
+        ) from error
 
 
-def _there(path: Path, beside: str) -> bool:
-    return path.is_file() and (not beside or path.with_suffix(beside).is_file())
+def _mended(shard: Shard, beside: str, columns: Sequence[str], plan: Sequence[Sequence[int]] | None) -> Check:
+    """Set aside what is not what was committed; return what is left."""
+    check = shard.check(beside, columns, plan)
+    for name, fault in check.faults.items():
+        if (shard.path / name).exists():
+            files.set_aside(shard.path / name, fault)
+        else:
+            log.warning("%s %s; computed again", shard.path / name, fault)
+    return check
 
 
-def _commit(files: dict[Path, str]) -> None:
-    """Write the files so that after a kill, and `_replay`, either all of them are there or none."""
-    journal = min(files).parent / "journal.json"
-    write(journal, json.dumps({os.path.relpath(path, journal.parent): text for path, text in files.items()}))
-    _replay_journal(journal)
+def _commit(tables: Mapping[Path, Sequence[dict[str, Any]]], columns: Sequence[str], beside: str) -> None:
+    """Write the chunks so that after a kill, and `_replay`, either all of them are there or none.
+
+    Args:
+        tables: file -> its rows.
+        columns: of the rows.
+        beside: suffix of the files that lie beside them already.
+    """
+    folder = min(tables).parent
+    texts = {path: _text(rows, columns) for path, rows in tables.items()}
+    entries = {path: ledger.entry(text.encode(), rows=len(tables[path])) for path, text in texts.items()}
+    if beside:
+        attached = [path.with_suffix(beside) for path in tables]
+        entries |= {path: ledger.entry(path.read_bytes()) for path in attached}
+    named = [{os.path.relpath(path, folder): value for path, value in part.items()} for part in (texts, entries)]
+    about = dict(zip(("texts", "entries"), named, strict=True))
+    write(folder / _JOURNAL, json.dumps(about | {"fingerprint": fingerprint(about)}))
+    _carry_out(folder, about)
 
 
-def _replay(shard: Shard) -> None:
-    journal = shard.path / "journal.json"
-    if journal.is_file():
-        _replay_journal(journal)
+def _replay(folder: Path, shards: Sequence[Shard]) -> None:
+    """Carry out what a journal in a folder tells, if there is one; set it aside if it is damaged."""
+    journal = folder / _JOURNAL
+    if not journal.exists():
+        return
+    try:
+        about = json.loads(journal.read_bytes())
+        intact = about.pop("fingerprint") == fingerprint(about)
+    except (IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        intact = False
+    if not intact:
+        files.set_aside(journal, "is not what was written")
+        return
+    held = {os.path.normpath(shard.path) for shard in shards}
+    with ExitStack() as stack:
+        for other in {os.path.normpath((folder / name).parent) for name in about["texts"]} - held:
+            if Path(other).is_dir():  # records of another command, in which it has not gone on
+                _hold(stack, Path(other))
+        _carry_out(folder, about)
 
 
-def _replay_journal(journal: Path) -> None:
-    for name, text in json.loads(journal.read_text()).items():
-        write(journal.parent / name, text)
-    journal.unlink()
+def _carry_out(folder: Path, about: dict[str, Any]) -> None:
+    """Write the chunks of a journal, then the ledgers of their folders; a folder that is gone is passed over."""
+    notes: dict[Path, dict[str, Any]] = {}
+    for name, text in about["texts"].items():
+        if (folder / name).parent.is_dir():
+            write(folder / name, text)
+    for name, known in about["entries"].items():
+        notes.setdefault((folder / name).parent, {})[Path(name).name] = known
+    for place, entries in notes.items():
+        if place.is_dir():
+            ledger.note(place, entries)
+    (folder / _JOURNAL).unlink()
 
 
 def _text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     import pandas as pd
 
     return pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, float_format=_FLOAT)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_csv(path, dtype={"id": str})

@@ -74,7 +74,8 @@ def test_selection_is_the_engines_own(tmp_path: Path) -> None:
     chunk = shard.chunk_path(0)
     rows = pd.read_csv(chunk, dtype={"id": str})
     rows.loc[0, "p_t2"] = 0.1
-    records.write(chunk, rows.to_csv(index=False))
+    chunk.unlink()
+    records.collect([shard], 2, lambda _: [rows.to_dict("records")], rows.columns)
     assert set(table1.table([shard])["n"]) == {20}
 
 

@@ -12,16 +12,15 @@ asked for take no room.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from wcx import files
 from wcx.datasets.base import ImageDataset, Transform
 from wcx.errors import DataError, WcxError
 
@@ -57,18 +57,19 @@ class CachedImages(ImageDataset):
         vars(self).update({name: value for name, value in vars(dataset).items() if name != "transform"})
         self._images, self._listing = dataset, dataset.listing_hash()
         self.folder, side = Path(folder), dataset.transform.size
+        self._damaged = False
         facts = {"listing": self._listing, "transform": asdict(dataset.transform), "decoder": PIL.__version__}
         name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
         self._stem = self.folder / f"{dataset.name}-{dataset.split}-{name}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock():
-                _create(self.file, (len(dataset), dataset.transform.channels, side, side), np.uint8)
-                _create(self._sums_file, (len(dataset),), np.uint64)
-            self._pixels = np.load(self.file, mmap_mode="r")
-            self._sums = np.load(self._sums_file, mmap_mode="r+")
+                self._pixels, _ = files.memmap(
+                    self.file, (len(dataset), dataset.transform.channels, side, side), np.uint8, "r"
+                )
+                self._sums, _ = files.memmap(self._sums_file, (len(dataset),), np.uint64)
             self._out = self.file.open("r+b", buffering=0)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise self._unusable(error) from error
 
     @property
@@ -129,7 +130,13 @@ class CachedImages(ImageDataset):
         if not self._sums[i]:
             return None
         pixels = np.array(self._pixels[i])
-        return pixels if self._sums[i] == _sum(pixels) else None
+        if self._sums[i] == _sum(pixels):
+            return pixels
+        log.log(
+            logging.DEBUG if self._damaged else logging.WARNING, "%s: damaged, decoded again: image %d", self.file, i
+        )
+        self._damaged = True  # the others of a damaged disk are not worth a line each
+        return None
 
     def _store(self, i: int) -> np.ndarray:
         """Decode an image, store its pixels and return them, uint8 (channels, H, W)."""
@@ -153,21 +160,17 @@ class CachedImages(ImageDataset):
                 f"give another paths.cache_dir (WCX_CACHE_DIR), or leave cache=true out."
             )
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        with self._stem.with_name(f"{self._stem.name}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.warning("waiting for another process that decodes into %s", self.file)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _lock(self) -> AbstractContextManager[None]:
+        def wait() -> None:
+            log.warning("waiting for another process that decodes into %s", self.file)
+
+        return files.locked(self._stem.with_name(f"{self._stem.name}.lock"), wait)
 
     @property
     def _sums_file(self) -> Path:
         return self._stem.with_name(f"{self._stem.name}-sums.npy")
 
-    def _unusable(self, error: Exception) -> WcxError:
+    def _unusable(self, error: OSError) -> WcxError:
         reason = " ".join(str(error).split())
         return WcxError(
             f"the cache in {self.folder} cannot be used: {reason}; give another paths.cache_dir (WCX_CACHE_DIR), or leave "
@@ -178,14 +181,6 @@ class CachedImages(ImageDataset):
 def cached(dataset: ImageDataset, folder: str | Path) -> CachedImages:
     """Return the dataset with its transformed images cached in a folder (see `CachedImages`)."""
     return CachedImages(dataset, Path(folder).expanduser())
-
-
-def _create(path: Path, shape: tuple[int, ...], kind: type) -> None:
-    """Make an .npy of zeros, unless it is there: whole or not at all."""
-    if not path.is_file():
-        part = path.with_name(f".{path.name}.part")
-        np.lib.format.open_memmap(part, mode="w+", dtype=kind, shape=shape).flush()
-        part.replace(path)
 
 
 def _sum(pixels: np.ndarray) -> np.uint64:

@@ -22,6 +22,7 @@ from wcx.experiments.protocol import Cell
 from wcx.manifest import manifest
 from wcx.methods import Method
 from wcx.models import LoadedModel, label_map
+from wcx.records import Check, Shard
 
 
 class Engine(Protocol):
@@ -87,7 +88,7 @@ class Job(ABC):
         """Return the columns of the records, in their order."""
 
     @abstractmethod
-    def rows(self, engine: Any, batch: Sequence[Item], chunk: int, shards: Sequence[records.Shard]) -> list[list[dict]]:
+    def rows(self, engine: Any, batch: Sequence[Item], chunk: int, shards: Sequence[Shard]) -> list[list[dict]]:
         """Compute one chunk; return for each of `engine.cells`, whose records go to `shards`, its rows."""
 
     @abstractmethod
@@ -98,11 +99,12 @@ class Job(ABC):
         """Return what is fingerprinted beside the parts of every experiment."""
         return {"limit": [self.limit, self.seed]}
 
-    def complete(self, shard: records.Shard) -> bool:
-        """Return whether nothing is left to do for a shard."""
-        return shard.complete
+    def checks(self, shards: Sequence[Shard]) -> dict[Shard, Check]:
+        """Return what is on disk of each shard, compared with what was committed."""
+        columns, plan = self.columns(), self.chunks()
+        return {shard: shard.check(self.beside, columns, plan) for shard in shards}
 
-    def stop(self, _todo: Sequence[records.Shard]) -> Callable[[], bool]:
+    def stop(self, _todo: Sequence[Shard]) -> Callable[[], bool]:
         """Return what is asked before each chunk: whether enough has been collected."""
         return lambda: False
 
@@ -128,21 +130,18 @@ class Job(ABC):
         """Return the dataset indices of every chunk."""
         return items.cut(items.order(len(self.dataset), self.limit, self.seed), self.chunk_size)
 
-    def missing(self, shards: Sequence[records.Shard]) -> list[int]:
-        """Return the numbers of the chunks that are not there in all of `shards`."""
+    def missing(self, checks: Mapping[Shard, Check]) -> list[int]:
+        """Return the numbers of the chunks that are not there, as they were committed, in all of the shards."""
+        finished = all(shard.complete for shard in checks)  # once: not more chunks than those are wanted
+        chunks = max((check.chunks for check in checks.values()), default=0) if finished else len(self.chunks())
+        return [chunk for chunk in range(chunks) if not all(chunk in check.sound for check in checks.values())]
 
-        def there(path: Path) -> bool:
-            return path.is_file() and (not self.beside or path.with_suffix(self.beside).is_file())
-
-        chunks = range(len(self.chunks()))
-        return [chunk for chunk in chunks if not all(there(shard.chunk_path(chunk)) for shard in shards)]
-
-    def shards(self) -> list[records.Shard]:
+    def shards(self) -> list[Shard]:
         """Return where the records of every cell go."""
         listing = self.dataset.listing_hash()
         return [self._shard(cell, listing) for cell in self.cells]
 
-    def _shard(self, cell: Cell, listing: str) -> records.Shard:
+    def _shard(self, cell: Cell, listing: str) -> Shard:
         name = self.dataset.name
         parts = {
             "experiment": self.experiment,
@@ -159,6 +158,8 @@ class Job(ABC):
             "on_error": self.on_error,
             **self.own_parts(),
         }
+        if (version := getattr(methods.get(cell.method), "version", 1)) > 1:  # the first kept its fingerprints
+            parts["method_version"] = version
         labels = {
             "dataset": self.dataset_label or name,
             "weights": self.loaded.weights,
@@ -169,7 +170,7 @@ class Job(ABC):
         }
         if meta := self.loaded.meta:  # fine-tuned by us
             labels |= {"seed": meta["seed"], "recipe": meta["recipe"]["name"]}
-        return records.Shard(self.results_dir, (name, self.loaded.name, *cell), self.experiment, parts, labels)
+        return Shard(self.results_dir, (name, self.loaded.name, *cell), self.experiment, parts, labels)
 
 
 def methods_of(space: str) -> list[str]:
@@ -206,7 +207,7 @@ def output_labels(job: Job) -> list[int] | None:
 
 def run(
     job: Job, config: str = "", quiet: bool = False, progress: Callable[[int], object] | None = None
-) -> tuple[list[records.Shard], Counter[str]]:
+) -> tuple[list[Shard], Counter[str]]:
     """Compute the records of a block, or what is missing of them.
 
     Args:
@@ -221,21 +222,45 @@ def run(
     Raises:
         WcxError: cells that do not fit; an image that cannot be read (with on_error=stop; what was computed is kept).
     """
-    engine = job.engine()
-    shards = job.shards()
-    todo = [shard for shard in shards if not job.complete(shard)]
+    engine, shards = job.engine(), job.shards()
     for shard in shards:
         shard.relabel()
-    if not todo:
-        return shards, engine.passes
-    engine.cells = [cell for cell, shard in zip(job.cells, shards, strict=True) if shard in todo]
-    for shard in todo:
+    for todo in _together(job.checks(shards)):
+        engine.cells = [cell for cell, shard in zip(job.cells, shards, strict=True) if shard in todo]
+        _fill(job, engine, todo, config, quiet, progress)
+    return shards, engine.passes
+
+
+def _together(checks: Mapping[Shard, Check]) -> list[dict[Shard, Check]]:
+    """Return what is to be computed together: how images are batched, and so the last bits, depend on the company.
+
+    Finished records of which some are damaged are mended in the company of all that this command had finished.
+    """
+    damaged = any(shard.complete and check.faults for shard, check in checks.items())
+    groups: dict[bool, dict[Shard, Check]] = {}
+    for shard, check in checks.items():
+        if damaged or not check.complete:
+            groups.setdefault(damaged and not shard.complete, {})[shard] = check
+    return [groups[later] for later in sorted(groups)]
+
+
+def _fill(
+    job: Job,
+    engine: Engine,
+    checks: Mapping[Shard, Check],
+    config: str,
+    quiet: bool,
+    progress: Callable[[int], object] | None,
+) -> None:
+    """Compute what is missing of some of the job's shards, those of `engine.cells`."""
+    todo = list(checks)
+    for shard in (shard for shard, check in checks.items() if not check.complete):
         facts = {"fingerprint": records.fingerprint(shard.parts), "seed": job.seed, "layer": job.loaded.layer}
         facts |= {"dataset_listing": shard.parts["dataset"]}
         facts |= {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
         shard.describe(manifest(engine.device, **facts), config)
     plan = job.chunks()
-    missing = set(job.missing(todo))
+    missing = set(job.missing(checks))
     found = sum(len(indices) for chunk, indices in enumerate(plan) if chunk not in missing)
     name, hidden = f"{job.dataset.name} {job.loaded.name}", quiet or progress is not None
     total, labels = sum(map(len, plan)), output_labels(job)
@@ -252,10 +277,10 @@ def run(
             lambda chunk: job.rows(engine, _readable(job, ahead.chunk(chunk)), chunk, todo),
             job.columns(),
             beside=job.beside,
+            plan=plan,
             stop=job.stop(todo),
             progress=lambda chunk: tell(len(plan[chunk])) if chunk in missing else None,
         )
-    return shards, engine.passes
 
 
 def _readable(job: Job, batch: Sequence[Item]) -> Sequence[Item]:
@@ -271,16 +296,16 @@ def _readable(job: Job, batch: Sequence[Item]) -> Sequence[Item]:
 def plan(job: Job, probe: int = 16) -> dict[str, Any]:
     """Return what a block costs: images, passes, seconds and disk, from a probe of the first few images."""
     engine, shards = job.engine(), job.shards()
-    chunks = job.chunks()
+    chunks, checks = job.chunks(), job.checks(shards)
+    checks = {shard: check for shard, check in checks.items() if not check.complete}
     some = items.read(job.dataset, chunks[0][:probe], output_labels(job), job.num_workers)
-    todo = [shard for shard in shards if not job.complete(shard)]
-    left = sum(len(chunks[chunk]) for chunk in job.missing(todo))
+    left = sum(len(chunks[chunk]) for chunk in job.missing(checks))
     return {
         "dataset": job.dataset.name,
         "model": job.loaded.name,
         "cells": len(shards),
-        "complete": len(shards) - len(todo),
+        "complete": len(shards) - len(checks),
         "images": sum(map(len, chunks)),
         "images_left": left,
-        **job.plan(engine, len(todo), left, [item for item in some if item.pixels is not None]),
+        **job.plan(engine, len(checks), left, [item for item in some if item.pixels is not None]),
     }

@@ -78,17 +78,13 @@ class MaskingJob(Job):
         indices = items.order(len(self.dataset), self.limit, self.seed, shuffled=self.limit_selected is not None)
         return items.cut(indices, self.chunk_size)
 
-    def complete(self, shard: records.Shard) -> bool:
-        """See `Job.complete`; maps that were asked for are there, too."""
-        return shard.complete and (not self.save_maps or _has_maps(shard))
-
     def stop(self, todo: Sequence[records.Shard]) -> Callable[[], bool]:
         """See `Job.stop`."""
         return lambda: self._left(todo[0]) == 0
 
     def rows(self, engine: Masking, batch: Sequence[Item], chunk: int, shards: Sequence[records.Shard]) -> list[list]:
         """See `Job.rows`."""
-        rows = engine.chunk(batch, self._left(shards[0]))
+        rows = engine.chunk(batch, self._left(shards[0], chunk))
         for cell, shard in zip(engine.cells, shards, strict=True) if self.save_maps else ():
             records.write(shard.chunk_path(chunk).with_suffix(".npz"), _npz(engine.maps[cell]))
         return [rows[cell] for cell in engine.cells]
@@ -113,16 +109,16 @@ class MaskingJob(Job):
             "megabytes": f"about {todo * images * 0.0006:.1f}",
         }
 
-    def _left(self, shard: records.Shard) -> int | None:
-        """Return how many more images above the threshold are wanted.
+    def _left(self, shard: records.Shard, before: int | None = None) -> int | None:
+        """Return how many more images above the threshold are wanted than stand in the chunks `before` one (None: in all).
 
         Read off the records themselves: the same after a resume.
         """
         if self.limit_selected is None:
             return None
-        if not shard.chunks():
+        if before == 0 or not shard.chunks():
             return self.limit_selected
-        return max(0, self.limit_selected - int(shard.read()["above_threshold"].sum()))
+        return max(0, self.limit_selected - int(shard.read(before)["above_threshold"].sum()))
 
 
 def activation_methods() -> list[str]:
@@ -159,10 +155,6 @@ def samples(job: MaskingJob, shards: Sequence[records.Shard], most: int = 8) -> 
         own = {cell.contrast: maps[cell][:, i] for cell in cells}
         found.append(Sample(pixels[i], own, classes, probabilities, names[int(row["label"])]))
     return found
-
-
-def _has_maps(shard: records.Shard) -> bool:
-    return all(file.with_suffix(".npz").is_file() for file in shard.path.glob("chunk-*.csv"))
 
 
 def _npz(maps: Sequence[tuple[int, np.ndarray]]) -> bytes:

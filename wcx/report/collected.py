@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,16 +15,19 @@ from wcx.report.recorded import Recorded
 _CONTRASTS = ("original", "mean", "max", "weighted")  # as in the paper's text; others follow
 
 
-def table1(results_dir: Path, own: Sequence[Shard] = ()) -> tuple[list[Shard], list[str]]:
+def table1(
+    results_dir: Path, own: Sequence[Shard] = (), refused: list[str] | None = None
+) -> tuple[list[Shard], list[str]]:
     """Return all records that belong into one Table 1, and why others do not.
 
     They are complete, of this version of the experiment, and of trained networks: for each (dataset, model, seed) of one
     network, that of `own` or else of the newest records. Where two sets would be one line (other limits, say), it is the
-    one of `own`, or else the one of more images, or else the newer.
+    one of `own`, or else of the method's newer version, or else the one of more images, or else the newer.
 
     Args:
         results_dir: searched for records.
         own: those of the command that asks: they are always among the result.
+        refused: where a line goes for each set whose shard.json is damaged; None is the log.
 
     Returns:
         the records, by dataset, model, method and contrast; a line for each of those left out.
@@ -34,7 +36,7 @@ def table1(results_dir: Path, own: Sequence[Shard] = ()) -> tuple[list[Shard], l
     networks = {_trained(shard): shard.parts["weights"] for shard in own}
     there = {shard.path for shard in own}
     others, left_out = [], []
-    for shard in records.find(results_dir, "masking"):
+    for shard in records.find(results_dir, "masking", refused):
         if shard.path in there:
             continue
         if reason := _unfit(shard):
@@ -43,11 +45,13 @@ def table1(results_dir: Path, own: Sequence[Shard] = ()) -> tuple[list[Shard], l
             others.append(shard)
     for shard in sorted(others, key=_finished, reverse=True):
         networks.setdefault(_trained(shard), shard.parts["weights"])
-    for shard in sorted(others, key=lambda one: (_rows(one), _finished(one)), reverse=True):
+    for shard in sorted(others, key=lambda shard: (_method(shard), shard.rows, _finished(shard)), reverse=True):
         if shard.parts["weights"] != networks[_trained(shard)]:
             left_out.append(f"left out: {shard.path}: another network of the same name than the newest records'")
         elif (line := _line(shard)) in chosen:
-            left_out.append(f"left out: {shard.path}: {chosen[line].path} is the same line of the table")
+            newer = _method(chosen[line]) > _method(shard)
+            by = f", by version {_method(chosen[line])} of the method, not {_method(shard)}" if newer else ""
+            left_out.append(f"left out: {shard.path}: {chosen[line].path} is the same line of the table{by}")
         else:
             chosen[line] = shard
     return sorted(chosen.values(), key=_place), sorted(left_out)
@@ -64,6 +68,8 @@ def _unfit(shard: Shard) -> str:
         return "incomplete"
     if (version := shard.parts.get("version")) != masking.VERSION:
         return f"made by version {version} of the experiment, not {masking.VERSION}"
+    if absent := {"dataset", "weights", "subset"} - set(shard.labels):
+        return f"shard.json tells no {', '.join(sorted(absent))}"
     return "random weights" if shard.labels["weights"] == "random" else ""
 
 
@@ -76,8 +82,8 @@ def _line(shard: Shard) -> tuple[object, ...]:
     return (*shard.key, protocol, shard.labels.get("seed"))
 
 
-def _rows(shard: Shard) -> int:
-    return json.loads((shard.path / "complete.json").read_text())["rows"]
+def _method(shard: Shard) -> int:
+    return shard.parts.get("method_version", 1)
 
 
 def _finished(shard: Shard) -> float:

@@ -17,7 +17,7 @@ from wcx.records import Shard
 from wcx.report import fig3_cells, fig3_plot, fig3_tables
 from wcx.report.fig3_cells import Part
 from wcx.report.fig3_tables import CORRELATION, HEADER, PAIRED
-from wcx.report.recorded import INTERVALS
+from wcx.report.recorded import INTERVALS, unchecked
 
 __all__ = ["CORRELATION", "HEADER", "PAIRED", "table", "write_all"]
 
@@ -34,12 +34,13 @@ def table(shards: Sequence[Shard]) -> pd.DataFrame:
     return _joined([fig3_tables.changes(part) for part in made]) if made else pd.DataFrame(columns=list(HEADER))
 
 
-def write_all(shards: Sequence[Shard], results_dir: Path) -> list[str]:
+def write_all(shards: Sequence[Shard], results_dir: Path, refused: list[str] | None = None) -> list[str]:
     """Write fig3.csv, fig3_paired.csv, fig3_correlation.csv, and the figures as .png and .pdf.
 
     Args:
         shards: of the sign_perturbation experiment, with some rows each.
         results_dir: where the files go; figures of earlier records there are removed.
+        refused: where a line goes for each shard that is not what was written; None raises.
 
     Returns:
         lines for the screen: the tables, what was found and counted, the files.
@@ -48,7 +49,7 @@ def write_all(shards: Sequence[Shard], results_dir: Path) -> list[str]:
         WcxError: as `table`.
     """
     results_dir.mkdir(parents=True, exist_ok=True)
-    cells = fig3_cells.read(shards)
+    cells = fig3_cells.read(shards, refused)
     parts = fig3_cells.parts(cells)
     if not parts:
         return ["no records of an image that could be read: no Fig. 3"]
@@ -67,7 +68,7 @@ def write_all(shards: Sequence[Shard], results_dir: Path) -> list[str]:
         for part, *tables in zip(parts, *frames.values(), strict=True)
         for line in _lines(part, dict(zip(_TABLES, tables, strict=True)))
     ]
-    return [*lines, "Fig. 3: " + ", ".join(map(str, files))]
+    return [*lines, *unchecked([cell.shard for cell in cells]), "Fig. 3: " + ", ".join(map(str, files))]
 
 
 def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

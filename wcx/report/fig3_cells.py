@@ -12,6 +12,7 @@ import numpy as np
 from wcx import statistics
 from wcx.errors import WcxError
 from wcx.records import Shard
+from wcx.report import recorded
 from wcx.report.recorded import Opened
 
 COLUMNS = {"logit": "y_t", "probability": "p_t", "accuracy": "correct"}  # quantity -> its column in the records
@@ -153,15 +154,20 @@ class Part:
         return ", ".join(map(str, words)) + ("" if foils == "others" else f", foils: {foils}")
 
 
-def read(shards: Iterable[Shard]) -> list[Cell]:
+def read(shards: Iterable[Shard], refused: list[str] | None = None) -> list[Cell]:
     """Return the shards with their rows; one in which no image could be read is left out.
 
+    Args:
+        shards: of the sign_perturbation experiment.
+        refused: where a line goes for each shard that is not what was written; None raises.
+
     Raises:
-        WcxError: two sets of records that would be the same line of a table.
+        WcxError: two sets of records that would be the same line of a table; or damaged ones.
     """
     found: dict[tuple[object, ...], Cell] = {}
     for shard in shards:
-        rows = shard.read()
+        if (rows := recorded.rows(shard, refused)) is None:
+            continue
         readable = rows[~rows["skipped"].astype(bool)].set_index("index")
         cell = Cell(shard, readable, int(rows["skipped"].sum()))
         line = (*shard.key, cell.network, cell.seed, _protocol(cell))

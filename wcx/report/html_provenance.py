@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from wcx.experiments.protocol import Settings
+from wcx.manifest import command_line
 from wcx.report.html_cells import text
 from wcx.report.html_elements import Column, Markup, command, join, number, table, tag, words
-from wcx.report.html_results import Made, Results, command_line
+from wcx.report.html_results import Made, Results
 from wcx.report.html_section import Section, count, details
 
 _RUN = ("make table1", "make fig3", "python run.py")
@@ -119,6 +120,15 @@ def _place(shared: dict[str, Any], sets: int) -> Markup:
     return tag("dl", [tag("div", tag("dt", key), tag("dd", value)) for key, value in pairs])
 
 
+def _state(made: Made) -> str:
+    """Return whether the records are all there, and what was written."""
+    if made.fault:
+        return f"damaged: {made.fault}"
+    if not made.shard.complete:
+        return f"incomplete: {count(made.shard.chunks(), 'chunk')} so far"
+    return "complete, unchecked" if made.shard.unchecked else "complete"
+
+
 _COLUMNS = [
     *(text(name) for name in ("dataset", "model", "method", "contrast", "experiment")),
     Column("images", lambda row: number(row["images"], ".0f"), "images"),
@@ -136,12 +146,10 @@ _COLUMNS = [
 def _row(made: Made) -> dict[str, Any]:
     shard, manifest = made.shard, made.manifest
     names = dict(zip(("dataset", "model", "method", "contrast"), made.cell, strict=True))
-    done = shard.path / "complete.json"
-    rows = json.loads(done.read_text()).get("rows") if done.is_file() else None
     return names | {
         "experiment": shard.experiment,
-        "images": float("nan") if rows is None else rows,
-        "state": "complete" if rows is not None else f"incomplete: {count(shard.chunks(), 'chunk')} so far",
+        "images": shard.rows if shard.complete and not made.fault else float("nan"),
+        "state": _state(made),
         "seed": manifest.get("seed", "–"),
         "weights hash": str(shard.parts.get("weights", "–"))[:_SHORT],
         "listing hash": str(shard.parts.get("dataset", "–"))[:_SHORT],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from wcx import records
+from wcx.errors import WcxError
+from wcx.manifest import again, command_line
 from wcx.records import Shard
 from wcx.report import fig3_tables, frames, localisation, paired, published, seeds, strata, table1
 
@@ -61,10 +62,12 @@ class Made:
     Attributes:
         shard: the records.
         manifest: its manifest.json.
+        fault: what is not as it was written; "" if nothing is known to be wrong.
     """
 
     shard: Shard
     manifest: Mapping[str, Any]
+    fault: str = ""
 
     @property
     def cell(self) -> tuple[str, str, str, str]:
@@ -109,27 +112,11 @@ class Results:
         return [made for made in self.made if made.shard.experiment == experiment]
 
 
-def command_line(argv: object) -> str:
-    """Return the command of a manifest as it is typed in the repository; "" if it was none of our runners.
-
-    Example:
-        >>> command_line(["/home/me/wcx/scripts/table1.py", "datasets=[cub]"])
-        "python scripts/table1.py 'datasets=[cub]'"
-    """
-    if not isinstance(argv, list) or not argv or not all(isinstance(part, str) for part in argv):
-        return ""
-    path = PurePath(argv[0])
-    if path.name != "run.py" and path.parent.name != "scripts":
-        return ""
-    script = path.name if path.name == "run.py" else f"scripts/{path.name}"
-    return f"python {shlex.join([script, *argv[1:]])}"
-
-
 def gather(folder: Path) -> Results:
     """Open whatever there is in a results folder; an absent folder is an empty one."""
     results = Results(Path(folder))
     results.tables = {name: _csv(results, name, header) for name, header in HEADERS.items()}
-    results.made = [Made(s, _json(results, s.path / "manifest.json")) for s in records.find(results.folder)]
+    results.made = [_made(results, shard) for shard in records.find(results.folder, refused=results.problems)]
     results.gallery = _pictures(results, "gallery")
     results.photographs = _pictures(results, "images")
     indices = [file for name in ("figures", "gallery") for file in results.folder.glob(f"{name}/**/{frames.INDEX}")]
@@ -139,13 +126,25 @@ def gather(folder: Path) -> Results:
     return results
 
 
+def _made(results: Results, shard: Shard) -> Made:
+    """Return a shard with its manifest; what is damaged is named in `problems`."""
+    try:
+        faults = shard.check().faults if shard.complete else {}
+        fault = "; ".join(f"{name} {fault}" for name, fault in faults.items())
+    except WcxError as error:
+        fault = str(error)
+    if fault:
+        results.problems.append(f"{shard.path.relative_to(results.folder)}: {fault}; {again(shard.path)}")
+    return Made(shard, _json(results, shard.path / "manifest.json"), fault)
+
+
 def _csv(results: Results, name: str, header: tuple[str, ...]) -> pd.DataFrame:
     path = results.folder / f"{name}.csv"
     if not path.is_file():
         return pd.DataFrame(columns=list(header))
     try:
         frame = pd.read_csv(path, dtype={"foils": str, "seeds": str})
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, OSError) as error:
         results.problems.append(f"{path.name} cannot be read: {' '.join(str(error).split())}")
         return pd.DataFrame(columns=list(header))
     if absent := [column for column in header if column not in frame]:
@@ -161,7 +160,7 @@ def _json(results: Results, path: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         found = error
     if isinstance(found, dict):
         return found

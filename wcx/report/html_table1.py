@@ -183,8 +183,10 @@ def _against_the_paper(results: Results, pictures: Pictures) -> Markup | None:
 def _untold(results: Results, main: pd.DataFrame) -> Markup | None:
     """Say which records of the masking experiment stand in no table, and what puts them there."""
     told = set(main[["dataset", "model", "method", "contrast"]].itertuples(index=False, name=None))
-    fit = {shard.path for shard in collected.table1(results.folder)[0]}
-    left = [made for made in results.of("masking") if made.shard.path in fit and made.cell not in told]
+    fit = {shard.path for shard in collected.table1(results.folder, refused=[])[0]}  # `gather` has named them
+    left = [
+        made for made in results.of("masking") if made.shard.path in fit and not made.fault and made.cell not in told
+    ]
     if not left:
         return None
     said = f"Complete records of {count(len(left), 'cell')} stand in no table yet; this makes the tables of all:"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -162,16 +162,44 @@ class Recorded(Opened):
         }
 
 
-def read(shards: Iterable[Shard], threshold: float | None = None) -> list[Recorded]:
+def rows(shard: Shard, refused: list[str] | None) -> pd.DataFrame | None:
+    """Return the rows of a shard; None if they are not what was written.
+
+    Args:
+        shard: of any experiment.
+        refused: where a line with the reason goes; None raises.
+
+    Raises:
+        WcxError: they are not what was written.
+    """
+    try:
+        return shard.read()
+    except WcxError as error:
+        if refused is None:
+            raise
+        refused.append(f"left out: {' '.join(shard.key)}: {error}")
+        return None
+
+
+def unchecked(shards: Collection[Shard]) -> list[str]:
+    """Return a line on records that were made before sums were kept, if there are some."""
+    old = sum(shard.unchecked for shard in shards)
+    if not old:
+        return []
+    return [f"unchecked: {old} of {len(shards)} sets of records, made before wcx kept sums of what it writes"]
+
+
+def read(shards: Iterable[Shard], threshold: float | None = None, refused: list[str] | None = None) -> list[Recorded]:
     """Return the shards with their rows.
 
     Args:
         shards: of the masking experiment.
         threshold: on p_t2; None is the records' own.
+        refused: where a line goes for each shard that is not what was written; None raises.
 
     Raises:
-        WcxError: a threshold below the records' own, where masked passes were spent above it only; or two sets of records
-            that would be the same line of a table.
+        WcxError: a threshold below the records' own, where masked passes were spent above it only; two sets of records
+            that would be the same line of a table; or damaged ones.
     """
     opened: dict[tuple[object, ...], Recorded] = {}
     for shard in shards:
@@ -183,7 +211,9 @@ def read(shards: Iterable[Shard], threshold: float | None = None) -> list[Record
                 f"threshold {wanted} is below the {recorded} that {shard.path} was recorded with; "
                 f"run again with threshold={wanted} or select=all."
             )
-        one = Recorded(shard, shard.read(), wanted)
+        if (frame := rows(shard, refused)) is None:
+            continue
+        one = Recorded(shard, frame, wanted)
         name = (*shard.key, one.protocol, one.network, one.seed)
         if name in opened:
             raise WcxError(

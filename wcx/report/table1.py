@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from wcx import records
+from wcx.errors import WcxError
 from wcx.records import Shard
 from wcx.report import latex, layout, localisation, markdown, paired, published, recorded, scatter, seeds, strata
 from wcx.report.recorded import Recorded
@@ -46,7 +47,11 @@ def text(table: pd.DataFrame) -> str:
 
 
 def write_all(
-    shards: Sequence[Shard], results_dir: Path, threshold: float | None = None, published_dir: Path = published.FOLDER
+    shards: Sequence[Shard],
+    results_dir: Path,
+    threshold: float | None = None,
+    published_dir: Path = published.FOLDER,
+    refused: list[str] | None = None,
 ) -> list[str]:
     """Write every table and figure of Table 1 that the records allow.
 
@@ -55,18 +60,19 @@ def write_all(
         results_dir: where table1.csv, .md and .tex, and table1_*.csv and .png go.
         threshold: on p_t2; None is the records' own.
         published_dir: with the paper's numbers and the reproduction's.
+        refused: where a line goes for each shard that is not what was written; None raises.
 
     Returns:
         lines for the screen: the tables, what was found, the files.
 
     Raises:
-        WcxError: as `table`; or the published numbers are not there.
+        WcxError: as `table`; or the published numbers are not there; or all shards are refused.
     """
     results_dir.mkdir(parents=True, exist_ok=True)
-    parts = [
-        _part(name, members, published_dir)
-        for name, members in recorded.by_protocol(recorded.read(shards, threshold)).items()
-    ]
+    opened = recorded.read(shards, threshold, refused)
+    if refused and not opened:
+        raise WcxError(f"no table: none of the {len(shards)} sets of records is what was written. {refused[0]}")
+    parts = [_part(name, members, published_dir) for name, members in recorded.by_protocol(opened).items()]
     files = [_csv(parts, name, results_dir) for name in parts[0].frames] if parts else []
     files = [file for file in files if file is not None]
     comparisons = [
@@ -79,7 +85,8 @@ def write_all(
         records.write(results_dir / name, render(parts, comparisons))
         files.append(results_dir / name)
     lines = [line for part in parts for line in layout.lines(part)]
-    return [*lines, *(one.sentence for one in comparisons), "tables: " + ", ".join(map(str, files))]
+    lines += [one.sentence for one in comparisons] + recorded.unchecked([one.shard for one in opened])
+    return [*lines, "tables: " + ", ".join(map(str, files))]
 
 
 def _part(name: str, members: list[Recorded], published_dir: Path) -> layout.Part:

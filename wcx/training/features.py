@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from wcx import files
 from wcx.errors import WcxError
 from wcx.models import Normalized, head_name
 from wcx.training.loop import to_device
 from wcx.training.samples import brief_errors
+
+log = logging.getLogger("wcx")
+_THERE = 1 << 32
 
 
 class Capture(nn.Module):
@@ -41,8 +47,9 @@ def head_inputs(
     Args:
         model: its inner network's head is the submodule `classifier` or `fc`.
         samples: index -> (uint8 (3, H, W), label).
-        path: .npy file; a file of the same name with `.done` counts the finished images. The caller puts whatever the
-            features depend on into the name.
+        path: .npy file; beside it `.sums`, a CRC-32 an image (as `datasets.cache` keeps them), against which what is
+            there is checked first, and `.done`, which counts the finished images. The caller puts whatever the features
+            depend on into the name.
         mirror: also of the mirror images.
 
     Returns:
@@ -59,19 +66,20 @@ def head_inputs(
     try:
         with torch.inference_mode():
             model(to_device(samples[0][0][None], device))
-            array = _open(path, (1 + mirror, len(samples), *capture.inputs.shape[1:]))
-            counter = path.with_suffix(".done")
-            done = int(counter.read_text()) if counter.is_file() else 0
-            rest = Subset(samples, range(done, len(samples)))
+            array, sums = _open(path, (1 + mirror, len(samples), *capture.inputs.shape[1:]))
+            missing = _missing(path, array, sums)
+            done = len(samples) - len(missing)
             bar = tqdm(total=len(samples), initial=done, desc=f"features {path.stem}", unit="img", disable=None)
             with bar, brief_errors():
-                for images, _ in DataLoader(rest, batch_size=batch_size, num_workers=num_workers):
+                for images, _ in DataLoader(Subset(samples, missing), batch_size=batch_size, num_workers=num_workers):
+                    indices, missing = missing[: len(images)], missing[len(images) :]
                     for view in range(1 + mirror):
                         model(to_device(images.flip(-1) if view else images, device))
-                        array[view, done : done + len(images)] = capture.inputs.float().cpu().numpy()
+                        array[view, indices] = capture.inputs.float().cpu().numpy()
                     array.flush()
-                    done += len(images)
-                    _write(counter, str(done))
+                    sums[indices] = [_sum(array, i) for i in indices]
+                    sums.flush()
+                    files.write(path.with_suffix(".done"), str(len(samples) - len(missing)))
                     bar.update(len(images))
     finally:
         setattr(net, name, head)
@@ -80,29 +88,42 @@ def head_inputs(
 
 
 def remove(path: Path) -> None:
-    """Delete a file of features and its counter."""
-    path.unlink(missing_ok=True)
-    path.with_suffix(".done").unlink(missing_ok=True)
+    """Delete a file of features and what lies beside it."""
+    for suffix in (".npy", ".sums", ".done"):
+        path.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    if path.is_file():
-        return np.lib.format.open_memmap(path, mode="r+")
-    part = path.with_name(path.name + ".part")
+def _open(path: Path, shape: tuple[int, ...]) -> tuple[np.memmap, np.memmap]:
+    """Return the features, float32 of that shape, and their sums, uint64 (n,)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".done").unlink(missing_ok=True)
     need, free = 4 * int(np.prod(shape)), shutil.disk_usage(path.parent).free
-    if need > free:
+    if not path.is_file() and need > free:
         raise WcxError(
             f"the head's features need {need / 2**30:.1f} GiB in {path.parent}, and {free / 2**30:.1f} GiB are free; "
             f"give paths.checkpoints_dir=<folder with room>, or a recipe that trains all layers"
         )
-    array = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=shape)
-    part.rename(path)
-    return array
+    array, found = files.memmap(path, shape, np.float32)
+    kept = path.with_suffix(".sums").exists()
+    sums, _ = files.memmap(path.with_suffix(".sums"), shape[1:2], np.uint64)
+    counter = path.with_suffix(".done")
+    if found and not kept and counter.is_file() and (text := counter.read_text()).isdigit():
+        done = min(int(text), len(sums))
+        sums[:done] = [_sum(array, i) for i in range(done)]
+        log.warning("%s was begun before sums were kept: its first %d images are unchecked", path, done)
+    return array, sums
 
 
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+def _missing(path: Path, array: np.memmap, sums: np.memmap) -> list[int]:
+    """Return the images whose features are not there as they were computed; those of another sum are named."""
+    missing = [i for i, known in enumerate(sums.tolist()) if known != _sum(array, i)]
+    if damaged := [i for i in missing if sums[i]]:
+        log.warning("%s is damaged at %d images, first %d: computed again", path, len(damaged), damaged[0])
+    return missing
+
+
+def _sum(array: np.memmap, i: int) -> int:
+    """Return 2^32 + CRC-32 of an image's features under all views; 0 means that they are not there."""
+    total = 0
+    for view in array:
+        total = zlib.crc32(view[i], total)
+    return _THERE | total

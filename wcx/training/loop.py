@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from wcx import files
 from wcx.training.recipe import Recipe, derive
 from wcx.training.samples import Batches, brief_errors
 
@@ -191,7 +195,14 @@ class _State:
         """Load the state from the file, if there is one of the same identity."""
         if self.path is None or not self.path.is_file():
             return
-        saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        try:
+            with zipfile.ZipFile(self.path) as archive:  # torch writes a CRC of each tensor, and does not read it
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{damaged} is not what was written")
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            files.set_aside(self.path, f"is damaged ({error}): starting afresh")
+            return
         if saved["identity"] != self.identity:
             log.warning("%s is of another recipe, seed, dataset or start: starting afresh", self.path)
             return

@@ -1,0 +1,144 @@
+"""Files that are whole or absent, set aside where they are damaged, and locked against other processes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np  # imported where it is needed, for a quick start
+
+log = logging.getLogger("wcx")
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # as file systems say it
+_POLL = 0.5  # seconds between two looks at a lock that only the file system's names can tell
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def set_aside(path: Path, reason: str) -> Path:
+    """Rename a damaged file to `<name>.damaged-<n>`, and say so in one line of the log; return where it is now."""
+    n = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{n}")).exists():
+        n += 1
+    path.rename(aside)
+    log.warning("%s %s; set aside as %s", path, reason, aside.name)
+    return aside
+
+
+def memmap(path: Path, shape: tuple[int, ...], dtype: type, mode: str = "r+") -> tuple[np.memmap, bool]:
+    """Return the array of an .npy file, made of zeros if it is not there (whole or not at all), and whether it was there.
+
+    A file that is no .npy, or one of another shape or dtype, is set aside.
+
+    Args:
+        path: of the file.
+        shape: of the array.
+        dtype: of the array.
+        mode: "r" or "r+".
+    """
+    import numpy as np
+
+    if path.exists():
+        try:
+            array = np.lib.format.open_memmap(path, mode=mode)
+            if (array.shape, array.dtype) == (shape, dtype):
+                return array, True
+            reason = f"has shape {array.shape} and type {array.dtype}, not {shape} and {np.dtype(dtype)}"
+        except (ValueError, IsADirectoryError) as error:
+            reason = f"is no array ({' '.join(str(error).split())})"
+        set_aside(path, reason)
+    part = path.with_name(f".{path.name}.part")
+    np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape).flush()
+    part.replace(path)
+    return np.lib.format.open_memmap(path, mode=mode), False
+
+
+@contextmanager
+def locked(path: Path, wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Hold a lock file for this process; the lock goes with the process, however it ends.
+
+    Where the file system has no locks, a file beside it, `<path>.owner`, names host and process: that of a process of this
+    host that has ended is taken over, that of another host has to be deleted by hand.
+
+    Args:
+        path: the lock file, made if need be.
+        wait: called once where another process holds the lock, which is then waited for; None raises.
+
+    Raises:
+        BlockingIOError: another process holds it; the text says which in parentheses, or is empty.
+    """
+    with path.open("a") as file, ExitStack() as stack:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if wait is None:
+                raise BlockingIOError from None
+            wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            stack.enter_context(_owned(path.with_name(f"{path.name}.owner"), wait))
+        yield
+
+
+@contextmanager
+def _owned(path: Path, wait: Callable[[], object] | None) -> Iterator[None]:
+    """Hold a file that only one process can make: `locked` where there are no locks."""
+    while True:
+        try:
+            with path.open("x") as file:
+                file.write(f"{socket.gethostname()} {os.getpid()}")
+            break
+        except FileExistsError:
+            host, process = _owner(path)
+        if host == socket.gethostname() and process.isdigit() and not _runs(int(process)):
+            path.unlink(missing_ok=True)
+        elif wait is None:
+            raise BlockingIOError(f" (process {process or '?'} on {host or '?'}; if it has ended, delete {path})")
+        else:
+            wait()
+            wait = _pause
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _owner(path: Path) -> tuple[str, str]:
+    """Return host and process that a file of `_owned` names; "" where it is gone or not written yet."""
+    try:
+        host, _, process = path.read_text().partition(" ")
+    except FileNotFoundError:
+        return "", ""
+    return host, process
+
+
+def _pause() -> None:
+    time.sleep(_POLL)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
