@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wcx.errors import WcxError
+
 if TYPE_CHECKING:
     import numpy as np  # imported where it is needed, for a quick start
 
@@ -29,6 +31,22 @@ def write(path: Path, content: str | bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def load(path: Path) -> tuple[bytes, str]:
+    """Return what is in a file, and why it cannot be had ("" if it can).
+
+    Raises:
+        WcxError: it must not be read.
+    """
+    try:
+        return path.read_bytes(), ""
+    except PermissionError as error:
+        raise WcxError(f"cannot read {path}: {error.strerror}; give yourself the right to, and run again.") from error
+    except FileNotFoundError:
+        return b"", "is missing"
+    except OSError as error:
+        return b"", f"cannot be read ({error.strerror})"
 
 
 def set_aside(path: Path, reason: str) -> Path:

@@ -57,7 +57,7 @@ class Ledger:
         path = folder / COMPLETE if (folder / COMPLETE).exists() else folder / PENDING
         if not path.exists():
             return cls(path, dict.fromkeys(_chunks(folder)))
-        content, fault = _load(path)
+        content, fault = files.load(path)
         try:
             about = json.loads(content)
             promise = (int(about["chunks"]), int(about["rows"]))
@@ -83,7 +83,7 @@ class Ledger:
     @property
     def unchecked(self) -> bool:
         """Whether some chunk was never compared with what had been written."""
-        return not self.fault and any(known is None or "unchecked" in known for known in self.entries.values())
+        return not self.fault and any(map(_unchecked, self.entries.values()))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Check:
     Attributes:
         sound: the chunks that are there as they were committed, or that nothing speaks against.
         faults: file name -> what is wrong with it.
-        chunks: how many there were, counted up to the last.
+        chunks: how many there were, the last one's number plus 1.
         complete: whether nothing is missing, and nothing wrong.
     """
 
@@ -119,7 +119,7 @@ def check(
     """
     ledger = Ledger.of(folder)
     faults = {ledger.path.name: ledger.fault} if ledger.fault else {}
-    faults |= dict.fromkeys(ledger.strays, "is not among the chunks written here")
+    faults |= dict.fromkeys(ledger.strays, "was not committed here")
     if ledger.kept:
         faults |= {name: fault for name in ledger.chunks if (fault := _compare(folder / name, ledger.entries[name])[1])}
     else:
@@ -133,8 +133,7 @@ def check(
         if known and not {name, file} & set(faults):
             sound.append(name)
     complete = ledger.promise is not None and not faults and len(sound) == len(ledger.chunks)
-    numbers = [number for name in (*ledger.chunks, *ledger.strays) if (number := _number(name)) is not None]
-    return Check(frozenset(map(_number, sound)), faults, max(numbers, default=-1) + 1, complete)
+    return Check(frozenset(map(_number, sound)), faults, max(map(_number, ledger.chunks), default=-1) + 1, complete)
 
 
 def rows(folder: Path, before: int | None = None) -> pd.DataFrame:
@@ -158,9 +157,9 @@ def rows(folder: Path, before: int | None = None) -> pd.DataFrame:
     if ledger.fault:
         raise refuse(ledger.path.name, ledger.fault)
     if ledger.promise and ledger.strays:
-        raise refuse(ledger.strays[0], "is not among the chunks written here")
+        raise refuse(ledger.strays[0], "was not committed here")
     for name in ledger.chunks:
-        if before is not None and (_number(name) or 0) >= before:
+        if before is not None and _number(name) >= before:
             continue
         content, fault = _compare(folder / name, ledger.entries[name])
         frame, fault = (None, fault) if fault else _parse(content)
@@ -170,6 +169,8 @@ def rows(folder: Path, before: int | None = None) -> pd.DataFrame:
     if not frames:
         raise WcxError(f"no records in {folder}; make them with run.py or scripts/.")
     whole = pd.concat(frames, ignore_index=True)
+    if ledger.unchecked and (whole["index"].duplicated().any() or len({tuple(frame) for frame in frames}) > 1):
+        raise refuse("", "has chunks of the same images, or of different columns")
     if before is None and ledger.promise not in (None, (len(frames), len(whole))):
         raise refuse(ledger.path.name, _broken(ledger.promise, len(frames), len(whole)))
     return whole.sort_values("index", kind="stable", ignore_index=True)
@@ -235,26 +236,15 @@ def _chunks(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("chunk-*.csv"))
 
 
-def _number(name: str) -> int | None:
+def _number(name: str) -> int:
+    """Return a chunk's number; -1 for a file that is none of ours ("chunk-00003 (copy).csv")."""
     match = re.fullmatch(r"chunk-(\d{5,})\.csv", name)
-    return int(match[1]) if match else None
-
-
-def _load(path: Path) -> tuple[bytes, str]:
-    """Return what is in a file, and why it cannot be had ("" if it can)."""
-    try:
-        return path.read_bytes(), ""
-    except PermissionError as error:
-        raise WcxError(f"cannot read {path}: {error.strerror}; give yourself the right to, and run again.") from error
-    except FileNotFoundError:
-        return b"", "is missing"
-    except OSError as error:
-        return b"", f"cannot be read ({error.strerror})"
+    return int(match[1]) if match else -1
 
 
 def _compare(path: Path, known: Mapping[str, Any] | None) -> tuple[bytes, str]:
     """Return what is in a file, and what is wrong with it by its entry; without one it is only read."""
-    content, fault = _load(path)
+    content, fault = files.load(path)
     if known is None or fault:
         return content, fault
     if len(content) != known["size"]:
@@ -294,7 +284,7 @@ def _speaks_against(ledger: Ledger, columns: Sequence[str], plan: Sequence[Seque
         faults[ledger.path.name] = _broken(ledger.promise, *counts)
     for name, indices in images.items() if plan is not None else ():
         number = _number(name)
-        expected = list(plan[number]) if number is not None and number < len(plan) else []
+        expected = list(plan[number]) if 0 <= number < len(plan) else []
         early = ledger.promise == counts and name == ledger.chunks[-1]  # a run that stops early ends within a chunk
         if not indices or indices != (expected[: len(indices)] if early else expected):
             faults[name] = "holds other images than this chunk"

@@ -189,7 +189,7 @@ def collect(
         columns: of the records, in their order; what a row lacks stays empty.
         beside: suffix of a file that `compute` itself writes beside each chunk's; a chunk without it is computed again.
         plan: the images of each chunk as indices into the dataset, to look at chunks of which no sums were kept.
-        stop: asked before each chunk beyond those that were ever committed: whether enough has been collected.
+        stop: asked before each chunk after the last that is there: whether enough has been collected.
         progress: called after each chunk, whether computed or found.
 
     Raises:
@@ -200,7 +200,7 @@ def collect(
             _replay(shard.path, shards)
         checks = [_mended(shard, beside, columns, plan) for shard in shards]
         sound = frozenset.intersection(*(check.sound for check in checks))
-        committed = max(check.chunks for check in checks)
+        committed = max((chunk + 1 for check in checks for chunk in check.sound), default=0)
         for chunk in range(chunks):
             if chunk >= committed and stop():
                 break
@@ -230,9 +230,8 @@ def _hold(stack: ExitStack, folder: Path) -> None:
     try:
         stack.enter_context(files.locked(folder / ".lock"))
     except BlockingIOError as error:
-        raise WcxError(
-            f"another process is writing {folder}{error}; wait for it, or give another paths.results_dir."
-        ) from error
+        message = f"another process is writing {folder}{error}; wait for it, or give another paths.results_dir."
+        raise WcxError(message) from error
 
 
 def _mended(shard: Shard, beside: str, columns: Sequence[str], plan: Sequence[Sequence[int]] | None) -> Check:
@@ -247,13 +246,7 @@ def _mended(shard: Shard, beside: str, columns: Sequence[str], plan: Sequence[Se
 
 
 def _commit(tables: Mapping[Path, Sequence[dict[str, Any]]], columns: Sequence[str], beside: str) -> None:
-    """Write the chunks so that after a kill, and `_replay`, either all of them are there or none.
-
-    Args:
-        tables: file -> its rows.
-        columns: of the rows.
-        beside: suffix of the files that lie beside them already.
-    """
+    """Write the chunks (file -> rows) so that after a kill, and `_replay`, either all of them are there or none."""
     folder = min(tables).parent
     texts = {path: _text(rows, columns) for path, rows in tables.items()}
     entries = {path: ledger.entry(text.encode(), rows=len(tables[path])) for path, text in texts.items()}

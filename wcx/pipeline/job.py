@@ -24,6 +24,8 @@ from wcx.methods import Method
 from wcx.models import LoadedModel, label_map
 from wcx.records import Check, Shard
 
+Progress = Callable[[int], object] | None  # of the images of each chunk that was computed
+
 
 class Engine(Protocol):
     """What measures: an experiment's own, on one device.
@@ -132,9 +134,9 @@ class Job(ABC):
 
     def missing(self, checks: Mapping[Shard, Check]) -> list[int]:
         """Return the numbers of the chunks that are not there, as they were committed, in all of the shards."""
-        finished = all(shard.complete for shard in checks)  # once: not more chunks than those are wanted
-        chunks = max((check.chunks for check in checks.values()), default=0) if finished else len(self.chunks())
-        return [chunk for chunk in range(chunks) if not all(chunk in check.sound for check in checks.values())]
+        finished = all(shard.complete for shard in checks)  # once: no more chunks are wanted than there were
+        count = max((check.chunks for check in checks.values()), default=0) if finished else len(self.chunks())
+        return [chunk for chunk in range(count) if not all(chunk in check.sound for check in checks.values())]
 
     def shards(self) -> list[Shard]:
         """Return where the records of every cell go."""
@@ -205,9 +207,7 @@ def output_labels(job: Job) -> list[int] | None:
     return label_map(job.dataset.class_names, job.loaded.class_names).tolist()
 
 
-def run(
-    job: Job, config: str = "", quiet: bool = False, progress: Callable[[int], object] | None = None
-) -> tuple[list[Shard], Counter[str]]:
+def run(job: Job, config: str = "", quiet: bool = False, progress: Progress = None) -> tuple[list[Shard], Counter[str]]:
     """Compute the records of a block, or what is missing of them.
 
     Args:
@@ -236,36 +236,27 @@ def _together(checks: Mapping[Shard, Check]) -> list[dict[Shard, Check]]:
 
     Finished records of which some are damaged are mended in the company of all that this command had finished.
     """
-    damaged = any(shard.complete and check.faults for shard, check in checks.items())
-    groups: dict[bool, dict[Shard, Check]] = {}
-    for shard, check in checks.items():
-        if damaged or not check.complete:
-            groups.setdefault(damaged and not shard.complete, {})[shard] = check
-    return [groups[later] for later in sorted(groups)]
+    if any(shard.complete and check.faults for shard, check in checks.items()):
+        groups = [{shard: checks[shard] for shard in checks if shard.complete is when} for when in (True, False)]
+    else:
+        groups = [{shard: check for shard, check in checks.items() if not check.complete}]
+    return [group for group in groups if group]
 
 
 def _fill(
-    job: Job,
-    engine: Engine,
-    checks: Mapping[Shard, Check],
-    config: str,
-    quiet: bool,
-    progress: Callable[[int], object] | None,
+    job: Job, engine: Engine, checks: Mapping[Shard, Check], config: str, quiet: bool, progress: Progress
 ) -> None:
     """Compute what is missing of some of the job's shards, those of `engine.cells`."""
-    todo = list(checks)
     for shard in (shard for shard, check in checks.items() if not check.complete):
         facts = {"fingerprint": records.fingerprint(shard.parts), "seed": job.seed, "layer": job.loaded.layer}
-        facts |= {"dataset_listing": shard.parts["dataset"]}
-        facts |= {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
+        loaded = {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
+        facts |= {"dataset_listing": shard.parts["dataset"]} | loaded
         shard.describe(manifest(engine.device, **facts), config)
-    plan = job.chunks()
-    missing = set(job.missing(checks))
+    todo, plan, missing = list(checks), job.chunks(), set(job.missing(checks))
     found = sum(len(indices) for chunk, indices in enumerate(plan) if chunk not in missing)
     name, hidden = f"{job.dataset.name} {job.loaded.name}", quiet or progress is not None
     total, labels = sum(map(len, plan)), output_labels(job)
     bar = tqdm(total=total, initial=found, unit="image", desc=name, disable=hidden, smoothing=0.05)
-    tell = progress or bar.update
 
     def read(chunk: int) -> list[Item]:
         return list(items.read(job.dataset, plan[chunk], labels, job.num_workers))
@@ -279,7 +270,7 @@ def _fill(
             beside=job.beside,
             plan=plan,
             stop=job.stop(todo),
-            progress=lambda chunk: tell(len(plan[chunk])) if chunk in missing else None,
+            progress=lambda chunk: (progress or bar.update)(len(plan[chunk])) if chunk in missing else None,
         )
 
 
@@ -287,17 +278,15 @@ def _readable(job: Job, batch: Sequence[Item]) -> Sequence[Item]:
     """Return the batch if all of it could be read, or unreadable images are to be skipped."""
     for item in batch:
         if item.error is not None and job.on_error == "stop":
-            raise WcxError(
-                f"{item.error} What was computed is kept; or on_error=skip counts it, in records of their own."
-            )
+            message = "What was computed is kept; or on_error=skip counts it, in records of their own."
+            raise WcxError(f"{item.error} {message}")
     return batch
 
 
 def plan(job: Job, probe: int = 16) -> dict[str, Any]:
     """Return what a block costs: images, passes, seconds and disk, from a probe of the first few images."""
     engine, shards = job.engine(), job.shards()
-    chunks, checks = job.chunks(), job.checks(shards)
-    checks = {shard: check for shard, check in checks.items() if not check.complete}
+    chunks, checks = job.chunks(), {shard: check for shard, check in job.checks(shards).items() if not check.complete}
     some = items.read(job.dataset, chunks[0][:probe], output_labels(job), job.num_workers)
     left = sum(len(chunks[chunk]) for chunk in job.missing(checks))
     return {

@@ -1,0 +1,133 @@
+"""Tables and report refuse damaged records, and the next command computes them again: through the commands themselves."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from scripts import cli, report, table1
+from tests.test_damaged_records import DAMAGES, aside, damage
+from wcx import records
+
+SMALL = [
+    "datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "dataset.size=32", "dataset.train_per_class=2",
+    "dataset.test_per_class=3", "recipe.epochs=1", "limit=45", "threshold=0", "chunk_size=8", "batch_size=8",
+    "baselines=[zeros]", "figure=0", "num_workers=0",
+]  # fmt: skip
+Result = tuple[int, str]  # exit code, stderr
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of table1.py: 45 images in six chunks, two contrasts."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        folders = [f"paths.results_dir={folder}", f"paths.checkpoints_dir={folder / 'checkpoints'}"]
+        patch.setattr(sys, "argv", ["scripts/table1.py", *SMALL, *folders])
+        table1.main()
+    return folder
+
+
+@pytest.fixture
+def results(whole: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(whole, tmp_path / "results")
+
+
+@pytest.fixture
+def run(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    def call(*arguments: str, main: Callable[[], None] = table1.main) -> Result:
+        folders = [f"paths.results_dir={results}", f"paths.checkpoints_dir={results / 'checkpoints'}"]
+        monkeypatch.setattr(sys, "argv", ["scripts/table1.py", *arguments, *folders])
+        code = 0
+        try:
+            cli.guarded(main)
+        except SystemExit as end:
+            code = int(end.code)
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def numbers(results: Path) -> dict[str, int]:
+    return pd.read_csv(results / "table1.csv").groupby("contrast")["n"].first().to_dict()
+
+
+def weighted(results: Path) -> Path:
+    return next(results.rglob("weighted/*/shard.json")).parent
+
+
+@pytest.mark.parametrize("kind", ["rows cut off", "digits changed", "missing"])
+def test_the_next_table_is_of_all_images(
+    whole: Path, results: Path, run: Callable[..., Result], kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was one of 37 images instead of 45, with exit code 0."""
+    other = next(results.rglob("original/*/shard.json")).parent
+    [of_weighted] = [shard for shard in records.find(results) if shard.path == weighted(results)]
+    [of_other] = [shard for shard in records.find(results) if shard.path == other]
+    damage(of_weighted, of_other, kind, 2)
+    code, told = run("collect=only")
+    assert code == 1
+    [line] = told.splitlines()
+    assert line.startswith("left out: parts small_cnn gradcam weighted: ")
+    assert "chunk-00002.csv" in line
+    assert f"; to mend it, run python scripts/table1.py {' '.join(map(repr, SMALL[:3]))}" in line
+    assert numbers(results) == {"original": 45}
+    code, told = run(*SMALL)
+    assert code == 0, told
+    assert "chunk-00002.csv" in caplog.text
+    assert numbers(results) == {"original": 45, "weighted": 45}
+    for file in [*whole.rglob("chunk-*.csv"), *whole.rglob("complete.json"), *whole.glob("*.csv")]:
+        assert (results / file.relative_to(whole)).read_bytes() == file.read_bytes(), "byte by byte"
+    assert run("collect=only") == (0, "")
+
+
+def test_no_table_at_all_is_one_clear_line(results: Path, run: Callable[..., Result]) -> None:
+    for file in results.rglob("complete.json"):
+        file.write_text("{")
+    code, told = run("collect=only")
+    assert code == 2
+    assert told.startswith("error: no table: none of the 2 sets of records is what was written. left out: parts")
+    for file in results.rglob("shard.json"):
+        file.write_text("{")
+    code, told = run("collect=only")
+    assert code == 2
+    assert told.startswith("error: left out: ")
+    assert "shard.json is not what was written" in told
+    assert (results / "table1.csv").is_file(), "the last one stays"
+
+
+def test_a_damaged_journal_and_shard_json_do_not_stop_the_table(results: Path, run: Callable[..., Result]) -> None:
+    (weighted(results) / "journal.json").write_text("{garbage")
+    (weighted(results) / "shard.json").write_bytes(b"\xff")
+    code, told = run("collect=only")
+    assert code == 1
+    assert "shard.json is not what was written" in told
+    (weighted(results) / "chunk-00000.csv").unlink()
+    assert run(*SMALL)[0] == 0
+    assert aside(results) == ["journal.json.damaged-1", "shard.json.damaged-1"]
+    assert numbers(results) == {"original": 45, "weighted": 45}
+
+
+def test_the_report_names_what_is_damaged(results: Path, run: Callable[..., Result]) -> None:
+    chunk = weighted(results) / "chunk-00004.csv"
+    chunk.write_bytes(DAMAGES["digits changed"](chunk.read_bytes()))
+    original = next(results.rglob("original/*/complete.json"))
+    about = json.loads(original.read_bytes())
+    original.write_text(json.dumps({"chunks": about["chunks"], "rows": about["rows"]}))
+    (original.parent / "manifest.json").write_bytes(b"\xff")
+    code, _ = run(main=report.main)
+    page = (results / "report.html").read_text()
+    assert code == 0
+    assert "damaged: chunk-00004.csv is not what was written (SHA-256)" in page
+    assert "chunk-00004.csv is not what was written (SHA-256); to mend it, run python scripts/table1.py" in page
+    assert "complete, unchecked" in page
+    assert "manifest.json is left out" in page
+    original.write_text("{")
+    assert run(main=report.main)[0] == 0
+    assert "damaged: complete.json is not what was written" in (results / "report.html").read_text()
