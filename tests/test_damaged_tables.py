@@ -114,6 +114,28 @@ def test_a_damaged_journal_and_shard_json_do_not_stop_the_table(results: Path, r
     assert numbers(results) == {"original": 45, "weighted": 45}
 
 
+def test_records_made_before_are_read_and_called_unchecked(
+    results: Path, run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in results.rglob("complete.json"):
+        about = json.loads(file.read_bytes())
+        file.write_text(json.dumps({"chunks": about["chunks"], "rows": about["rows"]}))
+    printed: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda *lines, **_: printed.extend(map(str, lines)))
+    assert run(*SMALL) == (0, "")
+    assert run("collect=only") == (0, "")
+    assert len([line for line in printed if "none, all records were there" in line]) == 1
+    unchecked = [line for line in printed if line.startswith("unchecked: ")]
+    assert unchecked == ["unchecked: 2 of 2 sets of records, made before wcx kept sums of what it writes"] * 2
+    chunk = weighted(results) / "chunk-00002.csv"
+    chunk.write_bytes(DAMAGES["rows cut off"](chunk.read_bytes()))
+    assert run("collect=only")[0] == 1
+    assert "left out: parts small_cnn gradcam weighted: " in printed[-1]
+    assert "complete.json counts 6 chunks of 45 rows, of which 6 of 38 are there; to mend it, run" in printed[-1]
+    assert run(*SMALL)[0] == 0
+    assert numbers(results) == {"original": 45, "weighted": 45}
+
+
 def test_the_report_names_what_is_damaged(results: Path, run: Callable[..., Result]) -> None:
     chunk = weighted(results) / "chunk-00004.csv"
     chunk.write_bytes(DAMAGES["digits changed"](chunk.read_bytes()))

@@ -153,6 +153,16 @@ def test_damage_that_can_be_told_without_sums(old: list[Shard], tmp_path: Path, 
     assert "complete.json.damaged-1" in aside(tmp_path), "it counted what is not there"
 
 
+@pytest.mark.parametrize("text", [b"0.1x", b"Fals", b"1,2", b"-"])
+def test_text_among_the_numbers_of_old_records(old: list[Shard], text: bytes) -> None:
+    path = old[0].chunk_path(1)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([*lines[:2], lines[2].rpartition(b",")[0] + b"," + text, lines[3], b""]))
+    with pytest.raises(WcxError, match="is no table of records"):
+        old[0].read()
+    assert again(old, plan=PLAN) == [1]
+
+
 def test_other_columns_of_old_records(old: list[Shard]) -> None:
     damage(*old, "columns exchanged", 2)
     assert again(old, plan=PLAN) == [2]

@@ -75,9 +75,10 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
-    except safetensors.SafetensorError as error:
+        meta = json.loads(text or "{}")
+    except (safetensors.SafetensorError, ValueError) as error:
         raise WcxError(f"checkpoint {path} is damaged ({error}); delete it and fine-tune again") from error
-    if text is None or "class_names" not in (meta := json.loads(text)):
+    if "class_names" not in meta:
         raise WcxError(not_ours)
     return meta
 

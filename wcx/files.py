@@ -74,9 +74,9 @@ def memmap(path: Path, shape: tuple[int, ...], dtype: type, mode: str = "r+") ->
 
     if path.exists():
         try:
-            array = np.lib.format.open_memmap(path, mode=mode)
+            array = np.lib.format.open_memmap(path, mode="r")  # "r+" would fill up one that is cut off
             if (array.shape, array.dtype) == (shape, dtype):
-                return array, True
+                return np.lib.format.open_memmap(path, mode=mode), True
             reason = f"has shape {array.shape} and type {array.dtype}, not {shape} and {np.dtype(dtype)}"
         except (ValueError, IsADirectoryError) as error:
             reason = f"is no array ({' '.join(str(error).split())})"

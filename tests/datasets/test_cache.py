@@ -115,6 +115,49 @@ def test_a_damaged_entry_is_decoded_again(dataset, folder):
     assert same(list(datasets.cached(dataset, folder)), expected)
 
 
+@pytest.mark.parametrize("which", ["file", "_sums_file"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[: len(content) // 2],
+        lambda content: bytes(len(content)),
+        lambda content: content.replace(b"(9,", b"(7,"),
+        lambda content: content.replace(b"|u1", b"|b1").replace(b"<u8", b"<f8"),
+    ],
+)
+def test_a_file_that_is_another_is_set_aside(dataset, folder, which, damage, caplog):
+    expected, cached = list(dataset), datasets.cached(dataset, folder)
+    cached.fill(quiet=True)
+    file = getattr(cached, which)
+    file.write_bytes(damage(file.read_bytes()))
+    for _ in range(2):
+        assert same(list(datasets.cached(dataset, folder)), expected)
+    assert [path.name for path in folder.glob("*.damaged-*")] == [f"{file.name}.damaged-1"]
+    assert f"{file} " in caplog.text
+
+
+def test_damage_is_told_once(dataset, folder, caplog):
+    cached = datasets.cached(dataset, folder)
+    cached.fill(quiet=True)
+    np.load(cached.file, mmap_mode="r+")[2:5] ^= 3
+    again = datasets.cached(dataset, folder)
+    assert same(list(again), list(dataset))
+    [line] = caplog.messages
+    assert line == f"{cached.file}: damaged, decoded again: image 2"
+
+
+def test_without_locks_on_the_file_system(dataset, folder, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    cached = datasets.cached(dataset, folder)
+    cached.fill(quiet=True)
+    assert same(list(datasets.cached(dataset, folder)), list(dataset))
+    assert not list(folder.glob("*.owner"))
+
+
 def test_an_unreadable_image_stays_one(dataset, folder):
     dataset.path(4).write_bytes(b"no image")
     cached = datasets.cached(dataset, folder)

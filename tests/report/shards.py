@@ -36,6 +36,7 @@ def make(
     images: int = 0,
     labels: dict | None = None,
     version: int = masking.VERSION,
+    parts: dict | None = None,
 ) -> Shard:
     """Write one shard; every third image lies below the threshold, and `skipped` ones could not be read.
 
@@ -78,7 +79,7 @@ def make(
                         "inside_box/t_2": np.nan if i == 0 else 0.4,
                     }
         rows.append(row)
-    parts = {
+    parts = (parts or {}) | {
         "settings": json.loads(json.dumps(asdict(settings))),
         "dataset": "listing",
         "weights": f"hash {weights} {seed}",

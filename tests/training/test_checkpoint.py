@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from tests.training.tiny import ALL, HEAD, Drawn, run, start
 from wcx import models, training
 from wcx.errors import WcxError
+from wcx.training import task
 from wcx.training.recipe import Recipe
 
 
@@ -43,6 +46,57 @@ def test_the_checkpoint_says_what_it_is_and_its_accuracy_is_true(recipe: Recipe,
     assert "another recipe (t)" in (training.finished(path, Recipe("z")) if recipe is ALL else "another recipe (t)")
     table = training.accuracies(tmp_path)
     assert table[["dataset", "model", "recipe", "seed"]].to_numpy().tolist() == [["drawn", "tiny", recipe.name, 4]]
+
+
+@pytest.mark.parametrize("place", [b"accuracy", b"columns", b"recipe", b'\\": 0', None])
+def test_a_checkpoint_that_was_changed_is_refused(tmp_path: Path, place: bytes | None) -> None:
+    """One bit of a weight, or a letter of what is said of it."""
+    path = tmp_path / "tiny.safetensors"
+    run(path, ALL)
+    models.read_checkpoint(path)
+    content = bytearray(path.read_bytes())
+    content[-5 if place is None else content.index(place) + len(place) - 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WcxError, match=r"tiny.safetensors is damaged .* fine-tune again"):
+        models.read_checkpoint(path)
+
+
+def test_a_checkpoint_from_before_sums_were_kept_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    state, meta = start().net.state_dict(), {"class_names": ["a"]}
+    safetensors.torch.save_file(dict(state), path, metadata={"wcx": json.dumps(meta)})
+    read, about = models.read_checkpoint(path)
+    assert about == meta
+    assert models.weights_hash(read) == models.weights_hash(state)
+
+
+@pytest.mark.parametrize("kind", ["a bit", "cut off", "empty", "not ours"])
+def test_a_damaged_state_is_set_aside_and_training_starts_afresh(tmp_path: Path, kind: str, caplog) -> None:
+    path = tmp_path / "a.safetensors"
+
+    def stops(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "write_history", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, ALL)
+    state = path.with_suffix(".state")
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 4
+    changed = {
+        "a bit": bytes(content),
+        "cut off": bytes(content[:-700]),
+        "empty": b"",
+        "not ours": b"PK\x05\x06" + bytes(18),
+    }
+    state.write_bytes(changed[kind])
+    run(path, ALL)
+    assert (tmp_path / "a.state.damaged-1").read_bytes() == changed[kind]
+    assert "starting afresh" in caplog.text
+    run(tmp_path / "b.safetensors", ALL)
+    first, second = (models.read_checkpoint(tmp_path / f"{name}.safetensors")[0] for name in "ab")
+    assert models.weights_hash(first) == models.weights_hash(second)
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -44,6 +44,46 @@ def test_features_go_on_where_they_stopped(tmp_path: Path) -> None:
     np.testing.assert_allclose(array, whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("damage", "count"),
+    [
+        (lambda path: np.load(path, mmap_mode="r+").__setitem__((0, 3, 2), 7), 1),
+        (lambda path: np.load(path, mmap_mode="r+").__setitem__((1, slice(20, 23)), 0), 3),
+        (lambda path: path.write_bytes(path.read_bytes()[:-8]), 24),
+        (lambda path: path.write_bytes(b""), 24),
+        (lambda path: np.save(path, np.zeros((2, 23, 392), np.float32)), 24),
+        (lambda path: np.load(path.with_suffix(".sums"), mmap_mode="r+").__setitem__(5, 1), 1),
+        (lambda path: path.with_suffix(".sums").write_bytes(b"x"), 24),
+        (lambda path: path.with_suffix(".done").write_text("x"), 0),
+        (lambda path: path.with_suffix(".done").write_text("24000"), 0),
+    ],
+)
+def test_damaged_features_are_computed_again(tmp_path: Path, damage, count: int, caplog) -> None:
+    path, data = tmp_path / "a.npy", Drawn("train")
+    pixels = samples.Pixels(data, cache_bytes=0)
+    whole = np.array(features.head_inputs(start().model, pixels, path, mirror=True))
+    damage(path)
+    data.count = 0
+    array = features.head_inputs(start().model, pixels, path, mirror=True)
+    np.testing.assert_allclose(array, whole, rtol=1e-5, atol=1e-6)  # a batch of another size rounds another way
+    assert data.count == count + 1, "one image shows the shape"
+    assert bool(caplog.messages) == bool(count)
+    assert np.array_equal(features.head_inputs(start().model, pixels, path, mirror=True), array)
+
+
+def test_features_from_before_sums_were_kept_are_unchecked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, data = tmp_path / "a.npy", Drawn("train")
+    pixels = samples.Pixels(data, cache_bytes=0)
+    whole = np.array(features.head_inputs(start().model, pixels, path, mirror=False))
+    path.with_suffix(".sums").unlink()
+    path.with_suffix(".done").write_text("16")
+    data.count = 0
+    array = features.head_inputs(start().model, pixels, path, mirror=False)
+    assert data.count == 8 + 1
+    np.testing.assert_allclose(array, whole, rtol=1e-5, atol=1e-6)
+    assert caplog.messages == [f"{path} was begun before sums were kept: its first 16 images are unchecked"]
+
+
 def test_training_the_head_leaves_the_rest_and_features_can_be_kept(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     loaded = run(path, HEAD, keep_features=True)
