@@ -16,7 +16,8 @@ and returns v (N, C) in the dtype that it was given. Further keyword arguments a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -39,23 +40,29 @@ class Contrast:
         path_dependent: a method that walks a path (integrated gradients, SmoothGrad) asks for v at each point of it;
             for all others v is frozen at the clean input (Eq. 1).
         own_dtype: computed in the logits' own dtype instead of float64.
+        uses_foils: False where v is the same whatever the foils.
     """
 
     function: Callable[..., Tensor]
     path_dependent: bool = False
     own_dtype: bool = False
+    uses_foils: bool = True
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The options, with the function's own values."""
+        parameters = list(inspect.signature(self.function).parameters.values())[3:]
+        return {parameter.name: parameter.default for parameter in parameters}
 
 
 _CONTRASTS: dict[str, Contrast] = {}
 
 
-def contrast(
-    name: str, *, path_dependent: bool = False, own_dtype: bool = False
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Register a function as the contrast called `name`."""
+def contrast(name: str, **declared: bool) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Register a function as the contrast called `name`; `declared` are attributes of `Contrast`."""
 
     def register(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        _CONTRASTS[name] = Contrast(function, path_dependent, own_dtype)
+        _CONTRASTS[name] = Contrast(function, **declared)
         return function
 
     return register
@@ -75,7 +82,7 @@ def get(name: str) -> Contrast:
     return _CONTRASTS[choose("contrast", name, _CONTRASTS)]
 
 
-@contrast("original")
+@contrast("original", uses_foils=False)
 def original(logits: Tensor, target: Tensor, foils: Tensor) -> Tensor:
     """v = e_t: the target's logit alone. Ignores the foils."""
     return _one_hot(target, logits)
@@ -83,7 +90,10 @@ def original(logits: Tensor, target: Tensor, foils: Tensor) -> Tensor:
 
 @contrast("mean")
 def mean(logits: Tensor, target: Tensor, foils: Tensor) -> Tensor:
-    """v = e_t - mean of e_s over the foils (section 3.3; CLRP, Gu et al. 2018)."""
+    """v = e_t - mean of e_s over the foils (section 3.3).
+
+    Under LRP this is not CLRP (Gu et al. 2018), whose *relevance* at the logits is y_t times this v: ours is v_s y_s.
+    """
     return _one_hot(target, logits) - foils.to(logits.dtype) / foils.sum(1, keepdim=True)
 
 
@@ -109,7 +119,8 @@ def probability(logits: Tensor, target: Tensor, foils: Tensor) -> Tensor:
     """v = p_t (e_t - p), p = softmax over {target} and foils: exactly what autograd through a softmax gives.
 
     In the logits' own dtype and deliberately unprotected: in float32, from a logit gap of about 18 on, 1 - p_t is exactly 0 and
-    the direction of v is wrong. Kept for comparison.
+    the direction of v is wrong. Kept for comparison. Under LRP this is not SGLRP (Iwana et al. 2019), whose relevance at the
+    logits is this v itself: ours is v_s y_s.
     """
     e_t = _one_hot(target, logits)
     p = logits.masked_fill(~(foils | e_t.bool()), -torch.inf).softmax(1)
@@ -117,16 +128,20 @@ def probability(logits: Tensor, target: Tensor, foils: Tensor) -> Tensor:
 
 
 @contrast("finer")
-def finer(logits: Tensor, target: Tensor, foils: Tensor, gamma: float = 1.0, k: int = 3) -> Tensor:
+def finer(logits: Tensor, target: Tensor, foils: Tensor, gamma: float = 0.6, k: int = 3) -> Tensor:
     """v = e_t - gamma * mean of e_s over the k foils nearest to the target in logit (all foils where there are fewer).
 
-    The contrast of Finer-CAM (Zhang et al. 2025), here with frozen weights and a signed map. Ties go to the lower index.
+    The contrast of Finer-CAM (Zhang et al. 2025), gamma and k as in the paper, here with a signed map. Ties go to the lower
+    index. The authors' released code weighs the k foils by p_s / sum p instead, with gamma 1 and gradients through the weights:
+    `weighted` with ``foils=k`` (where t is the most probable class), plus a gradient term.
 
     Raises:
-        WcxError: k is not a positive integer.
+        WcxError: k is not a positive integer, or gamma no number.
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise WcxError(f"finer: k = {k!r} is not a number of foils; give an integer of at least 1.")
+    if isinstance(gamma, bool) or not isinstance(gamma, (int, float)) or not math.isfinite(gamma):
+        raise WcxError(f"finer: gamma = {gamma!r} is no weight of the foils; give a number, such as 0.6.")
     gap = (logits - logits.gather(1, target[:, None])).abs().masked_fill(~foils, torch.inf)
     order = gap.sort(dim=1, stable=True).indices[:, :k]
     nearest = torch.zeros_like(foils).scatter_(1, order, value=True) & foils
@@ -161,8 +176,6 @@ def cotangent(
         >>> import torch, wcx
         >>> wcx.cotangent(torch.tensor([[2.0, 1.0, 1.0]]), target=0, contrast="weighted")
         tensor([[ 1.0000, -0.5000, -0.5000]])
-        >>> wcx.cotangent(torch.tensor([[2.0, 1.0, 1.0]]), target=0, contrast="max")
-        tensor([[ 1., -1.,  0.]])
     """
     names = [contrast] if isinstance(contrast, str) else list(contrast)
     options = split_options(names, contrast_options)
@@ -177,10 +190,11 @@ def evaluate(name: str, logits: Tensor, targets: Tensor, masks: Tensor, **option
     """Return the cotangents (..., N, C) of one contrast at logits (N, C), for targets (..., N) and foil masks (..., N, C).
 
     Raises:
-        WcxError: logits not finite.
+        WcxError: unknown contrast or option; logits not finite.
     """
-    rule = get(name)
-    _check_finite(logits)
+    rule, _ = get(name), split_options([name], options)
+    if not bool(logits.isfinite().all()):
+        raise WcxError("logits hold NaN or infinite values: no contrast is defined; check the model and its input.")
     if logits.shape[1] == 1:
         return torch.ones(masks.shape, dtype=logits.dtype, device=logits.device)
     values = logits if rule.own_dtype else logits.double()
@@ -197,7 +211,8 @@ def as_targets(target: Target, logits: Tensor) -> Tensor:
     Raises:
         WcxError: not integers, of another shape, or outside 0 ... C - 1.
     """
-    _check_logits(logits)
+    if logits.ndim != 2 or not logits.is_floating_point() or logits.numel() == 0:
+        raise WcxError(f"logits have shape {tuple(logits.shape)} and dtype {logits.dtype}; expected floating (N, C).")
     n, classes = logits.shape
     ids = _as_ids(target, "target", logits)
     if ids.ndim == 0:
@@ -235,11 +250,9 @@ def foil_masks(logits: Tensor, targets: Tensor, foils: Foils = None) -> Tensor:
             f"foils have shape {tuple(ids.shape)} for {n} images; give None, an int k, a list of class ids or ({n}, K)."
         )
     _check_range(ids, "foil", classes)
-    chosen = torch.zeros(n, classes, dtype=torch.bool, device=logits.device).scatter_(1, ids, value=True)
-    masks = chosen & ~is_target
-    if not bool(masks.any(-1).all()):
-        lonely = int(targets[~masks.any(-1)][0])
-        raise WcxError(f"no foil is left for target {lonely}: name at least one class beside the target itself.")
+    masks = torch.zeros(n, classes, dtype=torch.bool, device=logits.device).scatter_(1, ids, value=True) & ~is_target
+    if len(lonely := targets[~masks.any(-1)]):
+        raise WcxError(f"no foil is left for target {lonely[0]}: name at least one class beside the target itself.")
     return masks
 
 
@@ -250,15 +263,11 @@ def most_probable(logits: Tensor, k: int) -> Tensor:
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :k].T
 
 
-def split_options(contrasts: Sequence[str], options: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return for each of `contrasts` those of `options` that it knows.
-
-    Raises:
-        WcxError: no contrast or an unknown one, or an option that none of them knows.
-    """
+def split_options(contrasts: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return for each of `contrasts` those of `options` that it knows; WcxError if none does, or no contrast is named."""
     if not contrasts:
         raise WcxError(f"no contrast is named; give at least one of: {', '.join(names())}.")
-    known = {name: list(inspect.signature(get(name).function).parameters)[3:] for name in contrasts}
+    known = {name: list(get(name).defaults) for name in contrasts}
     for key in options:
         if not any(key in keys for keys in known.values()):
             listing = "; ".join(f"{name}: {', '.join(keys) or 'none'}" for name, keys in known.items())
@@ -286,15 +295,3 @@ def _check_range(ids: Tensor, what: str, classes: int) -> None:
     wrong = ids[(ids < 0) | (ids >= classes)]
     if wrong.numel():
         raise WcxError(f"{what} {int(wrong[0])} is out of range: the model has {classes} classes, 0 to {classes - 1}.")
-
-
-def _check_logits(logits: Tensor) -> None:
-    if logits.ndim != 2 or not logits.is_floating_point() or logits.numel() == 0:
-        raise WcxError(f"logits have shape {tuple(logits.shape)} and dtype {logits.dtype}; expected floating (N, C).")
-
-
-def _check_finite(logits: Tensor) -> None:
-    if not bool(logits.isfinite().all()):
-        raise WcxError(
-            "logits hold NaN or infinite values, so that no contrast is defined; check the model and its input."
-        )

@@ -19,6 +19,7 @@ from wcx.errors import DataError
 
 OFFICIAL = {"classes": 1000, "train": 1_281_167, "test": 50_000}
 OFFICIAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+TRANSFORM = Transform("crop")  # the paper's
 INDEX = {wnid: index for index, wnid in enumerate(WNIDS)}
 REMEDY = (
     "Register at https://image-net.org, fetch ILSVRC2012_img_val.tar and unpack it into that val/ folder; unpack "
@@ -65,7 +66,7 @@ def load(
         official=official if is_official else None,  # a sample is no part of the 50,000
         official_split=is_official,
         split_note=f"sample: {len(entries)} images, not the official validation set, likely from the training split",
-        transform=Transform("crop"),
+        transform=TRANSFORM,
     )
 
 

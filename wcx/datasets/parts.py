@@ -21,6 +21,7 @@ from wcx.errors import WcxError, choose
 
 Species = Mapping[str, Look]  # part -> its look
 
+TRANSFORM = Transform("squash", 96)
 VERSION = 1  # raise it with every change of what is drawn: results keep the versions apart
 BLACK, SLATE, PINK, HORN = (48, 46, 50), (92, 92, 104), (150, 112, 100), (232, 196, 120)
 NAVY, RUSSET, BLUE, GOLD, CREAM = (44, 48, 76), (168, 92, 62), (44, 66, 130), (236, 190, 84), (238, 232, 204)
@@ -191,7 +192,7 @@ def load(
     split: str,
     *,
     seed: int = 0,
-    size: int = 96,
+    size: int = TRANSFORM.size,
     train_per_class: int = 120,
     test_per_class: int = 25,
 ) -> ImageDataset:

@@ -19,7 +19,7 @@ from wcx.errors import WcxError
 from wcx.experiments import masks
 from wcx.experiments.items import Item
 from wcx.experiments.protocol import Cell
-from wcx.explainer import Explainer, explain, upsample
+from wcx.explainer import Explainer, cotangents, upsample
 from wcx.methods import Method
 
 
@@ -175,24 +175,23 @@ def attributions(lens: Lens, pixels: Tensor, figure: Figure, settings: Settings)
     """Return the logits (N, C) of pixels (N, 3, H, W), and every cell's maps (T, N, H, W) for t_1 ... t_T."""
     names = list(figure.contrasts)
     foils = list(settings.foils) if isinstance(settings.foils, tuple) else settings.foils
-    options = {key: value for name in names for key, value in lens.contrast_options.get(name, {}).items()}
     layered = {name: lens.methods[name] for name in figure.methods if lens.methods[name].space == "activation"}
+    groups = [layered] if layered else []  # each of them has a forward pass of its own
+    groups += [{name: lens.methods[name]} for name in figure.methods if name not in layered]
     maps: dict[Cell, Tensor] = {}
-    if layered:
-        run = Explainer(lens.model, next(iter(layered.values())), lens.layer)(pixels)
-        logits, targets = run.logits, contrasts.most_probable(run.logits, figure.targets)
-        v = contrasts.cotangent(logits, targets, names, foils, **options)
-        for method, small in run.explain_each(layered, v.flatten(0, 1)).items():
-            large = upsample(small, pixels.shape[2:], settings.align_corners).unflatten(0, v.shape[:2])
-            maps |= {Cell(method, name): one for name, one in zip(names, large, strict=True)}
-    else:
-        with torch.inference_mode():
-            logits = lens.model(pixels)
-        targets = contrasts.most_probable(logits, figure.targets)
-    for method in figure.methods:
-        if method not in layered:
-            own = explain(lens.model, pixels, targets, lens.methods[method], names, foils, contrast_options=options)
-            maps |= {Cell(method, name): one.sum(-3) for name, one in zip(names, own, strict=True)}
+    for group in groups:
+        run = Explainer(lens.model, next(iter(group.values())), lens.layer if group is layered else None)(pixels)
+        if not maps:
+            logits, targets = run.logits, contrasts.most_probable(run.logits, figure.targets)
+        chosen = contrasts.foil_masks(run.logits, targets, foils)
+        v = cotangents(names, run.logits, targets, chosen, lens.contrast_options)
+        if group is layered:
+            small = run.explain_each(layered, v(run.logits) if callable(v) else v)
+            large = {name: upsample(stack, pixels.shape[2:], settings.align_corners) for name, stack in small.items()}
+        else:
+            large = {name: run.explain(v).sum(-3) for name in group}
+        for method, stack in large.items():  # (K T, N, H, W)
+            maps |= zip((Cell(method, name) for name in names), stack.chunk(len(names)), strict=True)
     return logits, {Cell(method, name): maps[method, name] for method in figure.methods for name in names}
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
 
-from wcx.experiments.protocol import Settings
 from wcx.manifest import command_line
+from wcx.report import commands
 from wcx.report.html_cells import text
 from wcx.report.html_elements import Column, Markup, command, join, number, table, tag, words
 from wcx.report.html_results import Made, Results
@@ -45,26 +44,7 @@ def reproduce(results: Results) -> Section:
 
 def command_of(made: Made) -> str:
     """Return the command that made a shard: as its manifest has it; from its records, if that was no runner of ours."""
-    return command_line(made.manifest.get("command")) or f"python run.py {shlex.join(_overrides(made))}"
-
-
-def _overrides(made: Made) -> list[str]:
-    """Return the overrides of run.py that tell a shard from the default."""
-    shard = made.shard
-    names = ("dataset", "model", "method", "contrast")
-    found = [
-        f"experiment={shard.experiment}",
-        *(f"{name}={value}" for name, value in zip(names, shard.key, strict=True)),
-    ]
-    limits = dict(zip(("limit", "limit_selected", "seed"), shard.parts.get("limit") or (), strict=False))
-    found += [f"{key}={value}" for key, value in limits.items() if value]
-    usual = json.loads(json.dumps(dataclasses.asdict(Settings()))) if shard.experiment == "masking" else {}
-    settings = shard.parts.get("settings", {})
-    return found + [
-        f"{key}={value if isinstance(value, str) else json.dumps(value).replace(' ', '')}"
-        for key, value in settings.items()
-        if key in usual and value != usual[key] and key != "seed"
-    ]
+    return command_line(made.manifest.get("command")) or commands.command(made.shard)
 
 
 def _recorded(made: Iterable[Made]) -> list[str]:
@@ -78,16 +58,16 @@ def _drawn(results: Results) -> list[str]:
 
 
 def _trained(made: Iterable[Made]) -> list[str]:
-    """Return the commands of fine-tuning, for the records whose weights' label names a recipe."""
-    found: dict[str, None] = {}
-    for one in made:
-        label = str(one.shard.labels.get("weights", ""))
-        if recipe := re.search(r"recipe (\w+)", label):
-            dataset, model = one.shard.key[:2]
-            seed = re.search(r"seed (\d+)", label)
-            more = f" seed={seed[1]}" if seed and seed[1] != "0" else ""
-            found[f"python scripts/finetune.py dataset={dataset} model={model} recipe={recipe[1]}{more}"] = None
-    return list(found)
+    """Return the commands of fine-tuning, for the records of networks that were."""
+    steps: dict[str, None] = {}
+    for shard in (record.shard for record in made):
+        labels = shard.labels
+        named = re.search(r"recipe (\w+)", str(labels.get("weights", "")))  # all that old records tell
+        if recipe := labels.get("recipe") or (named and named[1]):
+            overrides = [f"dataset={shard.key[0]}", *commands.network(shard), f"recipe={recipe}"]
+            overrides += [f"seed={labels['seed']}"] if labels.get("seed") else []
+            steps[f"python scripts/finetune.py {shlex.join(overrides)}"] = None
+    return list(steps)
 
 
 def made_with(results: Results) -> Section:
