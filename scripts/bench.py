@@ -36,6 +36,7 @@ import wcx
 from scripts import cli, jobs
 from scripts.table1 import cells
 from wcx import baselines, pipeline
+from wcx.errors import choose
 from wcx.experiments import items
 from wcx.experiments.protocol import KEPT
 
@@ -71,14 +72,21 @@ def bare(job: pipeline.MaskingJob, batch: list[items.Item], passes: int) -> None
 
 @torch.no_grad()
 def naive(job: pipeline.MaskingJob, batch: list[items.Item]) -> None:
-    """Do the same work one image, cell, target and mask at a time."""
-    model, settings = job.loaded.model, job.settings
+    """Do the same work one image, cell, target and mask at a time.
+
+    Raises:
+        WcxError: other masks than by sign.
+    """
+    model, settings, foils = job.loaded.model, job.settings, job.settings.foils
+    choose("mask of the naive loop", settings.mask, ["sign"])
+    foils = list(foils) if isinstance(foils, tuple) else foils
     for item in batch:
         image = item.pixels[None]
         for cell in job.cells:
             for i in range(settings.targets):
                 t = int(model(image)[0].sort(descending=True).indices[i])
-                small = wcx.explain(model, image, t, cell.method, cell.contrast, layer=job.loaded.layer)
+                question = (cell.contrast, foils, job.loaded.layer, dict(job.contrast_options[cell.contrast]))
+                small = wcx.explain(model, image, t, cell.method, *question, **job.method_options[cell.method])
                 phi = wcx.upsample(small, image.shape[2:])
                 for name in settings.baselines:
                     for kept in KEPT:
@@ -121,6 +129,8 @@ def main() -> None:
         bench_fig3.main()
         return
     lists, overrides = cli.split_lists(sys.argv[1:], DEFAULTS | {MEMORY_ONLY: []})
+    for part in lists["parts"]:
+        choose("part", part, DEFAULTS["parts"])
     overrides = ["model.weights=random", "threshold=0", "select=all", *overrides]
     images, repeats = int(lists["images"][0]), int(lists["repeats"][0])
     for dataset in lists["datasets"]:

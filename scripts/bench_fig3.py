@@ -34,7 +34,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from scripts import cli, fig3
 from scripts.bench import seconds
 from scripts.spread import Block
-from wcx import models, pipeline
+from wcx import contrasts, models, pipeline
+from wcx.errors import choose
 from wcx.experiments import items
 from wcx.experiments.sign_perturbation import Settings
 from wcx.models import Normalized
@@ -63,12 +64,12 @@ def bare(job: pipeline.PerturbationJob, batch: list[items.Item]) -> None:
     """Do as many passes as needed at the least, with nothing between them."""
     model, least = job.loaded.model, job.settings.passes(len(job.cells))
     flags = [parameter.requires_grad_(requires_grad=False) for parameter in model.parameters()]
-    contrasts = len(job.cells)
+    walks = len(job.cells)
     for pixels in _batches(job, batch):
         for i in range(least["forward"]):
             x = pixels.clone().requires_grad_()
             y = model(x)
-            for _ in range(contrasts if i == 0 else 1):
+            for _ in range(walks if i == 0 else 1):
                 torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=i == 0)
         with torch.inference_mode():
             for _ in range(least["evaluation"]):
@@ -79,36 +80,27 @@ def bare(job: pipeline.PerturbationJob, batch: list[items.Item]) -> None:
 
 def naive(job: pipeline.PerturbationJob, batch: list[items.Item]) -> None:
     """Do the same work one contrast and number of steps at a time, each from the start."""
-    model, epsilon = job.loaded.model, job.settings.epsilon
+    model, epsilon, foils = job.loaded.model, job.settings.epsilon, job.settings.foils
     labels = torch.tensor([item.label for item in batch])
     for start, x0 in enumerate(_batches(job, batch)):
-        t = labels[start * job.batch_size :][: len(x0), None].to(x0.device)
+        t = labels[start * job.batch_size :][: len(x0)].to(x0.device)
         for cell in job.cells:
+            options = job.contrast_options.get(cell.contrast, {})
             for n in job.settings.iterations:
                 with torch.no_grad():
-                    model(x0).softmax(1).gather(1, t)
+                    clean = model(x0)
+                    clean.softmax(1).gather(1, t[:, None])
+                    chosen = contrasts.foil_masks(clean, t, list(foils) if isinstance(foils, tuple) else foils)
                 x = x0
                 for _ in range(n):
                     x = x.detach().requires_grad_()
-                    _scalar(model(x), t, cell.contrast).sum().backward()
+                    y = model(x)
+                    v = contrasts.evaluate(cell.contrast, y.detach(), t, chosen, **options)
+                    (v * y).sum().backward()
                     x = torch.clamp(x + epsilon / n * x.grad.sign(), x0 - epsilon, x0 + epsilon).clamp(0, 1)
                 with torch.no_grad():
-                    model(x).softmax(1).gather(1, t)
+                    model(x).softmax(1).gather(1, t[:, None])
     model.zero_grad(set_to_none=True)
-
-
-def _scalar(y: Tensor, t: Tensor, contrast: str) -> Tensor:
-    own = y.gather(1, t)
-    others = y.scatter(1, t, -torch.inf)
-    if contrast == "original":
-        return own
-    if contrast == "mean":
-        return own - (y.sum(1, keepdim=True) - own) / (y.shape[1] - 1)
-    if contrast == "max":
-        return own - others.amax(1, keepdim=True)
-    if contrast == "weighted":
-        return own - (others.detach().softmax(1) * y).sum(1, keepdim=True)
-    return y.softmax(1).gather(1, t)
 
 
 def _batches(job: pipeline.PerturbationJob, batch: list[items.Item]) -> Sequence[Tensor]:
@@ -117,7 +109,13 @@ def _batches(job: pipeline.PerturbationJob, batch: list[items.Item]) -> Sequence
 
 
 def measure(job: pipeline.PerturbationJob, images: int, repeats: int) -> list[str]:
-    """Return the ratios of one (dataset, model)."""
+    """Return the ratios of one (dataset, model).
+
+    Raises:
+        WcxError: a method that `bare` and `naive` do not know.
+    """
+    for cell in job.cells:
+        choose("method to compare with", cell.method, ["gradient"])
     batch = list(items.read(job.dataset, items.order(len(job.dataset), images, 0), None, job.num_workers))
     passes = ours(job, batch)  # warms up, too
     least = {name: count * len(batch) for name, count in job.settings.passes(len(job.cells)).items()}
@@ -127,8 +125,8 @@ def measure(job: pipeline.PerturbationJob, images: int, repeats: int) -> list[st
         times["bare"].append(seconds(lambda: bare(job, batch)))
         times["naive"].append(seconds(lambda: naive(job, batch)))
     median = {name: statistics.median(those) for name, those in times.items()}
-    contrasts, threads = len(job.cells), torch.get_num_threads()
-    head = f"{job.dataset.name} {job.loaded.name}: {len(batch)} images, {contrasts} contrasts, n = {list(job.settings.iterations)}"
+    walks, threads = len(job.cells), torch.get_num_threads()
+    head = f"{job.dataset.name} {job.loaded.name}: {len(batch)} images, {walks} contrasts, n = {list(job.settings.iterations)}"
     return [
         f"{head}, batches of {job.batch_size}, {threads} threads, {repeats} repeats",
         f"  passes (images): {passes}; the least: {least}",
@@ -158,12 +156,12 @@ def flops(name: str) -> tuple[float, float]:
     return float(forward), float(counter.get_total_flops() - forward)
 
 
-def estimate(networks: Sequence[str], settings: Settings, contrasts: int, images: int = 50_000) -> pd.DataFrame:
+def estimate(networks: Sequence[str], settings: Settings, walks: int, images: int = 50_000) -> pd.DataFrame:
     """Return FLOPs an image and the expected hours for `images` on an H100, a row a network and one for all.
 
     An estimate from pass counts: `SUSTAINED` is assumed, not measured; small networks are bound by memory and take longer.
     """
-    passes = settings.passes(contrasts)
+    passes = settings.passes(walks)
     rows = []
     for name in networks:
         forward, backward = flops(name)
@@ -182,6 +180,8 @@ def estimate(networks: Sequence[str], settings: Settings, contrasts: int, images
 def main() -> None:
     """Measure and print."""
     lists, overrides = cli.split_lists(sys.argv[1:], DEFAULTS | {MEMORY: []})
+    for part in lists["parts"]:
+        choose("part", part, DEFAULTS["parts"])
     overrides = ["model.weights=random", *overrides]
     if "estimate" in lists["parts"] and not lists[MEMORY]:
         table = estimate(fig3.DEFAULTS["models"], Settings(), len(lists["contrasts"]))

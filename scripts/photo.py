@@ -16,7 +16,7 @@ from pathlib import Path
 from omegaconf import DictConfig, ListConfig
 
 from scripts import cli
-from wcx import methods, models
+from wcx import contrasts, methods, models
 from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
 from wcx.errors import DataError, WcxError
@@ -50,8 +50,8 @@ def run(cfg: DictConfig) -> None:
     files = photo.find(_list(cfg.image))
     names = tuple(dict.fromkeys(("original", cfg.contrast.name)))
     if cfg.plan:
-        print(f"images: {len(files)}\nforward_passes: {len(files) * (1 + 2 * len(names))}")
-        print(f"backward_passes: {len(files) * 2 * len(names)}")
+        maps = sum(4 if contrasts.get(name).uses_foils else 2 for name in names)  # of both classes
+        print(f"images: {len(files)}\nforward_passes: {len(files) * (1 + maps)}\nbackward_passes: {len(files) * maps}")
         return
     dataset = None
     if cfg.dataset.name != "imagenet" and "factory" not in cfg.model and cfg.model.checkpoint is None:

@@ -22,7 +22,7 @@ from scripts import verify_cells
 from scripts.verify_captum import Captum, reason_against, ties_as_captum
 from scripts.verify_cells import Cells, Subject
 from wcx import contrasts, methods
-from wcx.errors import WcxError
+from wcx.errors import WcxError, choose
 from wcx.methods.paths import Path as Walk
 from wcx.methods.paths import PathRun
 
@@ -183,6 +183,7 @@ def _ask(captum: Captum, variant: Variant, name: str, v: Any, classes: list[int]
     if name == "original":
         return captum.original(variant.method, classes[0], variant.options)
     if callable(v):
+        choose("contrast along a path that captum is asked for", name, ["probability"])
         return captum.probability(variant.method, classes, variant.options)
     return captum.contrasted(variant.method, v, variant.options)
 

@@ -17,6 +17,7 @@ from scripts import cli, verify_cells
 from scripts.verify_cells import Cells
 from wcx import methods, records
 from wcx.datasets import ImageDataset
+from wcx.errors import choose
 from wcx.experiments import items
 from wcx.experiments.items import Item
 from wcx.experiments.protocol import Cell
@@ -37,22 +38,31 @@ BATCH = 25  # images a cell of the other
 BINS = (0, 0.5, 0.9, 0.99, 0.999, 0.99999, 0.9999999, 1.0)  # of p_t; its complement is what float32 loses
 
 
+Scalar = Callable[[Tensor, int, list[int]], Tensor]  # logits (C,), target, the other classes -> what is derived
+SCALARS: dict[str, Scalar] = {
+    "original": lambda y, t, _: y[t],
+    "mean": lambda y, t, others: y[t] - y[others].sum() / len(others),
+    "max": lambda y, t, others: y[t] - y[max(others, key=lambda s: float(y[s].detach()))],
+    "weighted": lambda y, t, others: y[t] - (y[others].detach().softmax(0) * y[others]).sum(),
+    "probability": lambda y, t, _: y.softmax(0)[t],
+    "finer": lambda y, t, others: y[t] - 0.6 * y[_nearest(y, t, others)].mean(),
+}
+
+
+def _nearest(y: Tensor, t: int, others: list[int]) -> list[int]:
+    return sorted(others, key=lambda s: (abs(float(y[s].detach() - y[t].detach())), s))[:3]
+
+
 def explanation(model: nn.Module, x: Tensor, t: int, contrast: str) -> Tensor:
-    """Return the gradient (3, H, W) of the paper's own formula for one image; what Eq. 1 freezes is detached."""
+    """Return the gradient (3, H, W) of the paper's own formula for one image; what Eq. 1 freezes is detached.
+
+    Raises:
+        WcxError: a contrast without a formula here.
+    """
     x = x.clone().requires_grad_()
     y = model(x[None])[0]
-    others = [s for s in range(len(y)) if s != t]
-    if contrast == "original":
-        scalar = y[t]
-    elif contrast == "mean":
-        scalar = y[t] - y[others].sum() / len(others)
-    elif contrast == "max":
-        scalar = y[t] - y[max(others, key=lambda s: float(y[s].detach()))]
-    elif contrast == "weighted":
-        scalar = y[t] - (y[others].detach().softmax(0) * y[others]).sum()
-    else:
-        scalar = y.softmax(0)[t]
-    return torch.autograd.grad(scalar, x)[0]
+    scalar = SCALARS[choose("contrast of the reference in float64", contrast, SCALARS)]
+    return torch.autograd.grad(scalar(y, t, [s for s in range(len(y)) if s != t]), x)[0]
 
 
 def walk(model: nn.Module, x0: Tensor, t: int, contrast: str, epsilon: float, n: int) -> Tensor:

@@ -39,7 +39,7 @@ def _by_hand(name: str, y: list[float], t: int, foils: list[int]) -> list[float]
         elif name == "finer":
             nearest = sorted(foils, key=lambda s: (abs(y[s] - y[t]), s))[:3]
             for s in nearest:
-                v[s] -= mpmath.mpf(1) / len(nearest)
+                v[s] -= mpmath.mpf("0.6") / len(nearest)
         return [float(value) for value in v]
 
 
@@ -100,7 +100,25 @@ def test_weighted_is_the_gradient_of_the_log_odds() -> None:
     torch.testing.assert_close(wcx.cotangent(leaf, 2, "weighted"), leaf.grad, rtol=1e-13, atol=1e-16)
 
 
-@pytest.mark.parametrize("name", [n for n in contrasts.names() if n not in ("original", "probability")])
+@pytest.mark.parametrize(
+    ("logits", "target", "options", "v"),
+    [
+        ([2.0, 1.0, 1.5, -3.0, 2.25], 0, {}, [1, -0.2, -0.2, 0, -0.2]),  # gaps 1, 0.5, 5, 0.25
+        ([2.0, 1.0, 1.5, -3.0, 2.25], 0, {"k": 2}, [1, 0, -0.3, 0, -0.3]),
+        ([2.0, 1.0, 1.5, -3.0, 2.25], 2, {"gamma": 1.0, "k": 1}, [-1, 0, 1, 0, 0]),  # 0 and 1 are as near: the lower
+        ([2.0, 1.0, 1.5, -3.0, 2.25], 0, {"foils": [1, 3], "gamma": 0.5}, [1, -0.25, 0, -0.25, 0]),
+        ([1.0, 2.0, 0.0, 3.0], 3, {"gamma": 0, "k": 2}, [0, 0, 0, 1]),
+        ([4.0, 1.0], 1, {}, [-0.6, 1]),
+        ([4.0, 1.0, 3.0], 1, {"gamma": -1}, [0.5, 1, 0.5]),
+    ],
+)
+def test_finer_by_hand(logits: list[float], target: int, options: dict, v: list[float]) -> None:
+    """The k foils nearest in logit, above or below, share gamma equally; 0.6 and 3 unless given."""
+    got = wcx.cotangent(torch.tensor([logits], dtype=torch.float64), target, "finer", **options)
+    torch.testing.assert_close(got, torch.tensor([v], dtype=torch.float64), rtol=0, atol=1e-15)  # a division's rounding
+
+
+@pytest.mark.parametrize("name", [n for n in contrasts.names() if n not in ("original", "probability", "finer")])
 def test_sums_to_zero(name: str) -> None:
     """A contrast ignores what is added to all logits alike (section 3.1)."""
     torch.testing.assert_close(
@@ -109,7 +127,12 @@ def test_sums_to_zero(name: str) -> None:
 
 
 def test_two_classes_leave_nothing_to_choose() -> None:
-    v = wcx.cotangent(_logits(c=2), 1, ["mean", "max", "weighted", "finer"])
+    v = torch.cat(
+        [
+            wcx.cotangent(_logits(c=2), 1, ["mean", "max", "weighted"]),
+            wcx.cotangent(_logits(c=2), 1, ["finer"], gamma=1),
+        ]
+    )
     assert torch.equal(v, torch.tensor([-1.0, 1.0], dtype=torch.float64).expand_as(v))
 
 
@@ -179,6 +202,11 @@ def test_keeps_the_dtype(name: str, dtype: torch.dtype) -> None:
         ({"target": 0, "foils": torch.zeros(3, 2, dtype=torch.long)}, "for 4 images"),
         ({"target": 0, "gamma": 1}, "unknown contrast option 'gamma'"),
         ({"target": 0, "contrast": "finer", "k": 0}, "k = 0"),
+        ({"target": 0, "contrast": "finer", "k": 2.0}, "k = 2.0"),
+        ({"target": 0, "contrast": "finer", "k": True}, "k = True"),
+        ({"target": 0, "contrast": "finer", "gamma": "0.6"}, "gamma = '0.6' is no weight"),
+        ({"target": 0, "contrast": "finer", "gamma": float("nan")}, "gamma = nan"),
+        ({"target": 0, "contrast": "finer", "gamma": True}, "gamma = True"),
         ({"target": 0, "logits": torch.full((4, 7), torch.nan)}, "NaN"),
         ({"target": 0, "logits": torch.zeros(7)}, "expected floating"),
     ],
@@ -187,3 +215,19 @@ def test_wrong_input_is_one_clear_line(arguments: dict, message: str) -> None:
     with pytest.raises(WcxError, match=message) as caught:
         wcx.cotangent(**({"logits": _logits()} | arguments))
     assert "\n" not in str(caught.value)
+
+
+def test_an_option_of_another_contrast_is_one_clear_line() -> None:
+    logits = _logits()
+    targets = torch.zeros(4, dtype=torch.long)
+    with pytest.raises(WcxError, match=r"unknown contrast option 'gamma'\. Options by contrast: mean: none"):
+        contrasts.evaluate("mean", logits, targets, contrasts.foil_masks(logits, targets), gamma=1.0)
+
+
+@pytest.mark.parametrize("name", contrasts.names())
+def test_what_a_contrast_declares_is_true(name: str) -> None:
+    """Of its foils: whether other foils make another v (checked in both directions)."""
+    logits = _logits()
+    few, many = (wcx.cotangent(logits, 0, name, foils=foils) for foils in ([3], [1, 2, 3, 4, 5, 6]))
+    assert contrasts.get(name).uses_foils == (not torch.equal(few, many))
+    assert list(contrasts.get(name).defaults) == (["gamma", "k"] if name == "finer" else [])

@@ -1,7 +1,8 @@
 """One photograph: what the network sees in it, and why this class, but not that one, in maps and in numbers.
 
-One forward pass, one backward pass per (class, contrast), and one forward pass per blurred image. Nothing is drawn here
-(wcx/report/photo.py does).
+The question names two classes (or more), and its answer is their contrast; the contrast with all other classes, and each class
+alone, stand beside it. One forward pass, one backward pass per (class, contrast, set of foils), and one forward pass per blurred
+image. Nothing is drawn here (wcx/report/photo.py does).
 """
 
 from __future__ import annotations
@@ -10,29 +11,30 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wcx import baselines, contrasts
 from wcx.datasets.listing import IMAGE_SUFFIXES
 from wcx.errors import DataError, WcxError
 from wcx.experiments import masks
 from wcx.explainer import Explainer, cotangents, upsample
+from wcx.methods.base import Cotangent
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".gif")  # of the images in a folder; a file that is named may have any
 
 
 @dataclass(frozen=True)
 class Question:
-    """Why the target, but not its rival?
+    """Why the target, but not its foils?
 
     Attributes:
         target: class id; None is the most probable class.
-        foils: class ids, an int k for the k most probable others, or None for every other class. The rival is the most
-            probable of them.
-        contrasts: their names; each is asked about both classes. About the rival, the target is one of the foils.
+        foils: class ids, an int k for the k most probable others, or None for the most probable other. The most probable of
+            them is the rival, and explained like the target; about it, the target is one of the foils.
+        contrasts: their names; each is asked about both classes, against the classes of the question and against all others.
         contrast_options: for each contrast by name.
         blur_sigma, blur_kernel: in pixels of an image of side 224, as in the masking experiment; likewise the next.
         align_corners: of the up-sampling.
@@ -47,9 +49,21 @@ class Question:
     align_corners: bool = False
 
 
+class View(NamedTuple):
+    """What a class is explained by.
+
+    Attributes:
+        contrast: its name.
+        foils: ``asked``: the other classes of the question; ``others``: all other classes; ``none``: the class stands alone.
+    """
+
+    contrast: str
+    foils: str
+
+
 @dataclass
 class Answer:
-    """The explanation of one class under one contrast, and what blurring the pixels against it does.
+    """The explanation of one class in one view, and what blurring the pixels against it does.
 
     Attributes:
         raw: the signed map as the method gives it: (h, w) at the layer's resolution, or (3, H, W).
@@ -74,22 +88,31 @@ class Explained:
         pixels: (3, H, W) in [0, 1]: what the network sees.
         logits: (C,).
         pair: the target's class id and its rival's.
-        foils: the class ids that the target is contrasted with, or None for all others.
+        foils: class ids: the other classes of the question, the rival among them.
         layer: name of the activation layer; None for input methods.
-        answers: for each contrast, about the target and about its rival.
+        answers: for each view, about the target and about its rival. Where the question names all classes there are, no view
+            is against ``others``.
     """
 
     pixels: Tensor
     logits: Tensor
     pair: tuple[int, int]
-    foils: list[int] | None
+    foils: list[int]
     layer: str | None
-    answers: dict[str, tuple[Answer, Answer]]
+    answers: dict[View, tuple[Answer, Answer]]
 
     @property
     def probabilities(self) -> Tensor:
         """float64 (C,)."""
         return self.logits.double().softmax(0)
+
+    def asked(self, which: int) -> list[int]:
+        """Return the classes of the question that the target (`which` = 0) or its rival (1) is contrasted with.
+
+        The most probable first; of equals the lower id.
+        """
+        ids = {self.pair[0], *self.foils} - {self.pair[which]}
+        return sorted(ids, key=lambda foil: (-float(self.logits[foil]), foil))
 
     def share(self, which: int, logits: Tensor) -> float:
         """Return the share of the target (`which` = 0) or of its rival (1): p_own / (p_own + p_other) at logits (C,)."""
@@ -112,13 +135,22 @@ def explain(explainer: Explainer, pixels: Tensor, question: Question) -> Explain
     run = explainer(pixels[None].to(device))
     logits = run.logits
     target, rival = pair(logits[0], question.target, question.foils)
-    named = isinstance(question.foils, tuple)
-    sets = [list(question.foils), [target, *question.foils]] if named else [question.foils] * 2
     targets = torch.tensor([[target], [rival]], device=device)
-    foils = torch.stack([contrasts.foil_masks(logits, t, f) for t, f in zip(targets, sets, strict=True)])
-    v = cotangents(question.contrasts, logits, targets, foils, question.contrast_options)
-    raw = run.explain(v)[:, 0]
-    size = tuple(pixels.shape[1:])
+    onehot = nn.functional.one_hot(targets, logits.shape[1]).bool()  # (2, 1, C)
+    asked = onehot.any(0)
+    if question.foils is not None:
+        asked |= contrasts.foil_masks(logits, targets[0], _listed(question.foils))
+    foils = {"asked": asked & ~onehot, "others": ~onehot, "none": ~onehot}
+    kinds = ["asked"] if bool(asked.all()) else ["asked", "others"]
+    views = [
+        View(name, kind)
+        for name in question.contrasts
+        for kind in (kinds if contrasts.get(name).uses_foils else ["none"])
+    ]
+    options = question.contrast_options
+    v = _stacked([cotangents([view.contrast], logits, targets, foils[view.foils], options) for view in views])
+    raw = run.explain(v)
+    raw, size = raw[:, 0], tuple(pixels.shape[1:])
     attributions = raw.sum(1) if raw.ndim == 4 else upsample(raw, size, question.align_corners)  # 4: (K, 3, H, W)
     hidden = masks.by_sign(attributions, "positive")
     blurred, changed = _blur(explainer, pixels.to(device), hidden, question, logits)
@@ -126,9 +158,9 @@ def explain(explainer: Explainer, pixels: Tensor, question: Question) -> Explain
         Answer(r, a, b, float(h.double().mean()), y)
         for r, a, b, h, y in zip(raw.cpu(), attributions.cpu(), blurred.cpu(), hidden.cpu(), changed.cpu(), strict=True)
     ]
-    by_contrast = {name: (answers[2 * i], answers[2 * i + 1]) for i, name in enumerate(question.contrasts)}
-    chosen = None if question.foils is None else foils[0, 0].nonzero().flatten().tolist()
-    return Explained(pixels.cpu(), logits[0].cpu(), (target, rival), chosen, run.layer, by_contrast)
+    among = foils["asked"][0, 0].nonzero().flatten().tolist()
+    pairs = dict(zip(views, zip(answers[::2], answers[1::2], strict=True), strict=True))
+    return Explained(pixels.cpu(), logits[0].cpu(), (target, rival), among, run.layer, pairs)
 
 
 def pair(logits: Tensor, target: int | None, foils: int | tuple[int, ...] | None) -> tuple[int, int]:
@@ -142,8 +174,21 @@ def pair(logits: Tensor, target: int | None, foils: int | tuple[int, ...] | None
     if target is None:
         target = int(contrasts.most_probable(logits[None], 1))
     own = contrasts.as_targets(target, logits[None])
-    mask = contrasts.foil_masks(logits[None], own, list(foils) if isinstance(foils, tuple) else foils)[0]
+    mask = contrasts.foil_masks(logits[None], own, _listed(foils))[0]
     return target, int(contrasts.most_probable(logits.masked_fill(~mask, -torch.inf)[None], 1))
+
+
+def _listed(foils: int | tuple[int, ...] | None) -> int | list[int] | None:
+    return list(foils) if isinstance(foils, tuple) else foils
+
+
+def _stacked(parts: Sequence[Cotangent]) -> Cotangent:
+    """Return the cotangents (K, N, C) of all parts; a function of the logits where one of them is."""
+
+    def at(logits: Tensor) -> Tensor:
+        return torch.cat([part(logits) if callable(part) else part for part in parts])
+
+    return at if any(callable(part) for part in parts) else torch.cat(parts)
 
 
 def _blur(

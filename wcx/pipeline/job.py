@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from tqdm import tqdm
 
-from wcx import methods, records
+from wcx import contrasts, methods, records
 from wcx.datasets import ImageDataset
 from wcx.errors import WcxError
 from wcx.experiments import items
@@ -106,6 +106,11 @@ class Job(ABC):
         columns, plan = self.columns(), self.chunks()
         return {shard: shard.check(self.beside, columns, plan) for shard in shards}
 
+    def options_of(self, contrast: str) -> dict[str, Any]:
+        """Return all options of a contrast: a default that changes is another fingerprint."""
+        return contrasts.get(contrast).defaults | dict(self.contrast_options.get(contrast, {}))
+
+
     def stop(self, _todo: Sequence[Shard]) -> Callable[[], bool]:
         """Return what is asked before each chunk: whether enough has been collected."""
         return lambda: False
@@ -154,7 +159,7 @@ class Job(ABC):
             "weights": self.loaded.weights_hash,
             "channels_last": self.loaded.channels_last,
             "method": dict(self.method_options.get(cell.method, {})),
-            "contrast": dict(self.contrast_options.get(cell.contrast, {})),
+            "contrast": self.options_of(cell.contrast),
             "chunk_size": self.chunk_size,
             "batch_size": self.batch_size,
             "on_error": self.on_error,

@@ -66,7 +66,10 @@ class MaskingJob(Job):
 
     def own_parts(self) -> dict[str, Any]:
         """See `Job.own_parts`."""
-        return {"limit": [self.limit, self.limit_selected, self.seed], "layer": self.loaded.layer}
+        parts = {"limit": [self.limit, self.limit_selected, self.seed], "layer": self.loaded.layer}
+        pair = self.settings.equal_pair if self.settings.mask == "equal" else ()
+        counted = {name: options for name in pair if (options := self.options_of(name))}
+        return parts | ({"equal_pair": counted} if counted else {})  # its counts are every cell's
 
     def notes(self) -> list[str]:
         """See `Job.notes`."""

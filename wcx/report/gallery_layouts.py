@@ -220,9 +220,9 @@ def _hidden(shown: Shown, hidden: Hidden, i: int) -> Panel:
 
 
 def _predicted(page: Page, shown: Shown) -> str:
-    """Return the question that the maps answer, with probabilities."""
-    parts = [f"{name} (p = {p:.3f})" for name, p in zip(page.names(shown), shown.probabilities, strict=True)]
-    return f"why {parts[0]}, and not {', '.join(parts[1:])}?" if len(parts) > 1 else f"why {parts[0]}?"
+    """Return the question that the maps answer, and what was predicted, with probabilities."""
+    first, *after = (f"{name} (p = {p:.3f})" for name, p in zip(page.names(shown), shown.probabilities, strict=True))
+    return f"why {first} rather than {page.foils or 'any other class'}? Next: {', '.join(after)}"
 
 
 def _bold(text: str) -> Line:

@@ -40,7 +40,7 @@ def photographs(results: Results, pictures: Pictures) -> Section:
     items = results.photographs
     body = [_item(results, item, pictures) for item in items]
     fills = ("python run.py image=photo.jpg model=squeezenet1_1",)
-    intro = words("Why this class, and not that one? One’s own photographs, original and weighted side by side.")
+    intro = words("Why this class, and not that one? Each class against the other, against all others, and alone.")
     return Section(
         "photographs", "Photographs", count(len(items), "photograph") if items else "", join(body), fills, intro
     )

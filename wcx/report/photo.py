@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,81 +15,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from wcx import records
-from wcx.experiments.photo import Answer, Explained
+from wcx.experiments.photo import Answer, Explained, View
 from wcx.report import render, words
 from wcx.report.gallery_layouts import title
 from wcx.report.gallery_page import BLOCK, QUANTILE, block_sums
+from wcx.report.photo_page import Report
 from wcx.report.sheet import Line, Panel, Sheet, wrap
+
+__all__ = ["Report", "facts", "figure", "file_name", "write"]
 
 SIDE = 1.86  # of a panel, inches
 LETTERS = 7.5  # points
 DPI = 150
-
-
-@dataclass(frozen=True)
-class Report:
-    """A photograph, what was found about it, and everything that is said of it.
-
-    Attributes:
-        image: the file.
-        explained: what was found.
-        class_names: of the model's outputs.
-        model, method: names as on the command line.
-        weights: of the model, for tables.
-        name: of the files to write, without number and suffix.
-        top: so many of the most probable classes are told.
-        facts: more for the JSON file.
-    """
-
-    image: Path
-    explained: Explained
-    class_names: Sequence[str]
-    model: str
-    method: str
-    weights: str
-    name: str
-    top: int = 5
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def pair(self) -> tuple[str, str]:
-        """The names of target and rival."""
-        target, rival = (self.class_names[one] for one in self.explained.pair)
-        return target, rival
-
-    @property
-    def in_pixels(self) -> bool:
-        """Whether the method goes back to the pixels."""
-        return self.explained.layer is None
-
-    @property
-    def question(self) -> str:
-        """The question that the maps answer."""
-        return f"Why {self.pair[0]}, and not {self.pair[1]}?"
-
-    def predictions(self) -> list[tuple[int, str, float]]:
-        """Return id, name and probability of the most probable classes, the most probable first."""
-        ordered = self.explained.probabilities.sort(descending=True, stable=True)
-        top = zip(ordered.indices[: self.top].tolist(), ordered.values.tolist(), strict=False)
-        return [(one, self.class_names[one], p) for one, p in top]
-
-    def foils(self) -> str:
-        """Return the target's foils in words."""
-        if self.explained.foils is None:
-            return "all other classes"
-        names = [self.class_names[one] for one in self.explained.foils]
-        return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-    def sentence(self, contrast: str, which: int = 0) -> str:
-        """Return what masking the pixels against the target (`which` = 0) or its rival (1) does, in words."""
-        answer, own, other = self.explained.answers[contrast][which], self.pair[which], self.pair[1 - which]
-        before, after = (self.explained.share(which, y) for y in (self.explained.logits, answer.logits))
-        marks = f"{contrast} {title(self.method)}"
-        return words.masking(marks, own, other, answer.masked_fraction, before, after)
-
-    def sentences(self) -> list[str]:
-        """Return the sentence about the target under each contrast, the last contrast first."""
-        return [self.sentence(contrast) for contrast in reversed(self.explained.answers)]
 
 
 def write(report: Report, folder: Path) -> Path:
@@ -133,56 +68,58 @@ def facts(report: Report) -> dict[str, Any]:
         "predictions": [{"id": one, "class": name, "p": round(p, 6)} for one, name, p in report.predictions()],
         "target": {"id": explained.pair[0], "class": report.pair[0]},
         "rival": {"id": explained.pair[1], "class": report.pair[1]},
-        "foils": explained.foils or "others",
-        "answers": [_answer(report, name, i) for name in explained.answers for i in (0, 1)],
+        "foils": explained.foils,
+        "answers": [_answer(report, view, i) for view in explained.answers for i in (0, 1)],
         **report.facts,
     }
 
 
 def figure(report: Report) -> Figure:
-    """Draw the photograph, its maps for both classes under each contrast, and below them the blurred images."""
+    """Draw the photograph and the answer in words; below, for each class and view, the map and the blurred image."""
     explained = report.explained
-    contrasts = list(explained.answers)
-    spans = [(1 + 2 * i, 2 + 2 * i) for i in range(len(contrasts))]
-    sheet = Sheet([SIDE] * (1 + 2 * len(contrasts)), [0.22, *([0.1, 0.26] * len(contrasts))[:-1]], LETTERS)
+    sheet = Sheet([SIDE] * 4, [0.1, 0.3, 0.1], LETTERS)
     sheet.text([Line(report.question, bold=True, size=10.5)])
     layer = "" if explained.layer is None else f" at {explained.layer}"
     sheet.text([Line(f"{report.model} · {report.weights} · {title(report.method)}{layer}", "0.3", size=7)])
     sheet.gap(0.12)
-    sheet.spans([(0, 0, Line("what the network sees", bold=True)), *_headings(report, spans)])
-    maps = [_map(report, name, i) for name in contrasts for i in (0, 1)]
-    sheet.panels([Panel(lambda ax: render.photograph(ax, explained.pixels)), *maps])
-    sheet.bars([(*span, _scale(report, name)) for span, name in zip(spans, contrasts, strict=True)])
-    sheet.gap(0.06)
-    blurred = [_blurred(report, name, i) for name in contrasts for i in (0, 1)]
-    sheet.panels([Panel(inside=_predicted(report)), *blurred])
+    answer, *more = report.sentences()
+    sentences = [Line(answer, size=8.5), *(line for text in more for line in (Line("", size=3), Line(text, "0.25")))]
+    photograph = Panel(
+        lambda ax: render.photograph(ax, explained.pixels), below=[Line("what the network sees", "0.25")]
+    )
+    sheet.panels([photograph, Panel(inside=_predicted(report)), Panel(inside=sentences, columns=2)])
+    for row in _rows(report):
+        sheet.gap(0.06)
+        sheet.rule()
+        sheet.gap(0.08)
+        heads = [Line(f"{view.contrast}: {report.label(view, which)}", bold=True) for view, which in row]
+        sheet.spans([(2 * i, 2 * i + 1, head) for i, head in enumerate(heads)])
+        sheet.panels([draw(report, *cell) for cell in row for draw in (_map, _blurred)])
     sheet.gap(0.06)
     sheet.rule()
     sheet.gap(0.08)
-    sheet.text([Line(sentence, size=8.5) for sentence in report.sentences()])
-    sheet.gap(0.04)
     sheet.text([Line(line, "0.25", size=6.5) for line in _caption(report)])
     return sheet.figure()
 
 
-def _headings(report: Report, spans: Sequence[tuple[int, int]]) -> list[tuple[int, int, Line]]:
-    """Return the heading over each contrast's maps."""
-    about = {"original": "the class alone"}
-    against = f"against {report.foils()}"
-    return [
-        (*span, Line(f"{name}: {about.get(name, against)}", bold=True))
-        for span, name in zip(spans, report.explained.answers, strict=True)
-    ]
+def _rows(report: Report) -> list[list[tuple[View, int]]]:
+    """Return what stands side by side: the answer and the view against all others, a class a row; else both classes."""
+    rows: list[list[tuple[View, int]]] = []
+    for contrast in dict.fromkeys(view.contrast for view in report.views):
+        first, *second = (view for view in report.views if view.contrast == contrast)
+        if second:
+            rows += [[(first, which), (second[0], which)] for which in (0, 1)]
+        else:
+            rows.append([(first, 0), (first, 1)])
+    return rows
 
 
-def _map(report: Report, contrast: str, which: int) -> Panel:
-    p = float(report.explained.probabilities[report.explained.pair[which]])
-    above = [Line(report.pair[which]), Line(f"p = {_p(p)}".replace("= <", "< "), "0.25", size=6.5)]
-    return Panel(lambda ax: _draw(ax, report, contrast, which), above=above)
+def _map(report: Report, view: View, which: int) -> Panel:
+    return Panel(lambda ax: _draw(ax, report, view, which), scale=_scale(report, view))
 
 
-def _draw(ax: Axes, report: Report, contrast: str, which: int) -> None:
-    shown, scale = _drawn(report, report.explained.answers[contrast][which]), _scale(report, contrast)
+def _draw(ax: Axes, report: Report, view: View, which: int) -> None:
+    shown, scale = _drawn(report, report.explained.answers[view][which]), _scale(report, view)
     if report.in_pixels:
         render.bare(ax, shown, scale)
     else:
@@ -194,15 +131,15 @@ def _drawn(report: Report, answer: Answer) -> Tensor:
     return block_sums(answer.attribution[None])[0] if report.in_pixels else answer.attribution
 
 
-def _scale(report: Report, contrast: str) -> float:
-    """Return the value of the deepest colours of both maps of a contrast."""
+def _scale(report: Report, view: View) -> float:
+    """Return the value of the deepest colours of both maps of a view."""
     quantile = QUANTILE if report.in_pixels else 1.0
-    return max(render.scale_of(_drawn(report, one), quantile) for one in report.explained.answers[contrast])
+    return max(render.scale_of(_drawn(report, answer), quantile) for answer in report.explained.answers[view])
 
 
-def _blurred(report: Report, contrast: str, which: int) -> Panel:
+def _blurred(report: Report, view: View, which: int) -> Panel:
     """Return the panel of the image blurred where it speaks against a class, and both probabilities."""
-    explained, answer = report.explained, report.explained.answers[contrast][which]
+    explained, answer = report.explained, report.explained.answers[view][which]
     before, after = explained.probabilities, answer.logits.double().softmax(0)
     lines = []
     for i in (which, 1 - which):
@@ -232,13 +169,11 @@ def _caption(report: Report) -> list[str]:
     target, rival = report.pair
     lines = [
         f"Share of {target}: its probability divided by that of {target} and {rival} together. Masked pixels are blurred.",
-        "Above: red speaks for the class, blue against it, white is zero; a line marks where the sign changes; the maps under "
-        "one heading share a scale, centred at zero.",
-        "Below: the pixels that speak against the class above are blurred; probabilities are those of the whole softmax. "
+        "Maps: red speaks for the class, blue against it, white is zero; a line marks where the sign changes; the maps of both "
+        "classes share a scale, centred at zero.",
+        "Right of each: its blue pixels are blurred; probabilities are those of the whole softmax. "
         "Red and bold: the class itself, expected to rise; blue: the other, expected to fall.",
     ]
-    if report.explained.foils is not None:
-        lines[1] += f" About {rival}, {target} is one of the foils."
     if report.in_pixels:
         lines.append(
             f"Maps are summed over the channels and drawn as sums over {BLOCK} × {BLOCK} pixels, colours to the "
@@ -247,13 +182,16 @@ def _caption(report: Report) -> list[str]:
     return lines
 
 
-def _answer(report: Report, contrast: str, which: int) -> dict[str, Any]:
-    explained, answer = report.explained, report.explained.answers[contrast][which]
+def _answer(report: Report, view: View, which: int) -> dict[str, Any]:
+    explained, answer = report.explained, report.explained.answers[view][which]
     after = answer.logits.double().softmax(0)
     own, other = explained.pair[which], explained.pair[1 - which]
     return {
-        "contrast": contrast,
+        "contrast": view.contrast,
+        "explains": report.label(view, which),
         "class": report.pair[which],
+        "foils": {"none": None, "asked": explained.asked(which), "others": "others"}[view.foils],
+        "maps": _key(view),
         "masked_fraction": round(answer.masked_fraction, 6),
         "p_before": round(float(explained.probabilities[own]), 6),
         "p_after": round(float(after[own]), 6),
@@ -261,23 +199,29 @@ def _answer(report: Report, contrast: str, which: int) -> dict[str, Any]:
         "p_other_after": round(float(after[other]), 6),
         "share_before": round(explained.share(which, explained.logits), 6),
         "share_after": round(explained.share(which, answer.logits), 6),
-        "sentence": report.sentence(contrast, which),
+        "sentence": report.sentence(view, which),
     }
 
 
-def _npz(explained: Explained) -> bytes:
-    """Return an .npz: for each contrast the raw maps (2, h, w) or (2, 3, H, W) and the logits of the blurred images (2, C).
+def _key(view: View) -> str:
+    """Return the name of a view's maps in the .npz file."""
+    return f"{view.contrast}_all" if view.foils == "others" else view.contrast
 
-    And `classes` (2,), the ids that they are about; `logits` (C,); `pixels` (3, H, W) in [0, 1].
+
+def _npz(explained: Explained) -> bytes:
+    """Return an .npz: for each view the raw maps (2, h, w) or (2, 3, H, W) and the logits of the blurred images (2, C).
+
+    <contrast> answers the question, <contrast>_all is against all other classes; <name>_blurred_logits belong to <name>. And
+    `classes` (2,), the ids that they are about; `logits` (C,); `pixels` (3, H, W) in [0, 1].
     """
     arrays = {
         "classes": np.array(explained.pair),
         "logits": explained.logits.numpy(),
         "pixels": explained.pixels.numpy(),
     }
-    for name, answers in explained.answers.items():
-        arrays[name] = np.stack([answer.raw.numpy() for answer in answers])
-        arrays[f"{name}_blurred_logits"] = np.stack([answer.logits.numpy() for answer in answers])
+    for view, answers in explained.answers.items():
+        arrays[_key(view)] = np.stack([answer.raw.numpy() for answer in answers])
+        arrays[f"{_key(view)}_blurred_logits"] = np.stack([answer.logits.numpy() for answer in answers])
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

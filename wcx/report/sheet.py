@@ -48,6 +48,7 @@ class Panel:
     Attributes:
         draw: draws into its axes; None: there is no picture, but the lines `inside`.
         above: lines above the picture; those of a row end at one height.
+        scale: value of its deepest colours: a colour bar stands below the picture; None: there is none.
         below: lines below it.
         inside: lines in the picture's place, from its top.
         columns: that the lines inside may fill.
@@ -55,6 +56,7 @@ class Panel:
 
     draw: Callable[[Axes], object] | None = None
     above: Sequence[Line] = ()
+    scale: float | None = None
     below: Sequence[Line] = ()
     inside: Sequence[Line] = ()
     columns: int = 1
@@ -138,13 +140,15 @@ class Sheet:
         ]
         above = max(self._tall(p.above, w) + _PAD * bool(p.above) for p, _, w in placed)
         middle = max(w if p.draw else self._tall(p.inside, w) for p, _, w in placed)
-        below = max(self._tall(p.below, w) + _PAD * bool(p.below) for p, _, w in placed)
+        below = max(_foot(p) + self._tall(p.below, w) + _PAD * bool(p.below) for p, _, w in placed)
         top = self._height + above
         for panel, left, width in placed:
             self._put(panel.above, left, width, top - _PAD - self._tall(panel.above, width), "center")
             if panel.draw is not None:
                 self._axes(left, top, width, width, panel.draw)
-                self._put(panel.below, left, width, top + width + _PAD, "center")
+                if panel.scale is not None:
+                    self._bar(left, left + width, top + width + _PAD, panel.scale)
+                self._put(panel.below, left, width, top + width + _foot(panel) + _PAD, "center")
             else:
                 self._put(panel.inside, left, width, top, "left")
         self._height = top + middle + below
@@ -153,10 +157,7 @@ class Sheet:
         """Add colour bars, each (first column, last column, scale), under the middle of its columns."""
         self._height += _PAD
         for first, last, scale in bars:
-            left, right = self._lefts[first], self._right(last)
-            width = min(right - left, max(1.4, 0.4 * (right - left)))
-            draw = lambda ax, scale=scale: render.flat_bar(ax, scale)  # noqa: E731
-            self._axes((left + right - width) / 2, self._height, width, _BAR, draw)
+            self._bar(self._lefts[first], self._right(last), self._height, scale)
         self._height += _BAR + _BAR_TEXT
 
     def figure(self) -> Figure:
@@ -166,6 +167,11 @@ class Sheet:
         for act in self._acts:
             act(figure, height)
         return figure
+
+    def _bar(self, left: float, right: float, top: float, scale: float) -> None:
+        """Draw a colour bar in the middle between two places."""
+        width = min(right - left, max(1.4, 0.4 * (right - left)))
+        self._axes((left + right - width) / 2, top, width, _BAR, lambda ax: render.flat_bar(ax, scale))
 
     def _right(self, column: int) -> float:
         return self._lefts[column] + self._widths[column]
@@ -203,3 +209,8 @@ class Sheet:
             figure.text(x, 1 - y / height, text, va="top", parse_math=False, **style)
 
         self._acts.append(act)
+
+
+def _foot(panel: Panel) -> float:
+    """Return the height of the colour bar below a picture."""
+    return 0.0 if panel.scale is None else _PAD + _BAR + _BAR_TEXT
