@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 import wcx
 from tests import nets
-from wcx import methods
+from tests.test_found_by_reading import by_hand
+from wcx import contrasts, methods
 from wcx.errors import DataError, WcxError
 from wcx.experiments import gallery, items
 from wcx.experiments.choice import Walk, by_id
@@ -175,3 +176,45 @@ def test_images_are_given_by_id() -> None:
 def test_settings_are_checked(values: dict, message: str) -> None:
     with pytest.raises(WcxError, match=message):
         Settings(**values)
+
+
+def steep(logits: Tensor, target: Tensor, foils: Tensor, gamma: float = 1.0, k: int = 1) -> Tensor:
+    """A contrast with options of the same names as finer's: gamma e_t - k / 10 on every foil."""
+    return gamma * nn.functional.one_hot(target, logits.shape[1]).to(logits) - k / 10 * foils.to(logits)
+
+
+@pytest.mark.parametrize("order", [("finer", "steep", "max"), ("steep", "original", "finer")])
+def test_the_gallery_keeps_the_options_of_two_contrasts_apart(
+    order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(contrasts._CONTRASTS, "steep", contrasts.Contrast(steep))
+    options = {"finer": {"gamma": 0.2, "k": 2}, "steep": {"gamma": 3.0, "k": 4}}
+    model = Normalized(nets.conv_batchnorm()).double().eval()
+    pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    figure = Figure(("gradcam", "gradient", "linear_approximation"), order, targets=2)
+    made = {name: methods.create(name) for name in figure.methods}
+    batch = [Item(i, str(i), 0, x) for i, x in enumerate(pixels)]
+    shown = gallery.show(Lens(model, "2", made, options), batch, figure, Settings())
+    for one in shown:
+        y = model(one.item.pixels[None])[0].tolist()
+        for method in figure.methods:
+            layer = None if method == "gradient" else "2"
+            each = [wcx.explain(model, one.item.pixels[None], s, method, "original", layer=layer)[0] for s in range(6)]
+            phi = torch.stack([wcx.upsample(m, 16) if m.ndim == 2 else m.sum(0) for m in each])
+            for t, target in enumerate(one.targets):
+                foils = [s for s in range(6) if s != target]
+                nearest = sorted(foils, key=lambda s: abs(y[s] - y[target]))[:2]
+                vs = {name: by_hand(name, y, target, foils) for name in ("max", "original")}
+                vs["finer"] = [(s == target) - 0.1 * (s in nearest) for s in range(6)]
+                vs["steep"] = [3.0 * (s == target) - 0.4 * (s != target) for s in range(6)]
+                for name in order:
+                    expected = torch.einsum("s,shw->hw", torch.tensor(vs[name], dtype=torch.float64), phi)
+                    torch.testing.assert_close(one.maps[Cell(method, name)][t], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_an_option_that_the_gallerys_contrast_has_not_is_one_line() -> None:
+    made = {"gradcam": methods.create("gradcam")}
+    lens = Lens(Normalized(nets.conv_batchnorm()), "2", made, {"mean": {"gamma": 1}})
+    figure = Figure(("gradcam",), ("mean", "finer"), targets=1)
+    with pytest.raises(WcxError, match="unknown contrast option 'gamma'"):
+        gallery.show(lens, [Item(0, "a", 0, torch.rand(3, 16, 16))], figure, Settings())

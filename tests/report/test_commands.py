@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 import sys
 from dataclasses import fields
@@ -17,7 +18,7 @@ from wcx import contrasts, datasets, methods, models
 from wcx.datasets.base import Preset
 from wcx.records import Shard
 from wcx.report import commands, html_provenance
-from wcx.report.html_results import Made
+from wcx.report.html_results import Made, Results
 
 FIG3 = ["experiment=sign_perturbation", "method=gradient"]
 CASES = {
@@ -140,6 +141,24 @@ def test_records_of_an_older_or_unknown_kind_have_a_command(tmp_path: Path) -> N
         *("experiment=twins", "dataset=mine", "model=net", "method=method", "contrast=contrast"),
         *expected,
     ]
+
+
+def test_a_network_is_fine_tuned_with_its_seed(tmp_path: Path) -> None:
+    """Facts from the labels; of older records, which had none, the recipe alone."""
+    labels = [{"recipe": "head", "seed": 2}, {"recipe": "head", "seed": 0}, {}]
+    made = [shards.make(tmp_path, "weighted", model=f"net{i}", labels=each) for i, each in enumerate(labels)]
+    made += [shards.make(tmp_path, "mean", model="net0", labels=labels[0])]
+    made[0].describe({}, "model: {choice: torchvision model.name=net0}")
+    plain = Shard(tmp_path, ("cub", "net3", "gradcam", "max"), "masking", {"settings": {}}, {"weights": "random"})
+    section = html_provenance.reproduce(Results(tmp_path, made=[Made(each, {}) for each in [*made, plain]]))
+    steps = re.findall(r"python scripts/finetune\.py [^<]*", section.body)
+    assert steps == [
+        "python scripts/finetune.py dataset=cub model=torchvision model.name=net0 recipe=head seed=2",
+        "python scripts/finetune.py dataset=cub model=net1 recipe=head",
+        "python scripts/finetune.py dataset=cub model=net2 recipe=head",
+        "python scripts/finetune.py dataset=cub model=net0 recipe=head seed=2",
+    ]
+    assert section.body.count("python run.py experiment=masking dataset=cub") == 5
 
 
 @pytest.mark.parametrize("value", ["a=b, [c] 'd'", "a\\b", "ends\\", "${x}", "Möwen & #1~", "null", "1", "", "x\\'y"])

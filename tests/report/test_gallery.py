@@ -136,6 +136,14 @@ def test_scales() -> None:
     torch.testing.assert_close(blocks.sum(), shown.maps[Cell("gradient", "original")].double().sum())
 
 
+def test_the_question_names_the_foils_that_the_maps_have() -> None:
+    """Not the next classes, when the maps are against all others."""
+    for foils, words in (("", "any other class"), ("the 3 most probable others", "the 3 most probable others")):
+        drawn = gallery_layouts.draw(page("methods", 1, class_names=["A", "B", "C", "D"], foils=foils))
+        texts = " ".join(text.get_text() for text in drawn.texts)
+        assert f"why A (p = 0.500) rather than {words}? Next: B (p = 0.300), C (p = 0.200)" in texts
+
+
 def test_colours_are_symmetric_and_centred() -> None:
     """White at zero; equal strengths are equally light: OKLab's L from sRGB, the other way round."""
     rgb = render.COLOURS(np.linspace(0, 1, 257))[:, :3]
