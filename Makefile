@@ -24,12 +24,14 @@ empty :=
 space := $(empty) $(empty)
 comma := ,
 commas = $(subst $(space),$(comma),$(strip $(1)))
-list = $(if $(strip $(2)),'$(1)=[$(call commas,$(2))]')
-single = $(if $(strip $(2)),'$(1)=$(strip $(2))')
+quote = '$(subst ','\'',$(1))'
+list = $(if $(strip $(2)),$(call quote,$(1)=[$(call commas,$(2))]))
+# Of a variable by its name: every letter of its value as it was typed, a $ and a # too.
+single = $(if $(strip $(value $(2))),$(call quote,$(1)=$(value $(2))))
 
-RUN = $(call single,limit,$(LIMIT)) $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+RUN = $(call single,limit,LIMIT) $(call single,paths.results_dir,RESULTS) $(ARGS)
 TABLE = $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) \
-	$(call list,contrasts,$(CONTRASTS)) $(call single,recipe,$(RECIPE)) $(RUN)
+	$(call list,contrasts,$(CONTRASTS)) $(call single,recipe,RECIPE) $(RUN)
 
 .PHONY: help
 help: ## print this list
@@ -53,7 +55,7 @@ $(STAMP): pyproject.toml
 
 .PHONY: demo
 demo: scripts/finetune.py scripts/table1.py $(READY) ## explain drawn birds in a minute or two: train a small network, then a small Table 1
-	@$(PYTHON) scripts/finetune.py dataset=parts model=small_cnn recipe=demo $(call single,paths.results_dir,$(RESULTS))
+	@$(PYTHON) scripts/finetune.py dataset=parts model=small_cnn recipe=demo $(call single,paths.results_dir,RESULTS)
 	@$(PYTHON) scripts/table1.py 'datasets=[parts]' 'models=[small_cnn]' 'methods=[gradcam]' \
 		'contrasts=[original,weighted]' $(RUN)
 
@@ -70,8 +72,8 @@ lint: $(READY) ## check style and formatting
 finetune: scripts/finetune.py $(READY) ## fine-tune MODELS on DATASETS by RECIPE; what is finished is skipped
 	@test -n "$(strip $(DATASETS))" -a -n "$(strip $(MODELS))" \
 		|| { echo 'make finetune: say what, e.g. DATASETS="cub cars" MODELS=alexnet RECIPE=head' >&2; exit 1; }
-	@$(PYTHON) scripts/finetune.py --multirun dataset=$(call commas,$(DATASETS)) model=$(call commas,$(MODELS)) \
-		$(call single,recipe,$(RECIPE)) $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+	@$(PYTHON) scripts/finetune.py --multirun $(call quote,dataset=$(call commas,$(DATASETS))) $(call quote,model=$(call commas,$(MODELS))) \
+		$(call single,recipe,RECIPE) $(call single,paths.results_dir,RESULTS) $(ARGS)
 
 .PHONY: table1
 table1: scripts/table1.py $(READY) ## Table 1: masking, for DATASETS x MODELS x METHODS x CONTRASTS
@@ -88,16 +90,16 @@ gallery: scripts/gallery.py $(READY) ## Figs. 1, 4 and 5: heatmaps of chosen ima
 
 .PHONY: report
 report: scripts/report.py $(READY) ## all results there are, in one HTML file
-	@$(PYTHON) scripts/report.py $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+	@$(PYTHON) scripts/report.py $(call single,paths.results_dir,RESULTS) $(ARGS)
 
 .PHONY: verify
 verify: scripts/verify.py $(READY) ## check the paper's propositions in numbers
-	@$(PYTHON) scripts/verify.py $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+	@$(PYTHON) scripts/verify.py $(call single,paths.results_dir,RESULTS) $(ARGS)
 
 .PHONY: bench
 bench: scripts/bench.py $(READY) ## time and count network passes against the bare minimum
 	@$(PYTHON) scripts/bench.py $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) \
-		$(call list,contrasts,$(CONTRASTS)) $(call single,images,$(LIMIT)) $(call single,paths.results_dir,$(RESULTS)) $(ARGS)
+		$(call list,contrasts,$(CONTRASTS)) $(call single,images,LIMIT) $(call single,paths.results_dir,RESULTS) $(ARGS)
 
 .PHONY: test-browser
 test-browser: tests/browser/test_report.py $(READY) ## drive the report in headless Chromium (installed if there is none)

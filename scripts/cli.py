@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,15 +15,14 @@ from typing import Any
 
 import hydra
 import torch
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from scripts import allocator, mistakes, sweeps
+from scripts import allocator, mistakes, quoting, sweeps
+from scripts.quoting import CONF
 from wcx import custom, datasets, models
 from wcx.errors import WcxError, choose
 from wcx.experiments import items
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
+from wcx.paths import home
 
 
 class SkipError(WcxError):
@@ -41,27 +42,39 @@ def main(
     sweep = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
 
     def job(cfg: DictConfig) -> None:
-        allocator.keep_freed_memory()  # here: a launcher may have put the job into a process of its own
+        prepare_process()  # here: a launcher may have put the job into a process of its own
         with noted(cfg) if sweep else mistakes.one_line_each():
-            check_values(cfg)
+            check_values(_at_home(cfg))
             function(cfg)
 
+    prepare_process()
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     with mistakes.one_line_each():
         sys.argv[1:] = complete(sys.argv[1:])
         check_overrides(sys.argv[1:])
-        paths = [argument for argument in sys.argv[1:] if argument.startswith("paths.")]
+        sys.argv[1:] = quoting.quoted(sys.argv[1:], sweep)
+        paths = [
+            argument for argument in sys.argv[1:] if argument.startswith("paths.") and not quoting.is_sweep(argument)
+        ]
         folder = Path(compose(paths).paths.results_dir) / "sweeps" if sweep else None
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises what it would print in several lines
         with sweeps.reported(folder) if folder else nullcontext():
             run()
 
 
+def prepare_process() -> None:
+    r"""Let this process keep freed memory, and show letters that the terminal's encoding lacks as \xf6 and the like."""
+    allocator.keep_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig:
-    """Return the configuration with `overrides`, outside of a Hydra application."""
+    """Return the configuration with `overrides` as a user types them, outside of a Hydra application."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose(config_name, list(overrides))
-    check_values(cfg)
+        cfg = hydra.compose(config_name, quoting.quoted(overrides))
+    check_values(_at_home(cfg))
     return cfg
 
 
@@ -83,7 +96,9 @@ def split_lists(
         if key in ("dataset", "model", "method", "contrast") and defaults.get(f"{key}s"):
             key += "s"
         if key in lists:
-            lists[key] = [one for one in re.split(r"[\s,]+", value.strip("[]() ")) if one]
+            lists[key] = quoting.texts(value)
+            if key != "ids":  # of images, whose names may hold blanks
+                lists[key] = [name for text in lists[key] for name in text.split()]
             if not lists[key]:
                 raise WcxError(f"{key} is empty; give at least one name: {key}=[...].")
         else:
@@ -96,7 +111,7 @@ def guarded(function: Callable[[], Any]) -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(sys.modules[function.__module__].__doc__)
         return
-    allocator.keep_freed_memory()
+    prepare_process()
     with mistakes.one_line_each():
         function()
 
@@ -127,6 +142,9 @@ def check_values(cfg: DictConfig) -> None:
             continue
         raise WcxError(f"{key} = {value!r}: give a whole number of at least {least}{', or null' * optional}.")
     choose("on_error", cfg.on_error, ["stop", "skip"])
+    for key, value in cfg.paths.items():
+        if not isinstance(value, str):
+            raise WcxError(f"paths.{key} = {value!r}: give a folder.")
 
 
 def check_overrides(arguments: list[str]) -> None:
@@ -135,21 +153,20 @@ def check_overrides(arguments: list[str]) -> None:
     Raises:
         WcxError: a key or a choice that there is not.
     """
-    folders = [folder for folder in CONF.iterdir() if folder.is_dir()]
-    groups = {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
-    keys = set(groups) | {"hydra"}
-    for file in [*CONF.glob("*.yaml"), *CONF.glob("experiment/*.yaml"), *CONF.glob("dataset/*.yaml")]:
-        keys |= set(yaml.safe_load(file.read_text()) or {}) - {"defaults"}
+    groups = quoting.groups()
+    keys = {*groups, *(name.partition(".")[0] for name in quoting.defaults())}
+    has_folder = any(re.match("--config-dir|-cd", argument) for argument in arguments)  # with choices of its own
     for argument in arguments:
-        if argument.startswith("-") or not (
-            match := re.fullmatch(r"([a-z_]\w*)((?:\.[\w.]+)?)=(.*)", argument, re.DOTALL)
-        ):
-            continue
-        key, rest, value = match.groups()
-        choose("setting", key, keys)
-        if key in groups and not rest and key != "paths":
-            for one in value.split(",") if re.fullmatch(r"[\w,-]+", value) else []:
-                choose(key, one, groups[key])
+        key, equals, value = argument.partition("=")
+        name = re.split(r"[./@]", key.lstrip("-"))[0]
+        if not equals or key[0:1] in ("+", "~") or (key[0:1] == "-" and name not in keys):
+            continue  # to Hydra
+        if key[0:1] == "-":
+            raise WcxError(f"{argument}: settings have no dashes before them; give {argument.lstrip('-')}")
+        choose("setting", name, keys)
+        if key in groups and not has_folder:
+            for choice in quoting.choices(value):
+                choose(key, choice, groups[key])
 
 
 def job_name(cfg: DictConfig) -> str:
@@ -163,6 +180,14 @@ def figure_title(name: str, count: int, threshold: float) -> str:
         f"{name}: the first {count} images with p_t2 > {threshold}\n"
         "red speaks for the class, blue against it; t_1 and t_2 of an image share one scale (each contrast its own)"
     )
+
+
+def _at_home(cfg: DictConfig) -> DictConfig:
+    """Put the home folder for `~` into paths.*: their environment variables have met no shell that would."""
+    for key, value in cfg.paths.items():
+        if isinstance(value, str) and value.startswith("~"):
+            cfg.paths[key] = str(home(value))
+    return cfg
 
 
 def plain(cfg: Any) -> Any:
@@ -187,9 +212,10 @@ def device(cfg: DictConfig) -> torch.device:
     Raises:
         WcxError: a device that is not there.
     """
-    name = cfg.device
+    name = str(cfg.device)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = f"cuda:{name}" if name.isdigit() else name
     try:
         chosen = torch.device(name)
     except RuntimeError as error:
@@ -249,7 +275,8 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
                 dataset.name, arguments.get("choice", name), arguments.get("recipe", "quick")
             )
             raise WcxError(
-                f"model.weights={weights} knows no classes of {dataset.name}; fine-tune it: {command} model.weights={weights}"
+                f"model.weights={weights} knows no classes of {dataset.name}; fine-tune it: {command} "
+                f"{shlex.quote(f'model.weights={weights}')}"
             )
     loaded = models.load(
         **arguments,

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file
 
 from omegaconf import DictConfig, OmegaConf
 
-from scripts import cli
+from scripts import cli, quoting
 from wcx import contrasts, methods
 from wcx.errors import WcxError, choose
 from wcx.experiments import gallery
@@ -83,7 +83,7 @@ def main() -> None:
     cli.check_overrides([f"{key[:-1]}={','.join(lists[key])}" for key in ("datasets", "models")] + overrides)
     for name in lists["figures"]:
         choose("figure", name, gallery.FIGURES)
-    typed = [f"{key}=[{','.join(lists[key])}]" for key in LISTS if key in names] + overrides
+    typed = [f"{key}={quoting.listed(lists[key])}" for key in LISTS if key in names] + overrides
     failures = []
     for dataset in lists["datasets"]:
         for model in lists["models"]:

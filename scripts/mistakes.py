@@ -9,12 +9,33 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from wcx.errors import WcxError
 
 MISTAKES = (WcxError, HydraException, OmegaConfBaseException)  # a user's, beside those of the file system:
+# What Hydra and OmegaConf say, and what is said instead: "setting" is the one that OmegaConf names beside it.
+HYDRAS = {
+    r"Could not override '(?P<group>[^.']+)\.(?P<option>[^']+)'": (
+        "no setting {option!r} in the {group} chosen here; python run.py {group}=... --cfg job prints those there are."
+    ),
+    r"Could not override '(?P<group>[^.']+)'": "{group!r} cannot be set so; give {group}=<one of its choices>.",
+    r"Missing mandatory value: (?P<name>\S+)": "{name} is needed; give {name}=...",
+    r"Ambiguous value for argument '(?P<argument>.*)' 1\. ": "{argument} gives several values; add -m to run each.",
+    r"Sweep parameters '(?P<argument>.*)' requires?": "{argument} gives several values; add -m to run each.",
+    r"Could not find '(?P<group>.+)/(?P<choice>[^/]*)' Available options in '.*': (?P<choices>.*) Config search": (
+        "unknown {group} {choice!r}. Choose one of: {choices}."
+    ),
+    r"Interpolation key '(?P<name>.*)' not found": (
+        "{setting} asks for ${{{name}}}, which is no setting; an environment variable is ${{oc.env:{name}}}, and the mere "
+        "characters are \\${{{name}}}."
+    ),
+    r"Environment variable '(?P<name>.*)' not found": (
+        "{setting} asks for the environment variable {name}, which is not set; set it, or give {setting}=..."
+    ),
+    r"Error merging override (?P<argument>.*)": "cannot read {argument}; check what is between ${{ and }}.",
+}
 FILES = {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
@@ -45,11 +66,11 @@ def one_line(error: Exception) -> str | None:
         return f"{place}; check path, rights and room, or give another folder: paths.results_dir=..., paths.checkpoints_dir=..."
     if not isinstance(error, MISTAKES):
         return None
-    text = " ".join(str(error).split())
-    if key := re.match(r"Could not override '([^']+)'", text):
-        group, _, option = key[1].partition(".")
-        show = f"python run.py {group}=... --cfg job prints those there are"
-        return f"no setting {option or group!r} in the {group} chosen here; {show}."
-    if key := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{key[1]} is needed; give {key[1]}=..."
-    return text
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}; give setting=value, and 'setting=a value' in quotes where blanks are."
+    text = re.sub(r" full_key: .*", "", " ".join(str(error).split()))
+    setting = getattr(error, "full_key", None)
+    for pattern, line in HYDRAS.items():
+        if match := re.search(pattern, text):
+            return line.format(**match.groupdict(), setting=setting)
+    return f"{setting}: {text}" if setting else text

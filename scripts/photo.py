@@ -7,7 +7,6 @@ python run.py image=holiday/ model=custom model.factory=mine.nets:make model.wei
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,12 +22,11 @@ from wcx.errors import DataError, WcxError
 from wcx.experiments import photo
 from wcx.explainer import Explainer
 from wcx.manifest import manifest
+from wcx.paths import native, visible
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
-    """Return run.py's command line with what image=... implies, and with its names as Hydra's grammar wants them.
-
-    File and class names may hold blanks, commas, quotes, and letters of any alphabet; Hydra takes such only in quotes.
+    """Return run.py's command line with what image=... implies.
 
     Raises:
         WcxError: image=... beside another experiment.
@@ -40,7 +38,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
         raise WcxError(f"image=... is an experiment of its own: leave experiment={given['experiment']} out.")
     implied = [] if "dataset" in given else ["dataset=imagenet"]
     implied += [] if "experiment" in given else ["experiment=photo"]
-    return [_quoted(argument) for argument in arguments] + implied
+    return [*arguments, *implied]
 
 
 def run(cfg: DictConfig) -> None:
@@ -94,11 +92,11 @@ def run(cfg: DictConfig) -> None:
             model=loaded.name,
             method=cfg.method.name,
             weights=loaded.weights,
-            name=report.file_name(file.stem, loaded.name, *_differing(cfg, question)),
+            name=native(report.file_name(visible(file.stem), loaded.name, *_differing(cfg, question))),
             facts=facts,
         )
         path = report.write(own, Path(cfg.paths.results_dir) / "images")
-        print(f"{file}: {', '.join(f'{name} {p:.3f}' for _, name, p in own.predictions())}")
+        print(f"{visible(file)}: {', '.join(f'{name} {p:.3f}' for _, name, p in own.predictions())}")
         print(own.question, *own.sentences(), f"figure, .npz and .json beside it: {path}", sep="\n")
     if skipped == len(files):
         raise DataError(f"none of the {skipped} images could be read.")
@@ -130,25 +128,3 @@ def _foils(given: object, classes: Sequence[str]) -> int | tuple[int, ...] | Non
 
 def _list(given: object) -> list[object]:
     return list(given) if isinstance(given, (ListConfig, list, tuple)) else [given]
-
-
-def _quoted(argument: str) -> str:
-    """Return an argument with its file or class names in quotes."""
-    key, _, value = argument.partition("=")
-    if key not in ("image", "target", "foils") or value in ("", "null") or (key == "foils" and value.isdigit()):
-        return argument
-    is_one = key == "target" or (key == "image" and photo.exists(Path(value)))
-    items = [value] if is_one else _split(value[1:-1] if re.fullmatch(r"\[.*\]", value, re.DOTALL) else value)
-    quoted = [_quote(item) for item in items]
-    return f"{key}={quoted[0]}" if key == "target" else f"{key}=[{','.join(quoted)}]"
-
-
-def _split(value: str) -> list[str]:
-    """Return the items between commas; a comma inside quotes divides nothing."""
-    return [item for part in re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", value) if (item := part.strip())]
-
-
-def _quote(item: str) -> str:
-    if len(item) > 1 and item[0] == item[-1] and item[0] in "'\"":
-        item = item[1:-1]
-    return "'" + item.replace("\\", "\\\\").replace("'", "\\'").replace("${", "\\${") + "'"

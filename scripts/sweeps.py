@@ -22,7 +22,8 @@ def note(kind: str, name: str, line: str) -> bool:
     """
     if _LOG not in os.environ:
         return False
-    with Path(os.environ[_LOG]).open("a") as log:  # one short write at the end: jobs may note at once
+    with Path(os.environ[_LOG]).open("a", encoding="utf-8", errors="backslashreplace") as log:
+        # one short write at the end: jobs may note at once
         log.write(f"{kind}: {name}: {line}\n")
     return True
 
@@ -41,7 +42,7 @@ def reported(folder: Path) -> Iterator[None]:
         yield
     finally:
         del os.environ[_LOG]
-        lines = log.read_text().splitlines() if log.exists() else []
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
         log.unlink(missing_ok=True)
         if lines:
             print(*lines, sep="\n", file=sys.stderr)

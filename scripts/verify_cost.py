@@ -155,7 +155,7 @@ def _measure(subject_name: str, count: int, method: str, what: str, overrides: S
 
 def _status(key: str) -> int:
     """Return a line of /proc/self/status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 

@@ -23,11 +23,16 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 _POLL = 0.5  # seconds between two looks at a lock that only the file system's names can tell
 
 
+def encoded(text: str) -> bytes:
+    """Return a text as it stands in our files: UTF-8, with a file's name that is none shown by its escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        file.write(encoded(content) if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

@@ -122,7 +122,7 @@ class Shard:
     def relabel(self) -> None:
         """Bring shard.json up to date, where there are records: labels are no part of the fingerprint."""
         file, about = self.path / "shard.json", self._about()
-        if not self.path.is_dir() or (file.is_file() and file.read_bytes() == about.encode()):
+        if not self.path.is_dir() or (file.is_file() and file.read_bytes() == files.encoded(about)):
             return
         if file.exists() and (fault := _open(self.root, file)[1]):
             files.set_aside(file, fault)
@@ -249,7 +249,7 @@ def _commit(tables: Mapping[Path, Sequence[dict[str, Any]]], columns: Sequence[s
     """Write the chunks (file -> rows) so that after a kill, and `_replay`, either all of them are there or none."""
     folder = min(tables).parent
     texts = {path: _text(rows, columns) for path, rows in tables.items()}
-    entries = {path: ledger.entry(text.encode(), rows=len(tables[path])) for path, text in texts.items()}
+    entries = {path: ledger.entry(files.encoded(text), rows=len(tables[path])) for path, text in texts.items()}
     if beside:
         attached = [path.with_suffix(beside) for path in tables]
         entries |= {path: ledger.entry(path.read_bytes()) for path in attached}

@@ -18,6 +18,7 @@ from wcx.datasets._grey import Grey
 from wcx.datasets.base import SPLITS, ImageDataset, Transform
 from wcx.datasets.cache import CachedImages, cached
 from wcx.errors import DataError, WcxError, choose
+from wcx.paths import home
 
 __all__ = ["CachedImages", "DataError", "ImageDataset", "Transform", "cached", "load", "names"]
 
@@ -52,7 +53,7 @@ def load(
     """
     module = importlib.import_module(f"{__name__}.{choose('dataset', name, names())}")
     choose("split", split, SPLITS)
-    root = Path(root).expanduser()
+    root = home(root)
     for option in options:
         choose(f"option of dataset {name}", option, [*list(inspect.signature(module.load).parameters)[2:], "download"])
     if options.pop("download", False):

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wcx.errors import DataError, WcxError, choose
+from wcx.paths import native, visible
 
 SPLITS = ("train", "test")
 ORIENTATION = 0x0112  # the EXIF tag
@@ -129,13 +130,14 @@ class Preset(Transform):
 
 
 class ImageDataset(Dataset):
-    """One split of a labelled image dataset. Subclasses may draw their images instead: override `image`.
+    r"""One split of a labelled image dataset. Subclasses may draw their images instead: override `image`.
 
     Attributes:
         name: the dataset's name, as on the command line.
         split: "train" or "test".
         root: the dataset's folder; None where there are no files.
-        ids: one stable, unique name per image: its path relative to `root`, with forward slashes.
+        ids: one stable, unique name per image: its path relative to `root`, with forward slashes; bytes that are no UTF-8
+            become \xff and the like, here and in the class names.
         labels: one index into `class_names` per image.
         class_names: readable ("Black footed Albatross"), one per class.
         boxes: float64 (n, 4): x, y, w, h of the object in pixels of the stored image, or None.
@@ -161,7 +163,8 @@ class ImageDataset(Dataset):
         transform: Transform | None = None,
     ) -> None:
         self.name, self.split, self.root = name, split, root
-        self.ids, self.labels, self.class_names = list(ids), [int(label) for label in labels], list(class_names)
+        self._files, self.ids = list(ids), [visible(name) for name in ids]
+        self.labels, self.class_names = [int(label) for label in labels], [visible(name) for name in class_names]
         self.boxes = None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(len(self.ids), 4)
         self.official = None if official is None else dict(official)
         self.official_split, self.split_note = official_split, split_note
@@ -184,7 +187,7 @@ class ImageDataset(Dataset):
         """Return the file of image i."""
         if self.root is None:
             raise WcxError(f"dataset {self.name} has no files.")
-        return self.root / self.ids[i]
+        return self.root / native(self._files[i])
 
     def image(self, i: int) -> Image.Image:
         """Return image i as stored, upright (EXIF) and in RGB.

@@ -34,6 +34,7 @@ from tqdm import tqdm
 from wcx import files
 from wcx.datasets.base import ImageDataset, Transform
 from wcx.errors import DataError, WcxError
+from wcx.paths import home
 
 log = logging.getLogger("wcx")
 _THERE = 1 << 32  # a sum of 0 then means: not stored
@@ -180,7 +181,7 @@ class CachedImages(ImageDataset):
 
 def cached(dataset: ImageDataset, folder: str | Path) -> CachedImages:
     """Return the dataset with its transformed images cached in a folder (see `CachedImages`)."""
-    return CachedImages(dataset, Path(folder).expanduser())
+    return CachedImages(dataset, home(folder))
 
 
 def _sum(pixels: np.ndarray) -> np.uint64:

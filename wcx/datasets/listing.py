@@ -10,6 +10,7 @@ import numpy as np
 
 from wcx.datasets.base import ImageDataset, Transform
 from wcx.errors import DataError
+from wcx.paths import native, visible
 
 # What counts as an image in a folder (torchvision's list).
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -49,13 +50,13 @@ def assemble(
     Raises:
         DataError: files are absent, or the split has no image.
     """
-    is_there = [(root / entry.id).is_file() for entry in entries]
+    is_there = [(root / native(entry.id)).is_file() for entry in entries]
     absent = [entry for entry, there in zip(entries, is_there, strict=True) if not there]
     if absent and not allow_partial:
         of_split = sum(entry.split == split for entry in absent)
         raise DataError(
             f"dataset {name}: {len(absent)} of {len(entries)} images named in its lists ({of_split} of the {split} "
-            f"split) are absent from {root}, the first is {absent[0].id}. Complete the folder, or use those present "
+            f"split) are absent from {root}, the first is {visible(absent[0].id)}. Complete the folder, or use those present "
             f"with dataset.allow_partial=true."
         )
     entries = [entry for entry, there in zip(entries, is_there, strict=True) if there]
@@ -100,7 +101,7 @@ def downloads(name: str, folder: Path) -> str:
 
 
 def read_table(path: Path, *columns: Callable[[str], Any]) -> list[tuple[Any, ...]]:
-    """Read a text table with blanks between its columns; the last column may hold blanks.
+    """Read a text table (UTF-8) with blanks between its columns; the last column may hold blanks.
 
     Args:
         columns: the type of each column.
@@ -110,8 +111,8 @@ def read_table(path: Path, *columns: Callable[[str], Any]) -> list[tuple[Any, ..
     """
     rows = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")  # names may be any bytes
+    except OSError as error:
         raise DataError(f"cannot read the list {path}: {error}.") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():

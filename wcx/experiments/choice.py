@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError
 from wcx.experiments.items import Item
+from wcx.paths import visible
 
 Read = Callable[[Sequence[int]], Iterable[Item]]
 
@@ -108,12 +109,12 @@ def by_id(ids: Sequence[str], known: Sequence[str]) -> Choice:
         for alias in dict.fromkeys((name, path.name, path.stem)):
             places.setdefault(alias, []).append(index)
     chosen = []
-    for name in ids:
-        found = places.get(str(name), [])
+    for name in map(visible, map(str, ids)):
+        found = places.get(name, [])
         if len(found) > 1:
             raise WcxError(f"id {name!r} means {len(found)} images, among them {known[found[0]]!r}; give one in full.")
         if not found:
-            close = difflib.get_close_matches(str(name), places, n=3) or [*known[:2]]
+            close = difflib.get_close_matches(name, places, n=3) or [*known[:2]]
             raise WcxError(f"no image has the id {name!r}; did you mean one like {', '.join(map(repr, close))}?")
         chosen += found
     return Choice(chosen, "given by id")

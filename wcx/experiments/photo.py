@@ -22,6 +22,7 @@ from wcx.errors import DataError, WcxError
 from wcx.experiments import masks
 from wcx.explainer import Explainer, cotangents, upsample
 from wcx.methods.base import Cotangent
+from wcx.paths import exists, visible
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".gif")  # of the images in a folder; a file that is named may have any
 
@@ -210,7 +211,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
         DataError: nothing there, or a folder without an image of its own.
     """
     found: list[Path] = []
-    for path in map(Path, paths):
+    for path in map(Path, map(str, paths)):
         if not exists(path):
             raise DataError(f"no image or folder at {path}; check image=...")
         inside = [path]
@@ -226,21 +227,13 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def exists(path: Path) -> bool:
-    """Return whether there is something at `path`; False for what can be no path: too long, or not to be looked into."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def class_id(name: str | int, names: Sequence[str]) -> int:
     """Return the id of a class given by its name, upper or lower case and _ as a blank allowed, or else by its id.
 
     Raises:
         WcxError: no such class, with the names that resemble it; several of the name; an id out of range.
     """
-    text = str(name).strip()
+    text = visible(str(name)).strip()
     same = [i for i, known in enumerate(names) if known == text] or [
         i for i, known in enumerate(names) if _plain(known) in (_plain(text), f"{_plain(text)} ({i})")
     ]

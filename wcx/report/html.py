@@ -39,7 +39,7 @@ def write(results_dir: Path) -> list[str]:
     results.folder.mkdir(parents=True, exist_ok=True)
     path = results.folder / NAME
     records.write(path, page)
-    return [*results.problems, *pictures.notes, f"report: {path} ({len(page.encode()) / 1e6:.1f} MB)"]
+    return [*results.problems, *pictures.notes, f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)"]
 
 
 def document(results: Results, pictures: Pictures) -> str:
@@ -52,7 +52,7 @@ def document(results: Results, pictures: Pictures) -> str:
         html_provenance.reproduce(results),
         html_provenance.made_with(results),
     ]
-    style, script = (Markup((_ASSETS / f"html.{kind}").read_text()) for kind in ("css", "js"))
+    style, script = (Markup((_ASSETS / f"html.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
     head = tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -159,7 +159,7 @@ def _json(results: Results, path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         found = error
     if isinstance(found, dict):

@@ -106,7 +106,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> tuple[np.memmap, np.memmap]:
     kept = path.with_suffix(".sums").exists()
     sums, _ = files.memmap(path.with_suffix(".sums"), shape[1:2], np.uint64)
     counter = path.with_suffix(".done")
-    if found and not kept and counter.is_file() and (text := counter.read_text()).isdigit():
+    if found and not kept and counter.is_file() and (text := counter.read_text(encoding="utf-8")).isdigit():
         done = min(int(text), len(sums))
         sums[:done] = [_sum(array, i) for i in range(done)]
         log.warning("%s was begun before sums were kept: its first %d images are unchecked", path, done)
