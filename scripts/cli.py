@@ -52,7 +52,7 @@ def main(
     with mistakes.one_line_each():
         sys.argv[1:] = complete(sys.argv[1:])
         check_overrides(sys.argv[1:])
-        sys.argv[1:] = quoting.quoted(sys.argv[1:], sweep)
+        sys.argv[1:] = quoting.quoted(flags_first(sys.argv[1:]), sweep)
         paths = [
             argument for argument in sys.argv[1:] if argument.startswith("paths.") and not quoting.is_sweep(argument)
         ]
@@ -76,6 +76,11 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig
         cfg = hydra.compose(config_name, quoting.quoted(overrides))
     check_values(_at_home(cfg))
     return cfg
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Return a command line as Hydra's parser wants it: it takes no flag between settings."""
+    return sorted(arguments, key=lambda argument: "=" in argument and not argument.startswith("-"))
 
 
 def split_lists(

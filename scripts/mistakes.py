@@ -20,7 +20,9 @@ HYDRAS = {
     r"Could not override '(?P<group>[^.']+)\.(?P<option>[^']+)'": (
         "no setting {option!r} in the {group} chosen here; python run.py {group}=... --cfg job prints those there are."
     ),
-    r"Could not override '(?P<group>[^.']+)'": "{group!r} cannot be set so; give {group}=<one of its choices>.",
+    r"Could not override '(?P<group>[^.']+)'": (
+        "no setting {group!r} in what is chosen here; python run.py --cfg job prints those there are."
+    ),
     r"Missing mandatory value: (?P<name>\S+)": "{name} is needed; give {name}=...",
     r"Ambiguous value for argument '(?P<argument>.*)' 1\. ": "{argument} gives several values; add -m to run each.",
     r"Sweep parameters '(?P<argument>.*)' requires?": "{argument} gives several values; add -m to run each.",

@@ -24,7 +24,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 # What a setting takes is told by its default in conf/: text where that is a string or null. Where null means another:
 NUMBERS = {"limit", "limit_selected", "amp", "method.low", "method.high", "dataset.official"}
 SEVERAL = {"image", "foils"}  # a text, or several
-CLASSES = {"target", "foils"}  # of the model: no paths, `~` is a letter like any other
+NAMES = {"target", "foils", "ids"}  # of classes and images, no paths: `~` is a letter like any other
 _HYDRAS = ("hydra", "now", "python_version")  # resolvers that are there when Hydra has started
 _ITEM = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^\]]*\]|(?:\\,|[^,])*?)\s*(?:,|$)""", re.DOTALL)
 _PARSER = OverridesParser.create()
@@ -88,13 +88,13 @@ def texts(value: str) -> list[str]:
     return [reading.text if isinstance(reading, QuotedString) else item for item, reading in readings]
 
 
-def listed(texts: Sequence[str]) -> str:
-    """Return texts as a list in Hydra's grammar.
+def listed(names: Sequence[str]) -> str:
+    """Return names as a list in Hydra's grammar.
 
     >>> listed(["a", "cat, tabby"])
     "[a,'cat, tabby']"
     """
-    return f"[{','.join(_item(text, '') for text in texts)}]"
+    return f"[{','.join(_item(name, 'ids') for name in names)}]"
 
 
 def split(value: str) -> list[str]:
@@ -149,7 +149,7 @@ def _item(value: str, name: str) -> str:
 def _typed(value: str, name: str) -> str:
     """Return a text so that Hydra reads what was typed."""
     reading = _read(value)
-    is_escaped = isinstance(reading, str) and exists(reading)  # a path with Hydra's own escapes, such as a\ b
+    is_escaped = "\\" in value and isinstance(reading, str) and exists(reading)  # a path in Hydra's own escapes: a\ b
     return value if is_escaped or isinstance(reading, QuotedString) or _is_typed(value) else _quote(value, name)
 
 
@@ -159,7 +159,7 @@ def _is_typed(value: str) -> bool:
 
 
 def _quote(value: str, name: str) -> str:
-    path = value if name in CLASSES or not value.startswith("~") else str(home(value))
+    path = value if name in NAMES or not value.startswith("~") else str(home(value))
     return QuotedString(_literal(path), Quote.single).with_quotes()
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 
@@ -64,15 +64,19 @@ class Panel:
 
 @lru_cache(4096)
 def wrap(text: str, inches: float, size: float, bold: bool = False) -> tuple[str, ...]:
-    """Return the text broken into lines not wider than `inches`, at spaces, and inside a word that is itself too long."""
+    """Return the text broken into lines not wider than `inches`, at spaces, and inside a word that is itself too long.
+
+    Letters that the font lacks are written as Python does: an empty box would tell nothing.
+    """
     font = FontProperties(size=size, weight="bold" if bold else "normal")
+    drawable = get_font(findfont(font)).get_char_index
 
     def fits(line: str) -> bool:
         return text_to_path.get_text_width_height_descent(line, font, ismath=False)[0] <= inches * 72 * _SAFE
 
     lines = [""]
     for word in text.split():
-        rest = word
+        rest = "".join(c if drawable(ord(c)) else c.encode("unicode_escape").decode() for c in word)
         if fits(f"{lines[-1]} {rest}".strip()):
             lines[-1] = f"{lines[-1]} {rest}".strip()
             continue
