@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from wcx.paths import visible
+
 
 class WcxError(ValueError):
     """A mistake in the input. The message is one line: the value, what was expected, and the fix."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())  # names of files may hold what no terminal takes
 
 
 class DataError(WcxError):

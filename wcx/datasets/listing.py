@@ -10,7 +10,7 @@ import numpy as np
 
 from wcx.datasets.base import ImageDataset, Transform
 from wcx.errors import DataError
-from wcx.paths import native, visible
+from wcx.paths import native
 
 # What counts as an image in a folder (torchvision's list).
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -56,7 +56,7 @@ def assemble(
         of_split = sum(entry.split == split for entry in absent)
         raise DataError(
             f"dataset {name}: {len(absent)} of {len(entries)} images named in its lists ({of_split} of the {split} "
-            f"split) are absent from {root}, the first is {visible(absent[0].id)}. Complete the folder, or use those present "
+            f"split) are absent from {root}, the first is {absent[0].id}. Complete the folder, or use those present "
             f"with dataset.allow_partial=true."
         )
     entries = [entry for entry, there in zip(entries, is_there, strict=True) if there]
