@@ -12,6 +12,7 @@ from wcx import contrasts, methods
 from wcx.contrasts import Foils, Target
 from wcx.errors import WcxError
 from wcx.methods import Method, Run
+from wcx.methods._state import check_model
 from wcx.methods.base import Cotangent
 
 
@@ -19,14 +20,15 @@ class Explainer:
     """A model and a method, ready for images.
 
     Args:
-        model: any module that maps images (N, 3, H, W) to logits (N, C). It comes back as it was: no hook left, no gradient
-            written, no flag changed, train or eval mode restored, also after an exception.
+        model: any module that maps images (N, channels, H, W) to logits (N, C). It comes back as it was: no hook left, no
+            gradient written, no flag or buffer changed, train or eval mode restored, also after an exception. Threads that
+            explain one model take turns.
         method: a name (`wcx.methods.names()`), or a `wcx.methods.Method`.
         layer: activation methods only: the layer, by name or module; found if left out.
         **options: of the method.
 
     Raises:
-        WcxError: unknown method, option or layer; a layer for a method that explains the input.
+        WcxError: the model is no module; unknown method, option or layer; a layer for a method that explains the input.
 
     Example:
         >>> import torch, wcx
@@ -42,6 +44,7 @@ class Explainer:
     def __init__(
         self, model: nn.Module, method: str | Method = "gradcam", layer: str | nn.Module | None = None, **options: Any
     ) -> None:
+        check_model(model)
         self.model = model
         self.method = methods.create(method, **options) if isinstance(method, str) else method
         if layer is not None and self.method.space == "input":
@@ -53,11 +56,14 @@ class Explainer:
         self.layer = layer
 
     def __call__(self, images: Tensor) -> Run:
-        """Do the forward passes for images (N, 3, H, W) in the model's input space.
+        """Do the forward passes for images (N, channels, H, W) in the model's input space.
 
         Returns:
             run: `run.logits` (N, C), `run.layer`, and `run.explain(v)`: one backward pass per cotangent, v (N, C), (K, N, C) or a
             function of the logits.
+
+        Raises:
+            WcxError: images that the model does not take; a model that cannot be explained; what the method says of its own.
         """
         run = self.method.run(self.model, images, self.layer)
         self.layer = self.layer if run.layer is None else run.layer
@@ -79,7 +85,7 @@ def explain(
 
     Args:
         model: any module that maps images to logits (N, C); left as it was.
-        images: (N, 3, H, W), floating, in the model's input space.
+        images: (N, channels, H, W), floating, in the model's input space.
         target: an int, (N,), or (T, N) for T targets an image.
         method: a name (`wcx.methods.names()`), or a `wcx.methods.Method`.
         contrast: a name (`wcx.contrasts.names()`), or a list of names. `original` explains the logit alone.
@@ -89,8 +95,8 @@ def explain(
         **options: options of the method.
 
     Returns:
-        Signed attributions: (N, h, w) at the layer's own resolution for activation methods (see `wcx.upsample`), (N, 3, H, W) for
-        input methods. T targets and a list of contrasts each add a leading axis: (contrast, target, N, ...).
+        Signed attributions: (N, h, w) at the layer's own resolution for activation methods (see `wcx.upsample`), and for input
+        methods (N, channels, H, W). T targets and a list of contrasts each add a leading axis: (contrast, target, N, ...).
 
     Raises:
         WcxError: an argument that does not fit; the message says what was expected.

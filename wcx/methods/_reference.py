@@ -20,7 +20,7 @@ def check(baseline: str | Tensor, space: str) -> None:
 
 
 def reference(model: nn.Module, images: Tensor, baseline: str | Tensor, space: str, sigma: float) -> Tensor:
-    """Return the reference image of each image, (N, 3, H, W), in the model's input space.
+    """Return the reference image of each image, (N, channels, H, W), in the model's input space.
 
     Args:
         baseline: zeros, blur, mean (of each channel of the image), or a tensor in the model's input space that
@@ -31,30 +31,59 @@ def reference(model: nn.Module, images: Tensor, baseline: str | Tensor, space: s
         sigma: of the blur, in pixels of an image of side 224.
 
     Raises:
-        WcxError: the tensor does not broadcast to the images.
+        WcxError: the tensor does not broadcast to the images; zeros that are not known for images of so many channels.
     """
     if isinstance(baseline, Tensor):
         try:
-            return baseline.detach().to(images).expand_as(images)
+            return baseline.detach().to(images, copy=True).expand_as(images)
         except RuntimeError as error:
             raise WcxError(
                 f"baseline of shape {tuple(baseline.shape)} does not broadcast to images {tuple(images.shape)}."
             ) from error
-    zero = of_pixels(model, 0.0) if space == "pixel" else of_mean(model)
+    if baseline != "zeros":
+        zero = torch.zeros(1)
+    elif space == "pixel":
+        zero = of_pixels(model, images, 0.0, "baseline=<a tensor>")
+    else:
+        zero = of_mean(model, images)
     return baselines.make(baseline, images, sigma=sigma, zero=zero)
 
 
-def of_pixels(model: nn.Module, value: float) -> Tensor:
-    """Return pixels of the same `value` in [0, 1] in all channels, (1,) or (3,), in the model's input space."""
+def of_pixels(model: nn.Module, images: Tensor, value: float, instead: str) -> Tensor:
+    """Return pixels of the same `value` in [0, 1] in all channels, (1,) or (3,), in the model's input space.
+
+    Raises:
+        WcxError: images of other than three channels for a model that does not say how pixels are normalised; `instead` is
+            what else can be given.
+    """
     if _wrapper(model) is not None:
         return torch.tensor([value])
+    if images.shape[1] != len(IMAGENET_MEAN):
+        raise WcxError(
+            f"images of {_channels(images.shape[1])}: black and white are known for ImageNet's three alone; explain "
+            f"wcx.models.Normalized(model, mean=[...], std=[...]), which takes pixels in [0, 1], or give {instead}."
+        )
     return (value - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
 
 
-def of_mean(model: nn.Module) -> Tensor:
-    """Return the mean colour, (1,) or (3,), in the model's input space."""
+def of_mean(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the mean colour, a number or one a channel, in the model's input space.
+
+    Raises:
+        WcxError: the model's mean has another number of channels than the images.
+    """
     wrapper = _wrapper(model)
-    return torch.zeros(1) if wrapper is None else wrapper.mean.flatten()
+    mean = torch.zeros(1) if wrapper is None else wrapper.mean.flatten()
+    if len(mean) not in (1, images.shape[1]):
+        raise WcxError(
+            f"images of {_channels(images.shape[1])} for a model whose mean has {_channels(len(mean))}; give images of so many, "
+            "or baseline=<a tensor>."
+        )
+    return mean
+
+
+def _channels(count: int) -> str:
+    return f"{count} channel{'s' * (count != 1)}"
 
 
 def _wrapper(model: nn.Module) -> Normalized | None:

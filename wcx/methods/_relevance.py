@@ -183,8 +183,8 @@ class Propagation(TorchFunctionMode):
 class UntilConvolution(TorchFunctionMode):
     """Stops the network at its first convolution; `seen` is then its input."""
 
-    class Reached(Exception):  # noqa: N818
-        """The convolution is reached."""
+    class Reached(BaseException):
+        """The convolution is reached. No Exception, since it is no error, and the network might catch those."""
 
     seen: Tensor | None = None
 

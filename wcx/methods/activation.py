@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError
 from wcx.methods import layers
-from wcx.methods.base import Method, Run, as_images, evaluated, forward, vjp
+from wcx.methods.base import Method, Run, State, as_images, evaluated, forward, vjp
 
 
 class ActivationMethod(Method):
@@ -24,9 +24,9 @@ class ActivationMethod(Method):
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> ActivationRun:
         """See `Method.run`. Without a layer, it is found in the same forward pass."""
         images = as_images(images)
-        with evaluated(model):
+        with evaluated(model) as state:
             name, activation, logits = (_cut if layer is not None else _search)(model, images, layer)
-        return ActivationRun(self, logits, name, activation)
+            return ActivationRun(self, state, logits, name, activation)
 
     @abstractmethod
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
@@ -36,15 +36,16 @@ class ActivationMethod(Method):
 class ActivationRun(Run):
     """One batch's activation (N, channels, h, w), and the graph from there to the logits."""
 
-    def __init__(self, method: ActivationMethod, logits: Tensor, layer: str, activation: Tensor) -> None:
-        super().__init__(logits)
+    def __init__(self, method: ActivationMethod, state: State, logits: Tensor, layer: str, activation: Tensor) -> None:
+        super().__init__(state, logits)
         self.layer = layer
         self.activation = activation.detach()
         self._method, self._graph = method, (logits, activation)
 
     def gradients(self, v: Tensor) -> Tensor:
         """Return the gradients (K, N, channels, h, w) at the layer for cotangents v (K, N, C)."""
-        return vjp(*self._graph, v)
+        with self.again():
+            return vjp(*self._graph, v)
 
     def explain_each(self, methods: Mapping[str, ActivationMethod], v: Tensor) -> dict[str, Tensor]:
         """Return the maps (K, N, h, w) of several methods for cotangents v (K, N, C): they share the backward passes."""

@@ -1,4 +1,4 @@
-"""What every method shares: the state of the model, the forward passes, and one backward pass per cotangent.
+"""What every method shares: the forward passes of a model, and one backward pass per cotangent.
 
 A method maps a cotangent v (one number per class) to an explanation that is linear in v. Its work is split in two:
 `Method.run` does the forward passes, once; `Run.explain` the backward passes, one per cotangent. Methods know nothing of contrasts.
@@ -6,7 +6,6 @@ A method maps a cotangent v (one number per class) to an explanation that is lin
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,12 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from wcx.errors import WcxError
+from wcx.methods._mismatch import mismatch
+from wcx.methods._state import State, evaluated
 
 Cotangent = Tensor | Callable[[Tensor], Tensor]
 
 
 class Run(ABC):
     """The forward passes of one batch of images, ready to be explained under any number of cotangents.
+
+    It explains the forward pass that was made: train or eval mode, hooks added or removed and autocast left since then play no
+    part, in a method that makes further passes neither. Weights, buffers or modules that have changed are an error.
+
+    Args:
+        state: what the model was in these passes; made within `evaluated`.
+        logits: (N, C).
 
     Attributes:
         logits: (N, C), detached.
@@ -30,8 +38,12 @@ class Run(ABC):
 
     layer: str | None = None
 
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits.detach()
+    def __init__(self, state: State, logits: Tensor) -> None:
+        self.logits = logits.detach().clone()
+        self._state = state
+        device = logits.device.type
+        self._autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        self._single = False
 
     def explain(self, v: Cotangent) -> Tensor:
         """Return the explanation under each cotangent: one backward pass for each.
@@ -41,16 +53,32 @@ class Run(ABC):
                 but at each point of the path by a method that walks one.
 
         Returns:
-            (N, ...) or (K, N, ...); ... = (h, w) in activation space, (3, H, W) in input space.
+            (N, ...) or (K, N, ...); ... = (h, w) in activation space, (channels, H, W) in input space.
 
         Raises:
-            WcxError: v does not fit the logits.
+            WcxError: v does not fit the logits; the model has changed; what the method says of its own.
         """
-        at_clean = v(self.logits) if callable(v) else v
-        cotangents = self._stack(at_clean)
-        path = (lambda logits: self._stack(v(logits))) if callable(v) else None
-        maps = self._explain(cotangents, path)
-        return maps if at_clean.ndim == 3 else maps[0]
+        at_clean = v(self.logits.clone()) if callable(v) else v
+        path = (lambda logits: self._stack(v(logits.clone()))) if callable(v) else None
+        with self.again():
+            cotangents, self._single = self._stack(at_clean), at_clean.ndim == 2
+            return self._unstack(self._explain(cotangents, path))
+
+    @contextmanager
+    def again(self) -> Iterator[None]:
+        """Further passes run in here, backward ones too: as the first ones did.
+
+        Raises:
+            WcxError: the model's weights, buffers or modules have changed.
+        """
+        device, dtype, enabled = self._autocast
+        with evaluated(self._state.model, like=self._state) as state, torch.autocast(device, dtype, enabled):
+            if not state.matches(self._state):
+                raise WcxError(
+                    "the model's weights, buffers or modules have changed since the forward pass; call the explainer on the "
+                    "images again."
+                )
+            yield
 
     @abstractmethod
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
@@ -61,49 +89,27 @@ class Run(ABC):
             raise WcxError(
                 f"cotangent of shape {tuple(v.shape)} for logits {tuple(self.logits.shape)}; give (N, C) or (K, N, C)."
             )
-        return (v if v.ndim == 3 else v[None]).detach().to(self.logits)
+        return (v if v.ndim == 3 else v[None]).detach().to(self.logits, copy=True)
+
+    def _unstack(self, rows: Tensor) -> Tensor:
+        """Return rows (K, N, ...) as they were asked for: (N, ...) for one cotangent (N, C)."""
+        return rows[0] if self._single else rows
 
 
 class Method(ABC):
-    """A back-propagation method. A subclass stands in a file of its own; its constructor's keywords are its options."""
+    """A back-propagation method. A subclass stands in a file of its own; its constructor's keywords are its options.
+
+    Attributes:
+        space: where its explanations lie.
+        version: raised with a change that moves its numbers; part of the records' fingerprint from 2 on.
+    """
 
     space: ClassVar[Literal["input", "activation"]]
+    version: int = 1
 
     @abstractmethod
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> Run:
-        """Do the forward passes for images (N, 3, H, W) in the model's input space."""
-
-
-@contextmanager
-def evaluated(model: nn.Module) -> Iterator[None]:
-    """Put the model in eval mode with gradients on and its parameters frozen; restore every flag afterwards, come what may.
-
-    Frozen, since only gradients with respect to inputs or activations are wanted: none of the parameters' is computed or written.
-    """
-    if not isinstance(model, nn.Module):
-        raise WcxError(f"the model is a {type(model).__name__}; expected an nn.Module that returns logits (N, C).")
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        for module, _ in modes:
-            module.training = False
-        for parameter, _ in flags:
-            parameter.requires_grad_(requires_grad=False)
-        with torch.inference_mode(mode=False), torch.enable_grad(), _uncompiled():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-
-def _uncompiled() -> AbstractContextManager[object]:
-    """Run compiled modules uncompiled: compiled code does not run hooks that were added after it was compiled.
-
-    Nothing is compiled as long as torch's compiler was not imported, which takes two seconds.
-    """
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+        """Do the forward passes for images (N, channels, H, W) in the model's input space."""
 
 
 def as_images(images: Tensor) -> Tensor:
@@ -115,17 +121,16 @@ def as_images(images: Tensor) -> Tensor:
     if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point() or len(images) == 0:
         got = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise WcxError(f"images are {got}; expected a floating tensor (N, 3, H, W) in the model's input space.")
-    images = images.detach()
-    return images.clone() if images.is_inference() else images
+    return images.detach()
 
 
-def forward(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits (N, C).
+def forward(model: nn.Module, images: Tensor, watch: AbstractContextManager[object] | None = None) -> Tensor:
+    """Return the logits (N, C). For the arguments see `call`.
 
     Raises:
-        WcxError: the model's output is something else.
+        WcxError: the model's output is something else, or it does not take such images.
     """
-    logits = model(images)
+    logits = call(model, images, watch)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise WcxError(
@@ -134,13 +139,53 @@ def forward(model: nn.Module, images: Tensor) -> Tensor:
     return logits
 
 
+def call(model: nn.Module, images: Tensor, watch: AbstractContextManager[object] | None = None) -> object:
+    """Return what the model returns.
+
+    Args:
+        model: the model, `evaluated`.
+        images: (N, channels, H, W). The model gets a copy: it may write into its input, and a leaf allows no writing.
+        watch: what the model's functions run in, and nothing else.
+
+    Raises:
+        WcxError: the model fails on such images, but not on others: another dtype, device, order of the axes or number of channels.
+    """
+    copy = images.clone()
+    try:
+        with watch or nullcontext():
+            return model(copy)
+    except (WcxError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if line := mismatch(model, images):
+            raise WcxError(line) from error
+        raise
+
+
 def vjp(logits: Tensor, wrt: Tensor, v: Tensor) -> Tensor:
     """Return the gradients (K, *wrt.shape) of sum_s v_s y_s with respect to `wrt`: one backward pass per cotangent of v (K, N, C).
 
     Stops at `wrt`; the graph is kept for further cotangents.
+
+    Raises:
+        WcxError: there is no way from the logits to `wrt`, or one that can be gone by `backward()` alone.
     """
-    if not logits.requires_grad:
+    gradients: list[Tensor | None] = [None]
+    if logits.requires_grad:
+        try:
+            gradients = [
+                torch.autograd.grad(logits, wrt, cotangent, retain_graph=True, allow_unused=True)[0]
+                for cotangent in v.to(logits)
+            ]
+        except RuntimeError as error:
+            if "checkpoint" not in str(error).lower():
+                raise
+            raise WcxError(
+                "the model computes activations again in the backward pass (gradient checkpointing) in a way that allows no "
+                "explanation; switch it off, e.g. by model.set_grad_checkpointing(False)."
+            ) from error
+    if any(gradient is None for gradient in gradients):
         raise WcxError(
             "the logits do not depend on the input or layer by any differentiable path; is part of the model detached?"
         )
-    return torch.stack([torch.autograd.grad(logits, wrt, one, retain_graph=True)[0] for one in v.to(logits)])
+    return torch.stack(gradients)

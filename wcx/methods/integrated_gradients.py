@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError, choose
 from wcx.methods import _reference
-from wcx.methods.base import Cotangent, Method, as_images, evaluated, forward
+from wcx.methods.base import Method, as_images, forward
 from wcx.methods.paths import Path, PathRun
 
 RULES = ("midpoint", "left", "right", "trapezoid", "gauss-legendre")
@@ -34,6 +34,7 @@ class IntegratedGradients(Method):
     """
 
     space = "input"
+    version = 2  # 2: no two steps in one batch of a network that mixes images
 
     def __init__(
         self,
@@ -50,13 +51,13 @@ class IntegratedGradients(Method):
 
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> IntegratedRun:
         """See `Method.run`; `layer` plays no part."""
-        images = as_images(images)
+        images = as_images(images).clone()  # for later: the caller may write into them
         start = _reference.reference(model, images, self.baseline, self.zero_space, self.sigma)
         return IntegratedRun(model, images, start, self.nodes, self.weights, self.batch_size)
 
 
 class IntegratedRun(PathRun):
-    """The straight path from `start` to `images`, both (N, 3, H, W), with a quadrature's `nodes` and `weights` (S,)."""
+    """The straight path from `start` to `images`, both (N, channels, H, W), with a quadrature's `nodes` and `weights` (S,)."""
 
     def __init__(
         self, model: nn.Module, images: Tensor, start: Tensor, nodes: Tensor, weights: Tensor, batch_size: int
@@ -72,7 +73,6 @@ class IntegratedRun(PathRun):
         self._start = start
         self._start_logits: Tensor | None = None
         self._last: tuple[Tensor, Tensor, Tensor] | None = None
-        self._single = False
 
     @property
     def residual(self) -> Tensor:
@@ -87,17 +87,11 @@ class IntegratedRun(PathRun):
         if self._last is None:
             raise WcxError("residual: nothing has been explained yet; call explain first.")
         if self._start_logits is None:
-            with evaluated(self._model), torch.no_grad():
-                self._start_logits = forward(self._model, self._start)
+            with self.again(), torch.no_grad():
+                self._start_logits = forward(self._state.model, self._start)
         total, v, varied = self._last
         missed = _reference.residual(total, v, self.logits - self._start_logits).masked_fill(varied, torch.nan)
-        return missed[0] if self._single else missed
-
-    def explain(self, v: Cotangent) -> Tensor:
-        """See `Run.explain`."""
-        maps = super().explain(v)
-        self._single = maps.ndim == self._images.ndim
-        return maps
+        return self._unstack(missed)
 
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
         varied = torch.zeros(v.shape[:2], dtype=torch.bool, device=v.device)

@@ -11,7 +11,7 @@ from zennit.rules import Epsilon, Gamma, ZBox, ZPlus
 from wcx.errors import WcxError, choose
 from wcx.methods import _reference
 from wcx.methods._relevance import Ledger, Propagation, Rules, UntilConvolution
-from wcx.methods.base import Cotangent, Method, Run, as_images, evaluated, forward, vjp
+from wcx.methods.base import Method, Run, as_images, call, evaluated, forward, vjp
 
 COMPOSITES = ("lrp_0", "epsilon", "epsilon_plus", "epsilon_gamma_box")
 
@@ -74,23 +74,19 @@ class LRP(Method):
 
     def _box(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the first convolution sees of the lowest and the highest image, each (1, channels, H, W)."""
-        ends = [
-            _reference.of_pixels(model, default) if given is None else given
-            for given, default in ((self.low, 0.0), (self.high, 1.0))
-        ]
-        with evaluated(model), torch.no_grad(), UntilConvolution() as until:
-            try:
-                model(torch.stack([_as_image(end, images) for end in ends]))
-            except UntilConvolution.Reached:
-                low, high = until.seen[:1], until.seen[1:]
-                return torch.minimum(low, high), torch.maximum(low, high)
-        raise WcxError(
-            "composite epsilon_gamma_box needs a convolution, and the model has none; use another composite."
+        low, high = (
+            _reference.of_pixels(model, images, default, "low and high") if colour is None else colour
+            for colour, default in ((self.low, 0.0), (self.high, 1.0))
         )
+        with evaluated(model), torch.no_grad():
+            low, high = (_at_convolution(model, _as_image(end, images)) for end in (low, high))
+            return torch.minimum(low, high), torch.maximum(low, high)
 
 
 class LRPRun(Run):
-    """One forward pass of images (N, 3, H, W), under the rules.
+    """One forward pass of images (N, channels, H, W), under the rules.
+
+    `explain` raises a WcxError where relevance is lost or made without a rule.
 
     Attributes:
         absorbed: relevance that biases and stabilisers kept in the last explanation, (N,) or (K, N), float64: sum_s v_s y_s
@@ -103,33 +99,19 @@ class LRPRun(Run):
 
     def __init__(self, model: nn.Module, images: Tensor, rules: Rules) -> None:
         self._ledger = Ledger()
-        with evaluated(model):
-            leaf = images.clone().requires_grad_()
-            entry = (
-                leaf.clone()
-            )  # not a leaf: the network may write into it, and the functions see that it is no parameter
-            with Propagation(rules, self._ledger) as propagation:
-                logits = forward(model, entry)
-        super().__init__(logits)
+        with evaluated(model) as state:
+            leaf, propagation = images.clone().requires_grad_(), Propagation(rules, self._ledger)
+            logits = forward(model, leaf, propagation)
+            super().__init__(state, logits)
         self._graph = logits, leaf
         # Outside the rules relevance is only moved and added up: half of the digits is a generous bound on its rounding.
         self._tolerance = max(propagation.eps, torch.finfo(logits.dtype).eps) ** 0.5
 
-    def explain(self, v: Cotangent) -> Tensor:
-        """See `Run.explain`.
-
-        Raises:
-            WcxError: relevance is lost or made where there is no rule.
-        """
-        maps = super().explain(v)
-        if maps.ndim == self._graph[1].ndim:
-            self.absorbed, self.residual = self.absorbed[0], self.residual[0]
-        return maps
-
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
-        with torch.inference_mode(mode=False), torch.no_grad():  # the rules run the layers again, with gradients
+        with torch.no_grad():  # the rules run the layers again, with gradients
             explained = [self._propagate(seed) for seed in v * self.logits]
-        maps, self.absorbed, self.residual = (torch.stack(parts) for parts in zip(*explained, strict=True))
+        maps, absorbed, residual = (torch.stack(parts) for parts in zip(*explained, strict=True))
+        self.absorbed, self.residual = self._unstack(absorbed), self._unstack(residual)
         return maps
 
     def _propagate(self, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,6 +127,16 @@ class LRPRun(Run):
                 "use integrated_gradients."
             )
         return relevance, absorbed, residual
+
+
+def _at_convolution(model: nn.Module, image: Tensor) -> Tensor:
+    """Return what the first convolution sees of an image (channels, H, W), which goes alone: the network may mix images."""
+    until = UntilConvolution()
+    try:
+        call(model, image[None], until)
+    except UntilConvolution.Reached:
+        return until.seen
+    raise WcxError("composite epsilon_gamma_box needs a convolution, and the model has none; use another composite.")
 
 
 def _or_infinite(z: Tensor) -> Tensor:

@@ -1,0 +1,256 @@
+"""A model while it is explained: in eval mode, frozen, in the hands of one thread, and afterwards as it was."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils import checkpoint
+
+from wcx.errors import WcxError
+
+_HOOKS = [
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
+]
+
+Packed = dict[tuple[torch.device, torch.dtype], Tensor]
+
+
+@contextmanager
+def evaluated(model: nn.Module, like: State | None = None) -> Iterator[State]:
+    """Put the model in eval mode with gradients on and its parameters frozen; restore everything afterwards, come what may.
+
+    Frozen, since only gradients with respect to inputs or activations are wanted: none of the parameters' is computed or
+    written. Threads that explain models which share a module or a parameter take turns. Compiled modules run uncompiled, and
+    gradient checkpointing keeps its activations instead of computing them again.
+
+    Args:
+        model: the model.
+        like: the hooks are those of this earlier state.
+
+    Yields:
+        The state that is restored.
+
+    Raises:
+        WcxError: no nn.Module, or a model that cannot be explained as it is; nothing has been touched then.
+    """
+    check_model(model)
+    modules, parameters = list(model.modules()), list(model.parameters())
+    with _turns.take([*modules, *parameters]), ExitStack() as stack:
+        state = State(model, modules, parameters)
+        stack.callback(state.restore)
+        state.freeze(like)
+        for context in (torch.inference_mode(mode=False), torch.enable_grad(), _uncompiled(), _uncheckpointed()):
+            stack.enter_context(context)
+        yield state
+
+
+def check_model(model: object) -> None:
+    """Raise a WcxError if the model is no module."""
+    if not isinstance(model, nn.Module):
+        raise WcxError(f"the model is a {type(model).__name__}; expected an nn.Module that returns logits (N, C).")
+
+
+class State:
+    """All of a model that passes depend on or could change, to be restored after them, and compared before later ones.
+
+    Raises:
+        WcxError: inference tensors or lazy parameters, with which no backward pass is possible.
+    """
+
+    def __init__(self, model: nn.Module, modules: list[nn.Module], parameters: list[nn.Parameter]) -> None:
+        self.model, self._modules, self._parameters = model, modules, parameters
+        self._buffers = list(model.buffers())
+        self._check()
+        self._modes = [module.training for module in modules]
+        self._flags = [parameter.requires_grad for parameter in parameters]
+        self._versions = [parameter._version for parameter in parameters]
+        # In-place changes through `.data` leave no trace but the values: the first weight of each output tells of them.
+        self._sample = _packed(p[(slice(None), *[0] * (p.ndim - 1))] if p.numel() and p.ndim else p for p in parameters)
+        self._values = _packed(self._buffers)
+        fields = [vars(module) for module in modules]
+        self._entries = [dict(module._buffers) for module in modules]
+        # Such as the weight that weight_norm's hook computes anew in every forward pass.
+        self._tensors = [{key: value for key, value in field.items() if isinstance(value, Tensor)} for field in fields]
+        self._hooks = [{key: field[key].copy() for key in _HOOKS if key in field} for field in fields]
+        self._replaced: list[tuple[dict[str, object], dict[str, object]]] = []
+
+    def freeze(self, like: State | None) -> None:
+        """Set every mode and flag, and the hooks of `like`, if it is not None."""
+        for module in self._modules:
+            module.training = False
+        for parameter in self._parameters:
+            parameter.requires_grad_(requires_grad=False)
+        for module, tensors in zip(self._modules, self._tensors, strict=True):
+            vars(module).update({key: value.clone() for key, value in tensors.items() if value.is_inference()})
+        hooks = {} if like is None else dict(zip(like._modules, like._hooks, strict=True))
+        for module, present in zip(self._modules, self._hooks, strict=True):
+            if hooks.get(module, present) != present:
+                self._replaced.append((vars(module), {key: vars(module)[key] for key in hooks[module]}))
+                vars(module).update({key: value.copy() for key, value in hooks[module].items()})
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for field, hooks in self._replaced:
+            field.update(hooks)
+        for module, mode, entries, tensors in zip(
+            self._modules, self._modes, self._entries, self._tensors, strict=True
+        ):
+            module.training = mode
+            vars(module).update(tensors)
+            for key, buffer in entries.items():
+                if module._buffers[key] is not buffer:
+                    module._buffers[key] = buffer
+        for parameter, flag in zip(self._parameters, self._flags, strict=True):
+            parameter.requires_grad_(flag)
+        if not _equal(_packed(self._buffers), self._values):
+            _unpack(self._values, self._buffers)
+
+    def matches(self, earlier: State) -> bool:
+        """Tell whether modules, weights and buffers are those of an earlier state; modes and hooks play no part."""
+        parts, before = ([*s._modules, *s._parameters, *s._buffers] for s in (self, earlier))
+        return (
+            [*map(id, parts)] == [*map(id, before)]
+            and self._versions == earlier._versions
+            and _equal(self._sample, earlier._sample)
+            and _equal(self._values, earlier._values)
+        )
+
+    def _check(self) -> None:
+        for tensor in (*self._parameters, *self._buffers):
+            if is_lazy(tensor):
+                raise WcxError("the model has lazy layers that have not seen an image; call model(images) before.")
+            if tensor.is_inference():
+                raise WcxError(
+                    "the model was built or loaded under torch.inference_mode, and its tensors allow no backward pass; build it "
+                    "outside of it, or explain copy.deepcopy(model), copied outside of it."
+                )
+
+
+def _packed(tensors: Iterable[Tensor]) -> Packed:
+    """Return a copy of all values, one row for each device and dtype: few copies, and few comparisons."""
+    rows: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in filter(_is_plain, tensors):
+        rows.setdefault((tensor.device, tensor.dtype), []).append(tensor.detach().reshape(-1))
+    return {kind: torch.cat(row) for kind, row in rows.items()}
+
+
+def _unpack(rows: Packed, tensors: Iterable[Tensor]) -> None:
+    """Write what `_packed` made of the tensors back into them; unseen by autograd, whose graphs may hold them."""
+    first = dict.fromkeys(rows, 0)
+    for tensor in filter(_is_plain, tensors):
+        kind = tensor.device, tensor.dtype
+        tensor.data.copy_(rows[kind][first[kind] : first[kind] + tensor.numel()].view(tensor.shape))
+        first[kind] += tensor.numel()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+
+
+def _equal(rows: Packed, earlier: Packed) -> bool:
+    """Compare the bytes, since NaN is not equal to NaN."""
+    return rows.keys() == earlier.keys() and all(
+        torch.equal(row.view(torch.uint8), earlier[kind].view(torch.uint8)) for kind, row in rows.items()
+    )
+
+
+class _Turns:
+    """Which thread is at work on which module or parameter: not on which model, since wrappers share what is inside."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._threads: dict[int, int] = {}  # by the id of a module or parameter
+
+    @contextmanager
+    def take(self, parts: Sequence[object]) -> Iterator[None]:
+        """Wait until no other thread is at work on any of `parts`, and take all of them at once: no two wait for each other."""
+        thread = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: all(self._threads.get(id(part), thread) == thread for part in parts))
+            taken = [id(part) for part in parts if id(part) not in self._threads]
+            self._threads.update(dict.fromkeys(taken, thread))
+        try:
+            yield
+        finally:
+            with self._changed:
+                for key in taken:
+                    del self._threads[key]
+                self._changed.notify_all()
+
+
+class _Joint:
+    """A context that changes the whole process: entered by the first of the threads in it, left by the last."""
+
+    def __init__(self, context: Callable[[], AbstractContextManager[object]]) -> None:
+        self._context, self._lock, self._users, self._stack = context, threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._stack.enter_context(self._context())
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._stack.close()
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    """Run compiled modules uncompiled: compiled code does not run hooks that were added after it was compiled.
+
+    Nothing is compiled as long as torch's compiler was not imported, which takes two seconds.
+    """
+    return _eager if "torch._dynamo" in sys.modules else nullcontext()
+
+
+@contextmanager
+def _uncheckpointed() -> Iterator[None]:
+    """Make torch.utils.checkpoint call its function and do nothing else, in this thread.
+
+    The second forward pass, from within the backward one, would meet neither our hooks nor the rules of DeepLIFT and LRP, and
+    the reentrant kind allows no gradients but those of `backward()`.
+    """
+    with _kept:
+        _thread.depth += 1
+        try:
+            yield
+        finally:
+            _thread.depth -= 1
+
+
+@contextmanager
+def _checkpoints_kept() -> Iterator[None]:
+    """Wrap what both kinds of torch.utils.checkpoint are made of: the function itself may have been imported by name."""
+    reentrant = checkpoint.CheckpointFunction
+    hook = getattr(checkpoint, "_checkpoint_hook", type("Missing", (nullcontext,), {}))
+    apply, enter, leave = reentrant.apply, hook.__enter__, hook.__exit__
+    wrappers = [
+        (reentrant, "apply", lambda run, preserve, *args: run(*args) if _thread.depth else apply(run, preserve, *args)),
+        (hook, "__enter__", lambda self: None if _thread.depth else enter(self)),
+        (hook, "__exit__", lambda self, *error: None if _thread.depth else leave(self, *error)),
+    ]
+    originals = [(owner, key, vars(owner).get(key)) for owner, key, _ in wrappers]
+    for owner, key, wrapper in wrappers:
+        setattr(owner, key, wrapper)
+    try:
+        yield
+    finally:
+        for owner, key, original in originals:
+            delattr(owner, key) if original is None else setattr(owner, key, original)
+
+
+class _Thread(threading.local):
+    depth = 0  # of `_uncheckpointed`
+
+
+_thread, _turns = _Thread(), _Turns()
+_eager, _kept = _Joint(lambda: torch.compiler.set_stance("force_eager")), _Joint(_checkpoints_kept)
