@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from wcx import baselines
 from wcx.errors import WcxError, choose
+from wcx.methods.base import call, evaluated
 from wcx.models import IMAGENET_MEAN, IMAGENET_STD, Normalized
 
 SPACES = ("normalized", "pixel")
@@ -59,10 +60,11 @@ def of_pixels(model: nn.Module, images: Tensor, value: float, instead: str) -> T
     if _wrapper(model) is not None:
         return torch.tensor([value])
     if images.shape[1] != len(IMAGENET_MEAN):
-        raise WcxError(
+        line = (
             f"images of {_channels(images.shape[1])}: black and white are known for ImageNet's three alone; explain "
             f"wcx.models.Normalized(model, mean=[...], std=[...]), which takes pixels in [0, 1], or give {instead}."
         )
+        raise _unfit(model, images, line)
     return (value - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)
 
 
@@ -75,11 +77,19 @@ def of_mean(model: nn.Module, images: Tensor) -> Tensor:
     wrapper = _wrapper(model)
     mean = torch.zeros(1) if wrapper is None else wrapper.mean.flatten()
     if len(mean) not in (1, images.shape[1]):
-        raise WcxError(
+        line = (
             f"images of {_channels(images.shape[1])} for a model whose mean has {_channels(len(mean))}; give images of so many, "
             "or baseline=<a tensor>."
         )
+        raise _unfit(model, images, line)
     return mean
+
+
+def _unfit(model: nn.Module, images: Tensor, line: str) -> WcxError:
+    """Return an error that says `line`, or raise another: that the model does not take such images at all is the nearer mistake."""
+    with evaluated(model), torch.no_grad():
+        call(model, images)
+    return WcxError(line)
 
 
 def _channels(count: int) -> str:
