@@ -73,6 +73,7 @@ def refusing(**kwargs):
     return (lambda width=4: Net(3))(**kwargs)
 
 def itself(**kwargs):
+    torch.rand(1)  # a first attempt may draw before it fails
     return Net(num_classes=3, **kwargs)
 
 def ignoring(**kwargs):
@@ -264,6 +265,19 @@ def test_the_number_of_classes_reaches_whoever_takes_it(folder: Path, name: str)
     oracle.load_state_dict(oracle_state)
     assert_same(loaded, oracle)
     assert zoo().ready is not loaded.net
+
+
+@pytest.mark.parametrize("name", ["Net", "refusing", "itself"])
+def test_random_weights_are_those_of_the_seed(folder: Path, name: str) -> None:
+    """However often the factory had to be called; and the generator of others is left alone."""
+    before = torch.random.get_rng_state()
+    loaded = load(f"zoo:{name}", seed=3)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(3)
+    if name == "itself":
+        torch.rand(1)
+    oracle = zoo().Net(3)
+    torch.testing.assert_close(loaded.net.state_dict(), oracle.state_dict(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v3_small"])

@@ -105,12 +105,7 @@ def channels(mean: Sequence[float], std: Sequence[float]) -> int:
         WcxError: mean and std are no such lists of numbers.
     """
     for key, values in (("mean", mean), ("std", std)):
-        if (
-            isinstance(values, str)
-            or not isinstance(values, Sequence)
-            or not values
-            or not all(map(_is_number, values))
-        ):
+        if not isinstance(values, (list, tuple)) or not values or not all(map(_is_number, values)):
             raise WcxError(f"model.{key}={values}: give a list of numbers, one a channel, for pixels from 0 to 1.")
     if len(mean) != len(std):
         raise WcxError(

@@ -48,8 +48,7 @@ def build(factory: str, num_classes: int, seed: int) -> nn.Module:
     if folder not in sys.path:  # as `python -m` has it, but last: nothing else is hidden by files that lie there
         sys.path.append(folder)
     with _folder_first(module_name), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = _call(factory, _find(factory, module_name, name), num_classes)
+        net = _call(factory, _find(factory, module_name, name), num_classes, seed)
     if not isinstance(net, nn.Module):
         raise WcxError(f"model.factory={factory} returned a {type(net).__name__}, expected a torch.nn.Module.")
     return _float32(factory, net)
@@ -74,7 +73,7 @@ def _find(factory: str, module_name: str, name: str) -> Callable[..., Any]:
     return function
 
 
-def _call(factory: str, function: Callable[..., Any], num_classes: int) -> object:
+def _call(factory: str, function: Callable[..., Any], num_classes: int, seed: int) -> object:
     """Call a factory with the number of classes if it takes that.
 
     **kwargs are tried with it first, and without it only if it is `num_classes` that they refuse, or set themselves; any other
@@ -86,23 +85,22 @@ def _call(factory: str, function: Callable[..., Any], num_classes: int) -> objec
         parameters = inspect.signature(function).parameters
     except (ValueError, TypeError):  # some functions written in C have no signature
         parameters = {}
-    named = "num_classes" in parameters and parameters["num_classes"].kind != inspect.Parameter.POSITIONAL_ONLY
-    open_ended = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    arguments = {"num_classes": num_classes} if named or open_ended else {}
-    try:
+    is_named = "num_classes" in parameters and parameters["num_classes"].kind != inspect.Parameter.POSITIONAL_ONLY
+    is_open = any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    attempts = [{"num_classes": num_classes}] * (is_named or is_open) + [{}] * (not is_named)
+    for arguments in attempts:
+        torch.manual_seed(seed)
         try:
             return function(**arguments)
-        except TypeError as error:
-            if named or not arguments or not _REFUSED.search(str(error)):
-                raise
-        arguments = {}
-        return function()
-    except (Exception, SystemExit) as error:  # whatever a stranger's function raises
-        called = f"{factory.partition(':')[2]}({', '.join(f'{k}={v}' for k, v in arguments.items())})"
-        raise WcxError(
-            f"model.factory={factory}: {called} failed ({type(error).__name__}: {one_line(error)}); it must work without "
-            f"arguments, or with num_classes."
-        ) from error
+        except (Exception, SystemExit) as error:  # whatever a stranger's function raises
+            if arguments and not is_named and isinstance(error, TypeError) and _REFUSED.search(str(error)):
+                continue
+            called = f"{factory.partition(':')[2]}({', '.join(f'{k}={v}' for k, v in arguments.items())})"
+            raise WcxError(
+                f"model.factory={factory}: {called} failed ({type(error).__name__}: {one_line(error)}); it must work without "
+                f"arguments, or with num_classes."
+            ) from error
+    raise AssertionError("unreachable")
 
 
 def _float32(factory: str, net: nn.Module) -> nn.Module:
