@@ -24,6 +24,8 @@ def run(cfg: DictConfig) -> None:
     if cfg.experiment in PICTURES:
         PICTURES[cfg.experiment](cfg)
         return
+    from wcx.report import recorded
+
     job = jobs.job([cfg])
     if cfg.plan:
         print(*(f"{key}: {value}" for key, value in pipeline.plan(job).items()), sep="\n")
@@ -32,7 +34,7 @@ def run(cfg: DictConfig) -> None:
     summary, *more = REPORTS[job.experiment](cfg, job, shard)
     print(summary)
     print(f"passes (images): {dict(passes) or 'none, all records were there'}")
-    print(f"records, summary.csv, manifest.json: {shard.path}", *more, sep="\n")
+    print(f"records, summary.csv, manifest.json: {shard.path}", *more, *recorded.unchecked([shard]), sep="\n")
 
 
 def masking(cfg: DictConfig, job: pipeline.MaskingJob, shard: Shard) -> list[str]:

@@ -26,7 +26,7 @@ from wcx.files import write
 if TYPE_CHECKING:
     import pandas as pd  # imported where it is needed, for a quick start
 
-COMPLETE, PENDING = "complete.json", "chunks.json"
+COMPLETE, PENDING, JOURNAL = "complete.json", "chunks.json", "journal.json"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Check:
         sound: the chunks that are there as they were committed, or that nothing speaks against.
         faults: file name -> what is wrong with it.
         chunks: how many there were, the last one's number plus 1.
-        complete: whether nothing is missing, and nothing wrong.
+        complete: whether nothing is missing, nothing wrong, and no journal to be carried out.
     """
 
     sound: frozenset[int]
@@ -134,6 +134,7 @@ def check(
         if known and not {name, file} & set(faults):
             sound.append(name)
     complete = ledger.promise is not None and not faults and len(sound) == len(ledger.chunks)
+    complete = complete and not (folder / JOURNAL).exists()
     return Check(frozenset(map(_number, sound)), faults, max(map(_number, ledger.chunks), default=-1) + 1, complete)
 
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("wcx")
 KEY = ("dataset", "model", "method", "contrast")
 _FLOAT = "%.9g"  # enough for a float32 to come back exactly
-_JOURNAL = "journal.json"
 
 
 def fingerprint(parts: dict[str, Any]) -> str:
@@ -255,13 +254,13 @@ def _commit(tables: Mapping[Path, Sequence[dict[str, Any]]], columns: Sequence[s
         entries |= {path: ledger.entry(path.read_bytes()) for path in attached}
     named = [{os.path.relpath(path, folder): value for path, value in part.items()} for part in (texts, entries)]
     about = dict(zip(("texts", "entries"), named, strict=True))
-    write(folder / _JOURNAL, json.dumps(about | {"fingerprint": fingerprint(about)}))
+    write(folder / ledger.JOURNAL, json.dumps(about | {"fingerprint": fingerprint(about)}))
     _carry_out(folder, about)
 
 
 def _replay(folder: Path, shards: Sequence[Shard]) -> None:
     """Carry out what a journal in a folder tells, if there is one; set it aside if it is damaged."""
-    journal = folder / _JOURNAL
+    journal = folder / ledger.JOURNAL
     if not journal.exists():
         return
     try:
@@ -291,7 +290,7 @@ def _carry_out(folder: Path, about: dict[str, Any]) -> None:
     for place, entries in notes.items():
         if place.is_dir():
             ledger.note(place, entries)
-    (folder / _JOURNAL).unlink()
+    (folder / ledger.JOURNAL).unlink()
 
 
 def _text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

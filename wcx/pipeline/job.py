@@ -231,7 +231,7 @@ def run(job: Job, config: str = "", quiet: bool = False, progress: Progress = No
     for shard in shards:
         shard.relabel()
     for todo in _together(job.checks(shards)):
-        engine.cells = [cell for cell, shard in zip(job.cells, shards, strict=True) if shard in todo]
+        engine.cells = [Cell(*shard.key[2:]) for shard in todo]
         _fill(job, engine, todo, config, quiet, progress)
     return shards, engine.passes
 

@@ -182,11 +182,13 @@ def rows(shard: Shard, refused: list[str] | None) -> pd.DataFrame | None:
 
 
 def unchecked(shards: Collection[Shard]) -> list[str]:
-    """Return a line on records that were made before sums were kept, if there are some."""
+    """Return a line on records that cannot be compared with what was written, if there are some."""
     old = sum(shard.unchecked for shard in shards)
     if not old:
         return []
-    return [f"unchecked: {old} of {len(shards)} sets of records, made before wcx kept sums of what it writes"]
+    return [
+        f"unchecked: {old} of {len(shards)} sets of records, without sums of what was written (made before, or lost)"
+    ]
 
 
 def read(shards: Iterable[Shard], threshold: float | None = None, refused: list[str] | None = None) -> list[Recorded]:
