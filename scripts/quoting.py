@@ -210,16 +210,19 @@ def _kind(name: str) -> str:
         return "texts"
     if all(isinstance(value, str) for value in values):
         return "text"
-    several = all(isinstance(value, list) and all(isinstance(item, str) for item in value) for value in values)
-    return "texts" if several else ""
+    return "texts" if all(map(_holds_texts, values)) else ""
+
+
+def _holds_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _values(name: str) -> list[Any]:
-    """Return a setting's defaults; of one that is another's, that one's."""
+    """Return a setting's defaults; for ``${name}``, those of that setting."""
     values = []
     for value in defaults().get(name, []):
-        other = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
-        values += _values(other[1]) if other else [value]
+        reference = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+        values += _values(reference[1]) if reference else [value]
     return values
 
 

@@ -106,7 +106,7 @@ def locked(path: Path, wait: Callable[[], object] | None = None) -> Iterator[Non
     Raises:
         BlockingIOError: another process holds it; the text says which in parentheses, or is empty.
     """
-    with path.open("a") as file, ExitStack() as stack:
+    with path.open("ab") as file, ExitStack() as stack:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -126,7 +126,7 @@ def _owned(path: Path, wait: Callable[[], object] | None) -> Iterator[None]:
     """Hold a file that only one process can make: `locked` where there are no locks."""
     while True:
         try:
-            with path.open("x") as file:
+            with path.open("x", encoding="utf-8") as file:
                 file.write(f"{socket.gethostname()} {os.getpid()}")
             break
         except FileExistsError:
@@ -147,7 +147,7 @@ def _owned(path: Path, wait: Callable[[], object] | None) -> Iterator[None]:
 def _owner(path: Path) -> tuple[str, str]:
     """Return host and process that a file of `_owned` names; "" where it is gone or not written yet."""
     try:
-        host, _, process = path.read_text().partition(" ")
+        host, _, process = path.read_text(encoding="utf-8").partition(" ")
     except FileNotFoundError:
         return "", ""
     return host, process

@@ -130,16 +130,15 @@ class Preset(Transform):
 
 
 class ImageDataset(Dataset):
-    r"""One split of a labelled image dataset. Subclasses may draw their images instead: override `image`.
+    """One split of a labelled image dataset. Subclasses may draw their images instead: override `image`.
 
     Attributes:
         name: the dataset's name, as on the command line.
         split: "train" or "test".
         root: the dataset's folder; None where there are no files.
-        ids: one stable, unique name per image: its path relative to `root`, with forward slashes; bytes that are no UTF-8
-            become \xff and the like, here and in the class names.
+        ids: one stable, unique name per image: its path relative to `root`, with forward slashes, as `visible` shows it.
         labels: one index into `class_names` per image.
-        class_names: readable ("Black footed Albatross"), one per class.
+        class_names: readable ("Black footed Albatross"), one per class, as `visible` shows them.
         boxes: float64 (n, 4): x, y, w, h of the object in pixels of the stored image, or None.
         official: the official counts, {"classes": int, "train": int, "test": int}, or None where they do not apply.
         official_split: whether the images were assigned to this split as the dataset's authors did.
@@ -291,8 +290,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"image file missing: {path}.")
     reason = "not an image file" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
-    reason = reason.rstrip(".")
-    return DataError(f"cannot read image {path}: {reason}. Replace or remove the file.")
+    return DataError(f"cannot read image {path}: {reason.rstrip('.')}. Replace or remove the file.")
 
 
 def _size(path: Path) -> int:
