@@ -13,10 +13,13 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from wcx.errors import WcxError
 from wcx.methods._mismatch import mismatch
 from wcx.methods._state import State, evaluated
+
+DETACHED = "the logits do not depend on the input or layer by any differentiable path; is part of the model detached?"
 
 Cotangent = Tensor | Callable[[Tensor], Tensor]
 
@@ -162,7 +165,7 @@ def call(model: nn.Module, images: Tensor, watch: AbstractContextManager[object]
         raise
 
 
-def vjp(logits: Tensor, wrt: Tensor, v: Tensor) -> Tensor:
+def vjp(logits: Tensor, wrt: Tensor | GradientEdge, v: Tensor) -> Tensor:
     """Return the gradients (K, *wrt.shape) of sum_s v_s y_s with respect to `wrt`: one backward pass per cotangent of v (K, N, C).
 
     Stops at `wrt`; the graph is kept for further cotangents.
@@ -174,7 +177,7 @@ def vjp(logits: Tensor, wrt: Tensor, v: Tensor) -> Tensor:
     if logits.requires_grad:
         try:
             gradients = [
-                torch.autograd.grad(logits, wrt, cotangent, retain_graph=True, allow_unused=True)[0]
+                torch.autograd.grad(logits, [wrt], cotangent, retain_graph=True, allow_unused=True)[0]
                 for cotangent in v.to(logits)
             ]
         except RuntimeError as error:
@@ -185,7 +188,5 @@ def vjp(logits: Tensor, wrt: Tensor, v: Tensor) -> Tensor:
                 "explanation; switch it off, e.g. by model.set_grad_checkpointing(False)."
             ) from error
     if any(gradient is None for gradient in gradients):
-        raise WcxError(
-            "the logits do not depend on the input or layer by any differentiable path; is part of the model detached?"
-        )
+        raise WcxError(DETACHED)
     return torch.stack(gradients)

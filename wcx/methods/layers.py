@@ -1,4 +1,4 @@
-"""The activation layer: given by name or module, or found.
+"""The names of activation layers, and what a network's layers return.
 
 Names refer to the inner network: the prefixes of wrappers (wcx.models.Normalized, DataParallel, torch.compile) are left out.
 """
@@ -6,12 +6,16 @@ Names refer to the inner network: the prefixes of wrappers (wcx.models.Normalize
 from __future__ import annotations
 
 import difflib
+import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from wcx.errors import WcxError
+from wcx.methods.base import forward
 from wcx.models import Normalized
 
 _WRAPPERS = (Normalized, nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -30,88 +34,96 @@ def inner(model: nn.Module) -> nn.Module:
             return model
 
 
-def modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Return the inner network's modules by name, the network itself left out."""
-    return {name.replace("_orig_mod.", ""): module for name, module in inner(model).named_modules() if name}
+def modules(model: nn.Module, *, aliases: bool = False) -> dict[str, nn.Module]:
+    """Return the inner network's modules by name, the network itself left out.
+
+    Args:
+        aliases: a module of several names goes by each of them, not by the first alone.
+    """
+    named = inner(model).named_modules(remove_duplicate=not aliases)
+    return {re.sub(r"\._orig_mod(?=\.|$)", "", name): module for name, module in named if name}
 
 
-def candidates(model: nn.Module) -> list[str]:
-    """Return the names of the last few convolutions: where to look for an activation layer."""
-    return [name for name, module in modules(model).items() if isinstance(module, nn.Conv2d)][-6:]
-
-
-def resolve(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
+def resolve(model: nn.Module, layer: str | nn.Module, images: Tensor | None = None) -> tuple[str, nn.Module]:
     """Return name and module of a layer given by either; a name may leave out the prefix of a wrapper of one's own.
+
+    Args:
+        images: (N, 3, H, W): one pass shows which layers there are to choose from, if the layer is none.
 
     Raises:
         WcxError: no such layer; the message lists candidates.
     """
-    known = modules(model)
+    if not isinstance(layer, str | nn.Module):
+        raise WcxError(f"layer is a {type(layer).__name__}; give one layer, by its name or as a module of the model.")
+    named = modules(model, aliases=True)
     if isinstance(layer, nn.Module):
-        for name, module in known.items():
+        for name, module in named.items():
             if module is layer:
                 return name, module
-        raise WcxError(
-            f"the layer {type(layer).__name__} is not part of the model; try one of: {', '.join(candidates(model))}."
-        )
-    if layer in known:
-        return layer, known[layer]
-    suffixed = [name for name in known if name.endswith(f".{layer}")]
-    outermost = [name for name in suffixed if name.count(".") == min(other.count(".") for other in suffixed)]
+        raise WcxError(f"the layer {type(layer).__name__} is not part of the model{_try(model, images)}.")
+    if layer in named:
+        return layer, named[layer]
+    suffixed = [name for name in named if name.endswith(f".{layer}")]
+    depth = min((name.count(".") for name in suffixed), default=0)
+    outermost = [name for name in suffixed if name.count(".") == depth]
     if len(outermost) == 1:
-        return outermost[0], known[outermost[0]]
-    names = list(dict.fromkeys(difflib.get_close_matches(str(layer), known, n=3) + candidates(model)))
-    raise WcxError(f"the model has no layer {layer!r}; try one of: {', '.join(names)}.")
+        return outermost[0], named[outermost[0]]
+    close = difflib.get_close_matches(layer, named, n=3)
+    raise WcxError(f"the model has no layer {layer!r}{_try(model, images, close)}.")
 
 
-@dataclass
-class Seen:
-    """What one call of a module returned: its output, and the copy that went on through the network in its place."""
-
-    name: str
-    module: nn.Module
-    output: Tensor
-    passed_on: Tensor | None = None
+def _try(model: nn.Module, images: Tensor | None, close: list[str] = ()) -> str:
+    names = list(dict.fromkeys([*close, *(candidates(model, images) if images is not None else ())]))
+    return f"; try one of: {', '.join(names)}" if names else ""
 
 
-def find(model: nn.Module, seen: list[Seen], weighted_last: nn.Module | None, classes: int) -> Seen:
-    """Choose the last convolutional activation before pooling and classifier among the outputs `seen` in one forward pass.
-
-    It is the output of the last convolution whose map is larger than 1x1 and does not hold class scores, or rather of the
-    largest block around it that keeps the map's size (a residual sum, a concatenation, its normalisation).
+def candidates(model: nn.Module, images: Tensor, but: str = "") -> list[str]:
+    """Return the names of the last six layers that return a map once in a pass, in the order in which they end.
 
     Args:
-        seen: outputs (N, channels, h, w) of convolutions and of the blocks that hold one, in the order of their completion.
-        weighted_last: the last module with weights of its own that ran: where it is a convolution to C channels, it is the
-            classifier (as in SqueezeNet).
-        classes: C.
-
-    Raises:
-        WcxError: there is none, or the one found runs more than once; the message lists candidates.
+        images: (N, 3, H, W); the first is sent through the network.
+        but: a name to leave out.
     """
-    maps = [one for one in seen if one.output.ndim == 4 and one.output.shape[2] * one.output.shape[3] > 1]
-    convolutions = [one for one in maps if isinstance(one.module, nn.Conv2d)]
-    scores = [one for one in convolutions if one.module is weighted_last and one.output.shape[1] == classes]
-    convolutions = [one for one in convolutions if one not in scores]
-    if not convolutions:
-        raise WcxError(
-            f"found no convolutional activation in the model; name one: layer=... ({', '.join(candidates(model)) or 'none'})."
-        )
-    best = convolutions[-1]
-    around = [
-        one
-        for one in maps
-        if best.name.startswith(f"{one.name}.")
-        and one.output.shape[2:] == best.output.shape[2:]
-        and not any(score.name.startswith(f"{one.name}.") for score in scores)
-    ]
-    if around:
-        best = min(around, key=lambda one: one.name.count("."))
-    # A block that only hands on what one inside it returned goes by the name of the one inside.
-    while same := [one for one in maps if one.passed_on is best.output]:
-        best = same[-1]
-    if Counter(one.name for one in seen)[best.name] > 1:
-        raise WcxError(
-            f"layer {best.name!r} runs more than once in a forward pass; name another: {', '.join(candidates(model))}."
-        )
-    return best
+    ended: list[str] = []
+    runs: Counter[str] = Counter()
+
+    def after(name: str, output: object) -> None:
+        runs[name] += 1
+        if is_map(output, 1) and has_places(output):
+            ended.append(name)
+
+    with torch.no_grad(), observed(model, after):
+        forward(model, images[:1])
+    return [name for name in ended if runs[name] == 1 and name != but][-6:]
+
+
+@contextmanager
+def observed(
+    model: nn.Module,
+    after: Callable[[str, object], object],
+    before: Callable[[str], None] = lambda _name: None,
+) -> Iterator[None]:
+    """Call `before(name)` and `after(name, output)` around every module's forward; what `after` returns replaces the output."""
+    handles = []
+    for name, module in modules(model).items():
+        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+            continue
+        handles += [
+            module.register_forward_pre_hook(lambda _module, _arguments, name=name: before(name)),
+            module.register_forward_hook(lambda _module, _arguments, output, name=name: after(name, output)),
+        ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def is_map(output: object, n: int) -> bool:
+    """Whether a layer's output is 4-dimensional, floating, and of n images."""
+    return isinstance(output, Tensor) and output.ndim == 4 and output.is_floating_point() and output.shape[0] == n
+
+
+def has_places(output: Tensor) -> bool:
+    """Whether a map is larger than 1x1, wherever its channels are."""
+    return sum(size > 1 for size in output.shape[1:]) > 1

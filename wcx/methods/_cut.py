@@ -1,0 +1,154 @@
+"""The forward pass up to and from a named layer: the graph begins at what the layer returns, whoever refers to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from wcx.errors import WcxError
+from wcx.methods import layers
+from wcx.methods._axes import Trace, channels, tensors
+from wcx.methods.base import forward
+
+
+@dataclass
+class Activation:
+    """What a layer returned in a forward pass, and the graph from there to the logits.
+
+    Attributes:
+        layer: its name.
+        value: (N, channels, h, w), detached.
+        start: where gradients are taken: with respect to the value as the layer returned it, in the layer's own layout.
+        axis: where that layout has the channels.
+        logits: (N, C).
+    """
+
+    layer: str
+    value: Tensor
+    start: Tensor | GradientEdge
+    axis: int
+    logits: Tensor
+
+
+def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
+    """Run forward with the graph beginning at the layer.
+
+    Raises:
+        WcxError: no such layer, or not one map (N, channels, h, w), in whichever layout, for each image.
+    """
+    name, module = layers.resolve(model, layer, images)
+    if isinstance(module, torch.jit.ScriptModule):
+        raise WcxError(f"layer {name!r} is TorchScript, which takes no hooks; {_try(model, images, name)}.")
+    outputs: list[object] = []
+    versions: list[int] = []
+    leaf, dims = images, ()
+
+    def before(_module: nn.Module, arguments: tuple, keywords: dict[str, object]) -> None:
+        versions[:] = [_version(t) for t in tensors((arguments, keywords))]
+
+    def after(_module: nn.Module, arguments: tuple, keywords: dict[str, object], output: object) -> Tensor | None:
+        nonlocal leaf, dims
+        outputs.append(output)
+        if len(outputs) > 1 or not layers.is_map(output, len(images)):
+            return None
+        with torch._C.DisableTorchFunction():  # what follows is not the network's
+            inputs = zip(tensors((arguments, keywords)), versions, strict=True)
+            unwritten = {_storage(t) for t, version in inputs if _version(t) == version}
+            dims = trace.dims(output)
+            leaf, following = graft(model, output, trace, handed_on=_storage(output) in unwritten)
+        return following
+
+    trace = Trace(images)
+    handles = [
+        module.register_forward_pre_hook(before, with_kwargs=True),
+        module.register_forward_hook(after, with_kwargs=True),
+    ]
+    try:
+        with trace:
+            logits = forward(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    _check(model, images, name, outputs)
+    if (axis := channels(dims)) is None:
+        raise WcxError(
+            f"layer {name!r} returns shape {tuple(outputs[0].shape)}, and what the network does with it does not tell which axis "
+            f"holds the channels; {_try(model, images, name)}."
+        )
+    return Activation(name, leaf.detach().movedim(axis, 1), leaf, axis, logits)
+
+
+def graft(
+    model: nn.Module, output: Tensor, trace: Trace, *, attached: bool = False, handed_on: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Make a layer's output depend on a copy of it, so that all who refer to the output count, also after writing into it.
+
+    Args:
+        attached: the copy depends on what came before; otherwise the graph begins with it.
+        handed_on: the output is the layer's input, unchanged (Identity, Dropout in eval mode, a permutation): it counts only by
+            what the layer hands on.
+
+    Returns:
+        source: the copy, which nobody else refers to: it keeps its value.
+        following: what goes on through the network: the output itself wherever that can be written to.
+    """
+    without_gradients = not torch.is_grad_enabled()
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        source = output.clone() if attached else output.detach().clone().requires_grad_()
+        following = output.detach() if handed_on else output
+        if _is_constant(model, output) or not _write(following, source):
+            following = source.clone()
+    trace.keep(following, trace.dims(output))
+    if without_gradients:
+        trace.watch(following)
+    return source, following
+
+
+def _is_constant(model: nn.Module, output: Tensor) -> bool:
+    """Whether the output is a parameter or a buffer (or a view of one), or was made in inference mode: it is not written to."""
+    base = output if output._base is None else output._base
+    return output.is_inference() or any(t is base for t in chain(model.parameters(), model.buffers()))
+
+
+def _write(target: Tensor, source: Tensor) -> bool:
+    """Write a copy of its value into a tensor; say whether autograd allows it (not in parts of a split, or expanded ones)."""
+    try:
+        with torch.autograd._unsafe_preserve_version_counter(
+            target
+        ):  # the value stays: nobody's saved tensor is spoilt
+            target.copy_(source)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _check(model: nn.Module, images: Tensor, name: str, outputs: list[object]) -> None:
+    if len(outputs) != 1:
+        lists = isinstance(layers.modules(model, aliases=True)[name], nn.ModuleList | nn.ModuleDict)
+        why = " (a list of layers does not run itself)" if lists else ""
+        raise WcxError(
+            f"layer {name!r} ran {len(outputs)} times in a forward pass{why}, expected once; {_try(model, images, name)}."
+        )
+    output = outputs[0]
+    if not layers.is_map(output, len(images)):
+        got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        raise WcxError(
+            f"layer {name!r} returns {got} for {len(images)} images, expected a map (N, channels, h, w); "
+            f"{_try(model, images, name)}."
+        )
+
+
+def _try(model: nn.Module, images: Tensor, name: str) -> str:
+    return f"try: {', '.join(layers.candidates(model, images, but=name)) or 'a method that explains the input'}"
