@@ -41,9 +41,9 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Ma
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state_dict.items()
     }
     part = path.with_name(path.name + ".part")
-    about = json.loads(json.dumps(dict(meta)))
-    about[_SUM] = _sum(tensors, about)
-    safetensors.torch.save_file(tensors, part, metadata={_KEY: json.dumps(about)})
+    facts = json.loads(json.dumps(dict(meta)))
+    facts[_SUM] = _sum(tensors, facts)
+    safetensors.torch.save_file(tensors, part, metadata={_KEY: json.dumps(facts)})
     part.chmod(0o644)  # safetensors makes files that nobody else can read
     part.replace(path)
 

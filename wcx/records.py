@@ -29,10 +29,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wcx import files, ledger
+from wcx import files, inventory
 from wcx.errors import WcxError
 from wcx.files import write
-from wcx.ledger import Check, Ledger
+from wcx.inventory import Check, Inventory
 
 if TYPE_CHECKING:
     import pandas as pd  # imported where it is needed, for a quick start
@@ -73,17 +73,17 @@ class Shard:
     @property
     def complete(self) -> bool:
         """Whether all its chunks were committed; `check` looks whether they still are what was written."""
-        return (self.path / ledger.COMPLETE).exists()
+        return (self.path / inventory.COMPLETE).exists()
 
     @property
     def rows(self) -> int:
         """How many rows complete.json counts; 0 while incomplete, or where it cannot be read."""
-        return (Ledger.of(self.path).promise or (0, 0))[1]
+        return (Inventory.of(self.path).promise or (0, 0))[1]
 
     @property
     def unchecked(self) -> bool:
         """Whether some of it was made before sums were kept: it is read, and cannot be compared with what was written."""
-        return Ledger.of(self.path).unchecked
+        return Inventory.of(self.path).unchecked
 
     def chunks(self) -> int:
         """Return how many chunks are there."""
@@ -94,10 +94,10 @@ class Shard:
         return self.path / f"chunk-{chunk:05d}.csv"
 
     def check(
-        self, beside: str = "", columns: Sequence[str] = (), plan: Sequence[Sequence[int]] | None = None
+        self, suffix: str = "", columns: Sequence[str] = (), plan: Sequence[Sequence[int]] | None = None
     ) -> Check:
-        """Compare what is on disk with what was committed; see `ledger.check`."""
-        return ledger.check(self.path, beside, columns, plan)
+        """Compare what is on disk with what was committed; see `inventory.check`."""
+        return inventory.check(self.path, suffix, columns, plan)
 
     def read(self, before: int | None = None) -> pd.DataFrame:
         """Return the rows of all chunks that were committed, sorted by the images' index in the dataset.
@@ -108,7 +108,7 @@ class Shard:
         Raises:
             WcxError: there are none yet, or a file is not what was written.
         """
-        return ledger.rows(self.path, before)
+        return inventory.rows(self.path, before)
 
     def describe(self, manifest: dict[str, Any], config: str = "") -> None:
         """Write shard.json, manifest.json and config.yaml."""
@@ -157,9 +157,9 @@ def find(root: Path, experiment: str | None = None, refused: list[str] | None = 
 def _open(root: Path, file: Path) -> tuple[Shard | None, str]:
     """Return the shard that a shard.json tells of; None, and why, if it is damaged or that of another folder."""
     try:
-        about = json.loads(file.read_bytes())
-        key = tuple(about["key"][name] for name in KEY)
-        shard = Shard(root, key, about["experiment"], about["parts"], dict(about["labels"]))
+        facts = json.loads(file.read_bytes())
+        key = tuple(facts["key"][name] for name in KEY)
+        shard = Shard(root, key, facts["experiment"], facts["parts"], dict(facts["labels"]))
         path = shard.path
     except OSError as error:
         return None, f"cannot be read ({error.strerror})"
@@ -208,7 +208,7 @@ def collect(
                 _commit(dict(zip(paths, compute(chunk), strict=True)), columns, beside)
             progress(chunk)
         for shard in shards:
-            ledger.finish(shard.path)
+            inventory.finish(shard.path)
 
 
 @contextmanager
@@ -233,9 +233,9 @@ def _hold(stack: ExitStack, folder: Path) -> None:
         raise WcxError(message) from error
 
 
-def _mended(shard: Shard, beside: str, columns: Sequence[str], plan: Sequence[Sequence[int]] | None) -> Check:
+def _mended(shard: Shard, suffix: str, columns: Sequence[str], plan: Sequence[Sequence[int]] | None) -> Check:
     """Set aside what is not what was committed; return what is left."""
-    check = shard.check(beside, columns, plan)
+    check = shard.check(suffix, columns, plan)
     for name, fault in check.faults.items():
         if (shard.path / name).exists():
             files.set_aside(shard.path / name, fault)
@@ -244,28 +244,28 @@ def _mended(shard: Shard, beside: str, columns: Sequence[str], plan: Sequence[Se
     return check
 
 
-def _commit(tables: Mapping[Path, Sequence[dict[str, Any]]], columns: Sequence[str], beside: str) -> None:
+def _commit(tables: Mapping[Path, Sequence[dict[str, Any]]], columns: Sequence[str], suffix: str) -> None:
     """Write the chunks (file -> rows) so that after a kill, and `_replay`, either all of them are there or none."""
     folder = min(tables).parent
     texts = {path: _text(rows, columns) for path, rows in tables.items()}
-    entries = {path: ledger.entry(files.encoded(text), rows=len(tables[path])) for path, text in texts.items()}
-    if beside:
-        attached = [path.with_suffix(beside) for path in tables]
-        entries |= {path: ledger.entry(path.read_bytes()) for path in attached}
+    entries = {path: inventory.stamp(files.encoded(text), rows=len(tables[path])) for path, text in texts.items()}
+    if suffix:
+        attached = [path.with_suffix(suffix) for path in tables]
+        entries |= {path: inventory.stamp(path.read_bytes()) for path in attached}
     named = [{os.path.relpath(path, folder): value for path, value in part.items()} for part in (texts, entries)]
-    about = dict(zip(("texts", "entries"), named, strict=True))
-    write(folder / ledger.JOURNAL, json.dumps(about | {"fingerprint": fingerprint(about)}))
-    _carry_out(folder, about)
+    facts = dict(zip(("texts", "entries"), named, strict=True))
+    write(folder / inventory.JOURNAL, json.dumps(facts | {"fingerprint": fingerprint(facts)}))
+    _carry_out(folder, facts)
 
 
 def _replay(folder: Path, shards: Sequence[Shard]) -> None:
     """Carry out what a journal in a folder tells, if there is one; set it aside if it is damaged."""
-    journal = folder / ledger.JOURNAL
+    journal = folder / inventory.JOURNAL
     if not journal.exists():
         return
     try:
-        about = json.loads(journal.read_bytes())
-        intact = about.pop("fingerprint") == fingerprint(about)
+        facts = json.loads(journal.read_bytes())
+        intact = facts.pop("fingerprint") == fingerprint(facts)
     except (IsADirectoryError, ValueError, KeyError, TypeError, AttributeError):
         intact = False
     if not intact:
@@ -273,24 +273,25 @@ def _replay(folder: Path, shards: Sequence[Shard]) -> None:
         return
     held = {os.path.normpath(shard.path) for shard in shards}
     with ExitStack() as stack:
-        for other in {os.path.normpath((folder / name).parent) for name in about["texts"]} - held:
-            if Path(other).is_dir():  # records of another command, in which it has not gone on
-                _hold(stack, Path(other))
-        _carry_out(folder, about)
+        folders = {os.path.normpath((folder / name).parent) for name in facts["texts"]}
+        for path in map(Path, folders - held):  # of cells that are not among those of this command
+            if path.is_dir():
+                _hold(stack, path)
+        _carry_out(folder, facts)
 
 
-def _carry_out(folder: Path, about: dict[str, Any]) -> None:
-    """Write the chunks of a journal, then the ledgers of their folders; a folder that is gone is passed over."""
+def _carry_out(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the chunks of a journal, then the inventories of their folders; a folder that is gone is passed over."""
     notes: dict[Path, dict[str, Any]] = {}
-    for name, text in about["texts"].items():
+    for name, text in facts["texts"].items():
         if (folder / name).parent.is_dir():
             write(folder / name, text)
-    for name, known in about["entries"].items():
-        notes.setdefault((folder / name).parent, {})[Path(name).name] = known
+    for name, entry in facts["entries"].items():
+        notes.setdefault((folder / name).parent, {})[Path(name).name] = entry
     for place, entries in notes.items():
         if place.is_dir():
-            ledger.note(place, entries)
-    (folder / ledger.JOURNAL).unlink()
+            inventory.note(place, entries)
+    (folder / inventory.JOURNAL).unlink()
 
 
 def _text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

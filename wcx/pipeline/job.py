@@ -241,10 +241,10 @@ def _together(checks: Mapping[Shard, Check]) -> list[dict[Shard, Check]]:
 
     Finished records of which some are damaged are mended in the company of all that this command had finished.
     """
-    if any(shard.complete and check.faults for shard, check in checks.items()):
-        groups = [{shard: checks[shard] for shard in checks if shard.complete is when} for when in (True, False)]
-    else:
-        groups = [{shard: check for shard, check in checks.items() if not check.complete}]
+    finished = {shard: check for shard, check in checks.items() if shard.complete}
+    groups = [{shard: check for shard, check in checks.items() if not check.complete}]
+    if any(check.faults for check in finished.values()):
+        groups = [finished, {shard: check for shard, check in checks.items() if not shard.complete}]
     return [group for group in groups if group]
 
 

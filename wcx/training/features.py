@@ -102,11 +102,11 @@ def _open(path: Path, shape: tuple[int, ...]) -> tuple[np.memmap, np.memmap]:
             f"the head's features need {need / 2**30:.1f} GiB in {path.parent}, and {free / 2**30:.1f} GiB are free; "
             f"give paths.checkpoints_dir=<folder with room>, or a recipe that trains all layers"
         )
-    array, found = files.memmap(path, shape, np.float32)
+    array, existed = files.memmap(path, shape, np.float32)
     kept = path.with_suffix(".sums").exists()
     sums, _ = files.memmap(path.with_suffix(".sums"), shape[1:2], np.uint64)
     counter = path.with_suffix(".done")
-    if found and not kept and counter.is_file() and (text := counter.read_text(encoding="utf-8")).isdigit():
+    if existed and not kept and counter.is_file() and (text := counter.read_text(encoding="utf-8")).isdigit():
         done = min(int(text), len(sums))
         sums[:done] = [_sum(array, i) for i in range(done)]
         log.warning("%s was begun before sums were kept: its first %d images are unchecked", path, done)
@@ -115,7 +115,7 @@ def _open(path: Path, shape: tuple[int, ...]) -> tuple[np.memmap, np.memmap]:
 
 def _missing(path: Path, array: np.memmap, sums: np.memmap) -> list[int]:
     """Return the images whose features are not there as they were computed; those of another sum are named."""
-    missing = [i for i, known in enumerate(sums.tolist()) if known != _sum(array, i)]
+    missing = [i for i, total in enumerate(sums.tolist()) if total != _sum(array, i)]
     if damaged := [i for i in missing if sums[i]]:
         log.warning("%s is damaged at %d images, first %d: computed again", path, len(damaged), damaged[0])
     return missing

@@ -1,4 +1,4 @@
-"""The ledger of records: kills at every step, records made before there was one, and files beside the chunks."""
+"""The inventory of records: kills at every step, records made before there was one, and files beside the chunks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.test_damaged_records import CHUNKS, DAMAGES, again, aside, damage, kept
 from tests.test_records import COLUMNS, compute, shards
-from wcx import ledger, records
+from wcx import inventory, records
 from wcx.errors import WcxError
 from wcx.records import Shard
 
@@ -72,7 +72,9 @@ def test_a_kill_at_any_step_loses_at_most_a_chunk(tmp_path: Path) -> None:
         later = again(both, 3)
         assert len(set(asked) & set(later)) <= 1, f"step {step}: computed {asked}, then {later}"
         assert without_aside(root) == kept(root) == kept(tmp_path / "whole"), f"step {step}"
-    assert step == 3 * 6 + 4, "journal, two chunks, two ledgers, the journal gone; then each ledger written and renamed"
+    assert step == 3 * 6 + 4, (
+        "journal, two chunks, two inventories, the journal gone; then each inventory written and renamed"
+    )
 
 
 def test_a_kill_while_damaged_records_are_mended(tmp_path: Path) -> None:
@@ -280,4 +282,4 @@ def test_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     again(both)
     monkeypatch.setattr(Path, "read_bytes", lambda path: opened.append(path.name) or real(path))
     both[0].read()
-    assert sorted(opened) == [*(f"chunk-0000{i}.csv" for i in range(4)), ledger.COMPLETE]
+    assert sorted(opened) == [*(f"chunk-0000{i}.csv" for i in range(4)), inventory.COMPLETE]

@@ -1,11 +1,11 @@
 """What was committed to a folder of records, and what of it is there as it was.
 
-The ledger is chunks.json, renamed to complete.json when nothing is missing:
+The inventory is chunks.json, renamed to complete.json when nothing is missing:
 
     {"chunks": 2, "rows": 9, "files": {"chunk-00000.csv": {"rows": 6, "size": 410, "sha256": "..."}, ...}}
 
-A chunk that was there before sums were kept is `unchecked`: its sum was taken from the file, not from what was written. A
-complete.json of that time has no `files`; the folder then has no ledger, and its chunks are only looked at.
+Chunks made before sums were kept are `unchecked`: in a complete.json of that time, which has no `files`, they are looked at
+only; once the records went on, there are sums of them as they were found.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from wcx import files
 from wcx.errors import WcxError
-from wcx.files import write
 
 if TYPE_CHECKING:
     import pandas as pd  # imported where it is needed, for a quick start
@@ -30,7 +29,7 @@ COMPLETE, PENDING, JOURNAL = "complete.json", "chunks.json", "journal.json"
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Inventory:
     """The file, read.
 
     Attributes:
@@ -48,8 +47,8 @@ class Ledger:
     fault: str = ""
 
     @classmethod
-    def of(cls, folder: Path) -> Ledger:
-        """Return the ledger of a folder.
+    def of(cls, folder: Path) -> Inventory:
+        """Return the inventory of a folder.
 
         Raises:
             WcxError: it must not be read.
@@ -59,12 +58,12 @@ class Ledger:
             return cls(path, dict.fromkeys(_chunks(folder)))
         content, fault = files.load(path)
         try:
-            about = json.loads(content)
-            promise = (int(about["chunks"]), int(about["rows"]))
-            entries = about["files"] if path.name == PENDING else about.get("files") or dict.fromkeys(_chunks(folder))
-            kept = "files" in about
-            if kept and not (
-                _counts(entries) == promise and all({"size", "sha256"} <= set(e) for e in entries.values())
+            facts = json.loads(content)
+            promise = (int(facts["chunks"]), int(facts["rows"]))
+            kept = "files" in facts or path.name == PENDING
+            entries = facts["files"] if kept else dict.fromkeys(_chunks(folder))
+            if kept and (
+                _counts(entries) != promise or not all("sha256" in e and "size" in e for e in entries.values())
             ):
                 raise ValueError("it does not agree with itself")
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -105,45 +104,43 @@ class Check:
 
 
 def check(
-    folder: Path, beside: str = "", columns: Sequence[str] = (), plan: Sequence[Sequence[int]] | None = None
+    folder: Path, suffix: str = "", columns: Sequence[str] = (), plan: Sequence[Sequence[int]] | None = None
 ) -> Check:
-    """Compare a folder with its ledger; every file is read once.
+    """Compare a folder with its inventory; every file is read once.
 
     Args:
         folder: of one shard.
-        beside: suffix of a file that belongs to each chunk; without it a chunk is not sound.
+        suffix: of a file that belongs to each chunk; without it a chunk is not sound.
         columns: of the records, for chunks without sums; () is not compared.
         plan: the images of each chunk as indices into the dataset, for chunks without sums; None is not compared.
 
     Raises:
         WcxError: a file must not be read.
     """
-    ledger = Ledger.of(folder)
-    faults = {ledger.path.name: ledger.fault} if ledger.fault else {}
-    faults |= dict.fromkeys(ledger.strays, "was not committed here")
-    if ledger.kept:
-        faults |= {name: fault for name in ledger.chunks if (fault := _compare(folder / name, ledger.entries[name])[1])}
+    inventory = Inventory.of(folder)
+    faults = {inventory.path.name: inventory.fault} if inventory.fault else {}
+    faults |= dict.fromkeys(inventory.strays, "was not committed here")
+    if inventory.kept:
+        faults |= {
+            name: fault for name in inventory.chunks if (fault := _compare(folder / name, inventory.entries[name])[1])
+        }
     else:
-        faults |= _speaks_against(ledger, columns, plan)
+        faults |= _speaks_against(inventory, columns, plan)
     sound = []
-    for name in ledger.chunks:
-        file = Path(name).with_suffix(beside).name if beside else name
-        if file in ledger.entries and beside and (fault := _compare(folder / file, ledger.entries[file])[1]):
+    for name in inventory.chunks:
+        file = Path(name).with_suffix(suffix).name if suffix else name
+        if file in inventory.entries and suffix and (fault := _compare(folder / file, inventory.entries[file])[1]):
             faults[file] = fault
-        known = file in ledger.entries or ((folder / file).is_file() and _unchecked(ledger.entries[name]))
-        if known and not {name, file} & set(faults):
+        present = file in inventory.entries or ((folder / file).is_file() and _unchecked(inventory.entries[name]))
+        if present and not {name, file} & set(faults):
             sound.append(name)
-    complete = ledger.promise is not None and not faults and len(sound) == len(ledger.chunks)
-    complete = complete and not (folder / JOURNAL).exists()
-    return Check(frozenset(map(_number, sound)), faults, max(map(_number, ledger.chunks), default=-1) + 1, complete)
+    missing = faults or len(sound) < len(inventory.chunks) or (folder / JOURNAL).exists()
+    complete = inventory.promise is not None and not missing
+    return Check(frozenset(map(_number, sound)), faults, max(map(_number, inventory.chunks), default=-1) + 1, complete)
 
 
 def rows(folder: Path, before: int | None = None) -> pd.DataFrame:
-    """Return the rows of the chunks that were committed, sorted by the images' index in the dataset.
-
-    Args:
-        folder: of one shard.
-        before: only the chunks of smaller numbers.
+    """Return the rows of the chunks committed (of numbers below `before`, if given), sorted by the images' index.
 
     Raises:
         WcxError: there are none, or a file is not what was written.
@@ -155,64 +152,64 @@ def rows(folder: Path, before: int | None = None) -> pd.DataFrame:
     def refuse(name: str, fault: str) -> WcxError:
         return WcxError(f"{folder / name} {fault}; {again(folder)}")
 
-    ledger, frames = Ledger.of(folder), []
-    if ledger.fault:
-        raise refuse(ledger.path.name, ledger.fault)
-    if ledger.promise and ledger.strays:
-        raise refuse(ledger.strays[0], "was not committed here")
-    for name in ledger.chunks:
+    inventory, frames = Inventory.of(folder), []
+    if inventory.fault:
+        raise refuse(inventory.path.name, inventory.fault)
+    if inventory.promise and inventory.strays:
+        raise refuse(inventory.strays[0], "was not committed here")
+    for name in inventory.chunks:
         if before is not None and _number(name) >= before:
             continue
-        content, fault = _compare(folder / name, ledger.entries[name])
-        frame, fault = (None, fault) if fault else _parse(content, _unchecked(ledger.entries[name]))
+        content, fault = _compare(folder / name, inventory.entries[name])
+        frame, fault = (None, fault) if fault else _parse(content, _unchecked(inventory.entries[name]))
         if frame is None:
             raise refuse(name, fault)
         frames.append(frame)
     if not frames:
         raise WcxError(f"no records in {folder}; make them with run.py or scripts/.")
-    whole = pd.concat(frames, ignore_index=True)
-    if ledger.unchecked and (whole["index"].duplicated().any() or len({tuple(frame) for frame in frames}) > 1):
+    table = pd.concat(frames, ignore_index=True)
+    if inventory.unchecked and (table["index"].duplicated().any() or len({tuple(frame) for frame in frames}) > 1):
         raise refuse("", "has chunks of the same images, or of different columns")
-    if before is None and ledger.promise not in (None, (len(frames), len(whole))):
-        raise refuse(ledger.path.name, _broken(ledger.promise, len(frames), len(whole)))
-    return whole.sort_values("index", kind="stable", ignore_index=True)
+    if before is None and inventory.promise not in (None, (len(frames), len(table))):
+        raise refuse(inventory.path.name, _broken(inventory.promise, len(frames), len(table)))
+    return table.sort_values("index", kind="stable", ignore_index=True)
 
 
-def entry(content: bytes, **facts: Any) -> dict[str, Any]:
-    """Return what a ledger says of a file: `facts`, size and SHA-256."""
+def stamp(content: bytes, **facts: Any) -> dict[str, Any]:
+    """Return what a inventory says of a file: `facts`, size and SHA-256."""
     return facts | {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def note(folder: Path, entries: Mapping[str, dict[str, Any]]) -> None:
-    """Add files to a folder's ledger, or bring what it says of them up to date."""
-    ledger = _usable(folder)
-    write(ledger.path, _text(_adopted(ledger) | entries))
+    """Add files to a folder's inventory, or bring what it says of them up to date."""
+    inventory = _usable(folder)
+    files.write(inventory.path, _text(_adopted(inventory) | entries))
 
 
 def finish(folder: Path) -> None:
     """Turn chunks.json into complete.json, and strike out what is not there any more."""
-    ledger = _usable(folder)
-    left = {name: known for name, known in _adopted(ledger).items() if (folder / name).exists()}
-    if ledger.promise is None or (ledger.kept and left != ledger.entries):
-        write(ledger.path, _text(left))
-        ledger.path.replace(folder / COMPLETE)
+    inventory = _usable(folder)
+    entries = {name: entry for name, entry in _adopted(inventory).items() if (folder / name).exists()}
+    if inventory.promise is None or (inventory.kept and entries != inventory.entries):
+        files.write(inventory.path, _text(entries))
+        inventory.path.replace(folder / COMPLETE)
 
 
-def _usable(folder: Path) -> Ledger:
-    """Return the ledger of a folder; one that cannot be used is set aside first."""
-    while (ledger := Ledger.of(folder)).fault:
-        files.set_aside(ledger.path, ledger.fault)
-    return ledger
+def _usable(folder: Path) -> Inventory:
+    """Return the inventory of a folder; one that cannot be used is set aside first."""
+    while (inventory := Inventory.of(folder)).fault:
+        files.set_aside(inventory.path, inventory.fault)
+    return inventory
 
 
-def _adopted(ledger: Ledger) -> dict[str, dict[str, Any]]:
+def _adopted(inventory: Inventory) -> dict[str, dict[str, Any]]:
     """Return the entries, with sums of the chunks as they are now where none were kept."""
 
     def of_now(name: str) -> dict[str, Any]:
-        content = (ledger.path.parent / name).read_bytes()
-        return entry(content, rows=len(_parse(content)[0]), unchecked=True)
+        content = (inventory.path.parent / name).read_bytes()
+        return stamp(content, rows=len(_parse(content)[0]), unchecked=True)
 
-    return {name: of_now(name) if known is None else known for name, known in ledger.entries.items()}
+    return {name: of_now(name) if entry is None else entry for name, entry in inventory.entries.items()}
 
 
 def _text(entries: Mapping[str, dict[str, Any]]) -> str:
@@ -222,12 +219,12 @@ def _text(entries: Mapping[str, dict[str, Any]]) -> str:
 
 def _counts(entries: Mapping[str, dict[str, Any]]) -> tuple[int, int]:
     """Return how many chunks, and rows in them, the entries speak of."""
-    rows = [known["rows"] for name, known in entries.items() if name.endswith(".csv")]
+    rows = [entry["rows"] for name, entry in entries.items() if name.endswith(".csv")]
     return len(rows), sum(rows)
 
 
-def _unchecked(known: dict[str, Any] | None) -> bool:
-    return known is None or "unchecked" in known
+def _unchecked(entry: dict[str, Any] | None) -> bool:
+    return entry is None or "unchecked" in entry
 
 
 def _chunks(folder: Path) -> list[str]:
@@ -235,19 +232,18 @@ def _chunks(folder: Path) -> list[str]:
 
 
 def _number(name: str) -> int:
-    """Return a chunk's number; -1 for a file that is none of ours ("chunk-00003 (copy).csv")."""
     match = re.fullmatch(r"chunk-(\d{5,})\.csv", name)
-    return int(match[1]) if match else -1
+    return int(match[1]) if match else -1  # "chunk-00003 (copy).csv"
 
 
-def _compare(path: Path, known: Mapping[str, Any] | None) -> tuple[bytes, str]:
+def _compare(path: Path, entry: Mapping[str, Any] | None) -> tuple[bytes, str]:
     """Return what is in a file, and what is wrong with it by its entry; without one it is only read."""
     content, fault = files.load(path)
-    if known is None or fault:
+    if entry is None or fault:
         return content, fault
-    if len(content) != known["size"]:
-        return content, f"has {len(content)} bytes, {known['size']} were written"
-    same = hashlib.sha256(content).hexdigest() == known["sha256"]
+    if len(content) != entry["size"]:
+        return content, f"has {len(content)} bytes, {entry['size']} were written"
+    same = hashlib.sha256(content).hexdigest() == entry["sha256"]
     return content, "" if same else "is not what was written (SHA-256)"
 
 
@@ -260,19 +256,21 @@ def _parse(content: bytes, unchecked: bool = True) -> tuple[pd.DataFrame | None,
     try:
         frame = pd.read_csv(io.BytesIO(content), dtype={"id": str})
         if unchecked:
-            others = frame.astype({"index": int}).drop(columns="id", errors="ignore").select_dtypes(exclude="number")
-            for column in others:
-                others[column].dropna().map({True: 1, False: 0}).astype(int)
+            texts = frame.astype({"index": int}).drop(columns="id", errors="ignore").select_dtypes(exclude="number")
+            for column in texts:
+                texts[column].dropna().map({True: 1, False: 0}).astype(int)
         return frame, ""
     except (ValueError, KeyError):
         return None, "is no table of records"
 
 
-def _speaks_against(ledger: Ledger, columns: Sequence[str], plan: Sequence[Sequence[int]] | None) -> dict[str, str]:
+def _speaks_against(
+    inventory: Inventory, columns: Sequence[str], plan: Sequence[Sequence[int]] | None
+) -> dict[str, str]:
     """Return what is wrong with chunks of which no sums were kept, and with what complete.json promises of them."""
     images, faults = {}, {}
-    for name in ledger.chunks:
-        content, fault = _compare(ledger.path.parent / name, None)
+    for name in inventory.chunks:
+        content, fault = _compare(inventory.path.parent / name, None)
         frame, fault = (None, fault) if fault else _parse(content)
         if frame is None:
             faults[name] = fault
@@ -281,16 +279,18 @@ def _speaks_against(ledger: Ledger, columns: Sequence[str], plan: Sequence[Seque
         else:
             images[name] = frame["index"].tolist()
     counts = (len(images), sum(map(len, images.values())))
-    if ledger.promise not in (None, counts):
-        faults[ledger.path.name] = _broken(ledger.promise, *counts)
+    if inventory.promise not in (None, counts):
+        faults[inventory.path.name] = _broken(inventory.promise, *counts)
     for name, indices in images.items() if plan is not None else ():
         number = _number(name)
         expected = list(plan[number]) if 0 <= number < len(plan) else []
-        early = ledger.promise == counts and name == ledger.chunks[-1]  # a run that stops early ends within a chunk
+        early = (
+            inventory.promise == counts and name == inventory.chunks[-1]
+        )  # a run that stops early ends within a chunk
         if not indices or indices != (expected[: len(indices)] if early else expected):
             faults[name] = "holds other images than this chunk"
-    if faults and ledger.promise:
-        faults.setdefault(ledger.path.name, "counts chunks that are not what was written")
+    if faults and inventory.promise:
+        faults.setdefault(inventory.path.name, "counts chunks that are not what was written")
     return faults
 
 
