@@ -27,7 +27,7 @@ from wcx import contrasts
 from wcx.experiments import photo
 from wcx.models import Normalized
 from wcx.report import photo as report
-from wcx.report import render
+from wcx.report import render, words
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -113,6 +113,8 @@ class TestPhotograph:
             for key, (contrast, _) in sets.items():
                 assert f"{contrast} GradCAM ({labels[key]})".casefold() in answers[key]["sentence"].casefold()
                 assert "".join(f"{contrast}: {labels[key]}".split()) in texts[0]
+        for answer in about["answers"]:
+            assert all("".join(line.split()) in texts[0] for line in numbers(answer, {NAMES[target], NAMES[rival]}))
         question = f"Why {NAMES[target]}, and {not_(foils)}?"
         printed = capsys.readouterr().out.splitlines()
         assert about["question"] == question == printed[1]
@@ -182,7 +184,7 @@ class TestPhotograph:
 
     def test_many_foils_are_counted_the_most_probable_named_first(self) -> None:
         logits = torch.tensor([0.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 6.0])
-        for foils, words in {
+        for foils, named in {
             (1,): "not b",
             (2, 1): "not b or c",
             (4, 3, 2, 1): "not b, c, d or e",
@@ -191,7 +193,7 @@ class TestPhotograph:
             (0, 1, 2, 3, 4, 5, 6): "not b, c, d, e or 3 more",
         }.items():
             done = photo.Explained(torch.rand(3, 2, 2), logits, (7, 1), list(foils), None, {})
-            assert report.Report(Path("x.png"), done, list("abcdefgh"), "m", "gradcam", "w", "x").foils(0) == words
+            assert report.Report(Path("x.png"), done, list("abcdefgh"), "m", "gradcam", "w", "x").foils(0) == named
         assert (
             report.Report(Path("x.png"), done, list("abcdefgh"), "m", "gradcam", "w", "x")
             .foils(1)
@@ -207,6 +209,15 @@ def not_(ids: Sequence[int]) -> str:
     """ "not A", "not A or B", "not A, B or C"."""
     *names, last = [NAMES[s] for s in ids]
     return f"not {', '.join(names)} or {last}" if names else f"not {last}"
+
+
+def numbers(answer: dict, pair: set[str]) -> list[str]:
+    """What stands under a blurred image: both probabilities before and after, with an arrow, and the share of pixels."""
+    lines = []
+    for name, key in ((answer["class"], "p"), (*(pair - {answer["class"]}), "p_other")):
+        before, after = (f"{answer[f'{key}_{when}']:.3f}" for when in ("before", "after"))
+        lines.append(f"{name}: {before} → {after}{'' if before == after else ' ▲' if after > before else ' ▼'}")
+    return [*lines, f"{words.percent(answer['masked_fraction'])} of the pixels blurred"]
 
 
 def split(pixels: Tensor, layer: int) -> tuple[list[float], Tensor]:

@@ -152,6 +152,19 @@ def test_images_are_chosen_by_the_rule(model: Counted, some: list[Item]) -> None
         walk(model, some).choose(7, 0.1, 4)
 
 
+def test_the_figures_are_the_papers() -> None:
+    """Classes explained, the rank whose probability an image is chosen by, whether features are hidden, images at most."""
+    assert {name: (one.targets, one.rank, one.hides, one.most) for name, one in FIGURES.items()} == {
+        "fig1": (2, 2, True, None),
+        "fig4": (2, 2, False, None),
+        "fig5": (3, 3, False, None),
+        "methods": (1, 2, False, 1),
+    }
+    defaults = Settings(p_t2_min=0.2, p_t3_min=0.3)
+    assert (defaults.count, defaults.blur_sigma, defaults.blur_kernel, defaults.align_corners) == (4, 15.0, 101, False)
+    assert [defaults.minimum(rank) for rank in (2, 3, 4)] == [0.2, 0.3, 0.3]
+
+
 def test_unreadable_images_are_counted(model: Counted, some: list[Item]) -> None:
     broken = [replace(item, pixels=None, error=DataError("broken")) if item.index < 3 else item for item in some]
     chosen = walk(model, broken, batch_size=1).choose(2, 0.0, 9)
