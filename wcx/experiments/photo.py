@@ -107,18 +107,18 @@ class Explained:
         """float64 (C,)."""
         return self.logits.double().softmax(0)
 
-    def asked(self, which: int) -> list[int]:
-        """Return the classes of the question that the target (`which` = 0) or its rival (1) is contrasted with.
+    def asked(self, index: int) -> list[int]:
+        """Return the classes of the question that the target (`index` = 0) or its rival (1) is contrasted with.
 
         The most probable first; of equals the lower id.
         """
-        ids = {self.pair[0], *self.foils} - {self.pair[which]}
+        ids = {self.pair[0], *self.foils} - {self.pair[index]}
         return sorted(ids, key=lambda foil: (-float(self.logits[foil]), foil))
 
-    def share(self, which: int, logits: Tensor) -> float:
-        """Return the share of the target (`which` = 0) or of its rival (1): p_own / (p_own + p_other) at logits (C,)."""
-        own, other = self.pair[which], self.pair[1 - which]
-        return float(torch.sigmoid(logits[own].double() - logits[other].double()))
+    def share(self, index: int, logits: Tensor) -> float:
+        """Return p_a / (p_a + p_b) at logits (C,): a is the target (`index` = 0) or its rival (1), b the other."""
+        a, b = self.pair[index], self.pair[1 - index]
+        return float(torch.sigmoid(logits[a].double() - logits[b].double()))
 
 
 def explain(explainer: Explainer, pixels: Tensor, question: Question) -> Explained:
@@ -174,8 +174,7 @@ def pair(logits: Tensor, target: int | None, foils: int | tuple[int, ...] | None
         raise WcxError("the model has one class: there is no other to explain it against.")
     if target is None:
         target = int(contrasts.most_probable(logits[None], 1))
-    own = contrasts.as_targets(target, logits[None])
-    mask = contrasts.foil_masks(logits[None], own, _listed(foils))[0]
+    mask = contrasts.foil_masks(logits[None], contrasts.as_targets(target, logits[None]), _listed(foils))[0]
     return target, int(contrasts.most_probable(logits.masked_fill(~mask, -torch.inf)[None], 1))
 
 

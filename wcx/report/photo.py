@@ -82,17 +82,17 @@ def figure(report: Report) -> Figure:
     layer = "" if explained.layer is None else f" at {explained.layer}"
     sheet.text([Line(f"{report.model} · {report.weights} · {title(report.method)}{layer}", "0.3", size=7)])
     sheet.gap(0.12)
-    answer, *more = report.sentences()
-    sentences = [Line(answer, size=8.5), *(line for text in more for line in (Line("", size=3), Line(text, "0.25")))]
+    answer, *sentences = report.sentences()
+    lines = [Line(answer, size=8.5), *(line for text in sentences for line in (Line("", size=3), Line(text, "0.25")))]
     photograph = Panel(
         lambda ax: render.photograph(ax, explained.pixels), below=[Line("what the network sees", "0.25")]
     )
-    sheet.panels([photograph, Panel(inside=_predicted(report)), Panel(inside=sentences, columns=2)])
+    sheet.panels([photograph, Panel(inside=_predicted(report)), Panel(inside=lines, columns=2)])
     for row in _rows(report):
         sheet.gap(0.06)
         sheet.rule()
         sheet.gap(0.08)
-        heads = [Line(f"{view.contrast}: {report.label(view, which)}", bold=True) for view, which in row]
+        heads = [Line(f"{view.contrast}: {report.label(view, index)}", bold=True) for view, index in row]
         sheet.spans([(2 * i, 2 * i + 1, head) for i, head in enumerate(heads)])
         sheet.panels([draw(report, *cell) for cell in row for draw in (_map, _blurred)])
     sheet.gap(0.06)
@@ -108,22 +108,22 @@ def _rows(report: Report) -> list[list[tuple[View, int]]]:
     for contrast in dict.fromkeys(view.contrast for view in report.views):
         first, *second = (view for view in report.views if view.contrast == contrast)
         if second:
-            rows += [[(first, which), (second[0], which)] for which in (0, 1)]
+            rows += [[(first, index), (second[0], index)] for index in (0, 1)]
         else:
             rows.append([(first, 0), (first, 1)])
     return rows
 
 
-def _map(report: Report, view: View, which: int) -> Panel:
-    return Panel(lambda ax: _draw(ax, report, view, which), scale=_scale(report, view))
+def _map(report: Report, view: View, index: int) -> Panel:
+    return Panel(lambda ax: _draw(ax, report, view, index), scale=_scale(report, view))
 
 
-def _draw(ax: Axes, report: Report, view: View, which: int) -> None:
-    shown, scale = _drawn(report, report.explained.answers[view][which]), _scale(report, view)
+def _draw(ax: Axes, report: Report, view: View, index: int) -> None:
+    drawn, scale = _drawn(report, report.explained.answers[view][index]), _scale(report, view)
     if report.in_pixels:
-        render.bare(ax, shown, scale)
+        render.bare(ax, drawn, scale)
     else:
-        render.overlay(ax, report.explained.pixels, shown, scale)
+        render.overlay(ax, report.explained.pixels, drawn, scale)
 
 
 def _drawn(report: Report, answer: Answer) -> Tensor:
@@ -137,19 +137,19 @@ def _scale(report: Report, view: View) -> float:
     return max(render.scale_of(_drawn(report, answer), quantile) for answer in report.explained.answers[view])
 
 
-def _blurred(report: Report, view: View, which: int) -> Panel:
+def _blurred(report: Report, view: View, index: int) -> Panel:
     """Return the panel of the image blurred where it speaks against a class, and both probabilities."""
-    explained, answer = report.explained, report.explained.answers[view][which]
+    explained, answer = report.explained, report.explained.answers[view][index]
     before, after = explained.probabilities, answer.logits.double().softmax(0)
     lines = []
-    for i in (which, 1 - which):
+    for i in (index, 1 - index):
         first, last = float(before[explained.pair[i]]), float(after[explained.pair[i]])
         arrow = "" if _p(first) == _p(last) else " ▲" if last > first else " ▼"
-        colour = render.FOR if i == which else render.AGAINST
+        colour = render.FOR if i == index else render.AGAINST
         texts = [f"{report.pair[i]}:", f"{_p(first)} → {_p(last)}{arrow}"]
         if all(len(wrap(f"{name}: {texts[1]}", SIDE, LETTERS, bold=True)) == 1 for name in report.pair):
             texts = [" ".join(texts)]  # no number is torn from the other
-        lines += [Line(text, colour, bold=i == which) for text in texts]
+        lines += [Line(text, colour, bold=i == index) for text in texts]
     fraction = answer.masked_fraction
     share = f"{'all' if fraction == 1 else words.percent(fraction)} of the pixels blurred"
     below = [*lines, Line(share if fraction else "nothing is blurred", "0.25", size=6.5)]
@@ -182,24 +182,24 @@ def _caption(report: Report) -> list[str]:
     return lines
 
 
-def _answer(report: Report, view: View, which: int) -> dict[str, Any]:
-    explained, answer = report.explained, report.explained.answers[view][which]
+def _answer(report: Report, view: View, index: int) -> dict[str, Any]:
+    explained, answer = report.explained, report.explained.answers[view][index]
     after = answer.logits.double().softmax(0)
-    own, other = explained.pair[which], explained.pair[1 - which]
+    a, b = explained.pair[index], explained.pair[1 - index]
     return {
         "contrast": view.contrast,
-        "explains": report.label(view, which),
-        "class": report.pair[which],
-        "foils": {"none": None, "asked": explained.asked(which), "others": "others"}[view.foils],
+        "explains": report.label(view, index),
+        "class": report.pair[index],
+        "foils": {"none": None, "asked": explained.asked(index), "others": "others"}[view.foils],
         "maps": _key(view),
         "masked_fraction": round(answer.masked_fraction, 6),
-        "p_before": round(float(explained.probabilities[own]), 6),
-        "p_after": round(float(after[own]), 6),
-        "p_other_before": round(float(explained.probabilities[other]), 6),
-        "p_other_after": round(float(after[other]), 6),
-        "share_before": round(explained.share(which, explained.logits), 6),
-        "share_after": round(explained.share(which, answer.logits), 6),
-        "sentence": report.sentence(view, which),
+        "p_before": round(float(explained.probabilities[a]), 6),
+        "p_after": round(float(after[a]), 6),
+        "p_other_before": round(float(explained.probabilities[b]), 6),
+        "p_other_after": round(float(after[b]), 6),
+        "share_before": round(explained.share(index, explained.logits), 6),
+        "share_after": round(explained.share(index, answer.logits), 6),
+        "sentence": report.sentence(view, index),
     }
 
 

@@ -43,7 +43,7 @@ class Report:
     @property
     def pair(self) -> tuple[str, str]:
         """The names of target and rival."""
-        target, rival = (self.class_names[one] for one in self.explained.pair)
+        target, rival = (self.class_names[index] for index in self.explained.pair)
         return target, rival
 
     @property
@@ -66,26 +66,26 @@ class Report:
         """Return id, name and probability of the most probable classes, the most probable first."""
         ordered = self.explained.probabilities.sort(descending=True, stable=True)
         top = zip(ordered.indices[: self.top].tolist(), ordered.values.tolist(), strict=False)
-        return [(one, self.class_names[one], p) for one, p in top]
+        return [(index, self.class_names[index], p) for index, p in top]
 
-    def foils(self, which: int) -> str:
-        """Return the classes of the question that the target (`which` = 0) or its rival (1) is contrasted with: "not A or B"."""
-        names = [self.class_names[foil] for foil in self.explained.asked(which)]
+    def foils(self, index: int) -> str:
+        """Return the classes of the question that the target (`index` = 0) or its rival (1) is contrasted with: "not A or B"."""
+        names = [self.class_names[foil] for foil in self.explained.asked(index)]
         if len(names) > MOST + 1:
             names = [*names[:MOST], f"{len(names) - MOST} more"]
         return "not " + " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
-    def label(self, view: View, which: int) -> str:
+    def label(self, view: View, index: int) -> str:
         """Return what a view explains: "A alone", "A, not B" or "A, against all other classes"."""
-        about = {"none": " alone", "asked": f", {self.foils(which)}", "others": ", against all other classes"}
-        return self.pair[which] + about[view.foils]
+        endings = {"none": " alone", "asked": f", {self.foils(index)}", "others": ", against all other classes"}
+        return self.pair[index] + endings[view.foils]
 
-    def sentence(self, view: View, which: int = 0) -> str:
-        """Return what masking the pixels against the target (`which` = 0) or its rival (1) does, in words."""
-        answer, own, other = self.explained.answers[view][which], self.pair[which], self.pair[1 - which]
-        before, after = (self.explained.share(which, y) for y in (self.explained.logits, answer.logits))
-        marks = f"{view.contrast} {title(self.method)} ({self.label(view, which)})"
-        return words.masking(marks, own, other, answer.masked_fraction, before, after)
+    def sentence(self, view: View, index: int = 0) -> str:
+        """Return what masking the pixels against the target (`index` = 0) or its rival (1) does, in words."""
+        answer = self.explained.answers[view][index]
+        before, after = (self.explained.share(index, y) for y in (self.explained.logits, answer.logits))
+        marks = f"{view.contrast} {title(self.method)} ({self.label(view, index)})"
+        return words.masking(marks, self.pair[index], self.pair[1 - index], answer.masked_fraction, before, after)
 
     def sentences(self) -> list[str]:
         """Return the sentence about the target in each view, the answer to the question first."""
