@@ -24,7 +24,8 @@ class Explainer:
             gradient written, no flag or buffer changed, train or eval mode restored, also after an exception. Threads that
             explain one model take turns.
         method: a name (`wcx.methods.names()`), or a `wcx.methods.Method`.
-        layer: activation methods only: the layer, by name or module; found if left out.
+        layer: activation methods only: the layer, by name or module, which returns a map an image, channels first or last; found if
+            left out.
         **options: of the method.
 
     Raises:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import wcx
 from tests import nets
 from tests.methods.modules import Function
-from tests.methods.splits import RULES, TOLERANCE, Split, check, error
+from tests.methods.splits import TOLERANCE, Split, check, error
 from wcx.errors import WcxError
 from wcx.models import Normalized
 
@@ -233,6 +233,16 @@ def test_features_kept_for_a_second_branch_count(what: str, keeper: str) -> None
         "block",
     )
     check(split, images(), "block")
+
+
+@pytest.mark.parametrize("layer", ["block", None])
+def test_hooks_that_hand_on_a_copy_of_everything(layer: str | None) -> None:
+    model = net(Residual(iadd), lambda m, x: m.pooled(m.relu(m.block(m.relu(m.stem(x))))))
+    expected = wcx.explain(model, images(), 1, "linear_approximation", layer=layer)
+    for module in model.modules():
+        module.register_forward_hook(lambda module, arguments, output: output.clone())
+    assert error(wcx.explain(model, images(), 1, "linear_approximation", layer=layer), expected) < TOLERANCE
+    assert wcx.Explainer(model)(images()).layer == "block"
 
 
 REFERENCES = {
@@ -465,9 +475,3 @@ def test_conv_that_runs_several_times_is_refused_by_both_calls() -> None:
     for layer in ("block", None):
         with pytest.raises(WcxError, match=r"'block' (ran 2 times|runs more than once) in a forward pass.*stem"):
             wcx.explain(model, images(), 1, layer=layer)
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_activation_methods_are_of_version_2(name: str) -> None:
-    """Records made before are not taken for those made now."""
-    assert wcx.methods.get(name).version == 2

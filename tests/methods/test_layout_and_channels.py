@@ -91,6 +91,7 @@ LAST = {
     "LayerNorm": nn.LayerNorm,
     "Linear, GELU, Linear": lambda c: nn.Sequential(nn.Linear(c, 4 * c), nn.GELU(), nn.Linear(4 * c, c)),
     "in-place ReLU": lambda c: nn.ReLU(inplace=True),
+    "PReLU": lambda c: nn.PReLU(),
     "Dropout": lambda c: nn.Dropout(),
     "roll": lambda c: Function(lambda a: torch.roll(a, (1, -1), (1, 2))),
     "pad and cut": lambda c: Function(lambda a: F.pad(a, (0, 0, 1, 2, 2, 1))[:, 1:, :-1, :].contiguous()),

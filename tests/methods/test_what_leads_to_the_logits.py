@@ -498,6 +498,49 @@ def test_an_implementation_by_functions_is_seen_as_well() -> None:
     check(Split(model, model[0], model[1:], "0", "0"), images(), None)
 
 
+class Bare(nn.Module):
+    """A module first, and then a convolution that the network calls itself, or TorchScript does."""
+
+    def __init__(self, behind: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.weight, self.fc = (
+            nn.Conv2d(3, WIDTH, 3),
+            nn.Parameter(torch.empty(6, WIDTH, 3, 3)),
+            nn.Linear(6, CLASSES),
+        )
+        self.behind = behind
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.behind(self.stem(x).relu(), self.weight).mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")
+@pytest.mark.parametrize("kind", ["function", "TorchScript"])
+def test_a_convolution_that_no_module_calls_is_not_passed_over(kind: str) -> None:
+    behind = F.conv2d
+    if kind == "TorchScript":
+        behind = torch.jit.trace(F.conv2d, (torch.rand(1, WIDTH, 9, 9).double(), torch.rand(6, WIDTH, 3, 3).double()))
+    model = randomised(Bare(behind))
+    for _ in range(3):  # TorchScript optimises what it runs again
+        with pytest.raises(WcxError, match=r"behind stem there is a convolution in no module's sight .*\(stem\)"):
+            wcx.explain(model, images(), 1)
+    head = lambda a: model.fc(F.conv2d(a.relu(), model.weight).mean((2, 3)))  # noqa: E731
+    check(Split(model, model.stem, head, "stem"), images(), "stem")
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        lambda h, w: F.adaptive_avg_pool2d(h, 1)[:, :6] * w.mean(),
+        lambda h, w: F.conv2d(F.avg_pool2d(h, 14), w[:, :, :1, :1]),
+    ],
+)
+def test_convolutions_of_one_place_are_passed_over(behind: Callable) -> None:
+    model = randomised(Bare(behind))
+    head = lambda a: model.fc(behind(a.relu(), model.weight).mean((2, 3)))  # noqa: E731
+    check(Split(model, model.stem, head, "stem", "stem"), images(), None)
+
+
 def test_several_crops_of_an_image_are_no_map_of_it() -> None:
     class Crops(nn.Module):
         def __init__(self) -> None:

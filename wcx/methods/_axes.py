@@ -1,27 +1,15 @@
-"""Which axis of a tensor holds the channels: read off the functions that a network calls, before and behind a layer.
+"""Axes that tensors share, and which of a layer's holds the channels.
 
 A shape does not tell: (1, 3, 4, 768) is a map of 768 channels in a Swin transformer, and 4 x 768 places in a convolutional network.
-The functions do. A convolution's channels are its axis 1; a linear layer's, or a layer norm's, the last; a permutation moves them;
-most other functions leave the axes where they are.
+The functions that a network calls, before and behind a layer, do (wcx/methods/_trace.py).
 """
 
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
-
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from collections.abc import Sequence
 
 HABIT, DEFINITION = 1, 2  # a linear layer may act along a row of the image; a convolution's channels are where it says
-
-_PLAIN = (int, float, str, type(None))
-_SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a probe: each tells its axis
 
 
 class Axis:
@@ -55,243 +43,38 @@ class Axis:
         root.channels, root.places = max(root.channels, channels), max(root.places, places)
 
 
-Dims = tuple[
-    frozenset[Axis], ...
-]  # of each dimension of a tensor, the axes that it runs over: none where that is not known
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call of a function that takes and returns tensors."""
-
-    function: Callable[..., Any]
-    name: str
-    arguments: tuple
-    keywords: dict[str, Any]
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-
-    def argument(self, position: int, *names: str) -> Any:
-        """Return an argument by one of its names, or by its position; None if it was not given."""
-        by_name = [self.keywords[name] for name in names if name in self.keywords]
-        by_position = self.arguments[position : position + 1]
-        return by_name[0] if by_name else by_position[0] if by_position else None
-
-
-class Trace(TorchFunctionMode):
-    """Follows the axes of tensors through all functions called inside it; TorchScript's are out of its sight.
-
-    Args:
-        images: (N, channels, H, W), where it begins.
-
-    Attributes:
-        convolutions: how many ran.
-    """
-
-    def __init__(self, images: Tensor) -> None:
-        super().__init__()
-        self.convolutions = 0
-        self._dims: dict[int, tuple[weakref.ref[Tensor], Dims]] = {}
-        self._constants: list[weakref.ref[Tensor]] = []
-        self.keep(images, _map(frozenset([Axis()]), 4))
-
-    def dims(self, tensor: Tensor) -> Dims:
-        """Return the axes of each dimension of a tensor; new ones if it was not met before."""
-        return self.met(tensor) or self.keep(tensor, tuple(frozenset([Axis()]) for _ in range(tensor.ndim)))
-
-    def met(self, tensor: Tensor) -> Dims | None:
-        """Return the axes of each dimension of a tensor, or None if it was not met before."""
-        reference, dims = self._dims.get(id(tensor), (None, ()))
-        return dims if reference is not None and reference() is tensor and len(dims) == tensor.ndim else None
-
-    def keep(self, tensor: Tensor, dims: Dims) -> Dims:
-        """Remember the axes of a tensor."""
-        self._dims[id(tensor)] = weakref.ref(tensor), dims
-        return dims
-
-    def watch(self, tensor: Tensor) -> None:
-        """Cut off the graph of a tensor made without gradients, should the network write into it without gradients."""
-        self._constants.append(weakref.ref(tensor))
-
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, arguments: tuple = (), keywords: dict[str, Any] | None = None
-    ) -> Any:
-        constants = [] if torch.is_grad_enabled() else [tensor for t in self._constants if (tensor := t()) is not None]
-        versions = [tensor._version for tensor in constants]
-        output = function(*arguments, **(keywords or {}))
-        for tensor, version in zip(constants, versions, strict=True):
-            if tensor._version != version and tensor.requires_grad:
-                tensor.detach_()
-        outputs = tensors(output)
-        if outputs and (inputs := tensors((arguments, keywords))):
-            name = _name(function)
-            dims = _rule(name)(self, Call(function, name, arguments, keywords or {}, inputs, outputs))
-            for tensor in outputs:
-                if tensor.ndim == len(dims):
-                    self.keep(tensor, dims)
-        return output
-
-    def of_maps(self, call: Call) -> Dims:
-        """Functions of maps (N, channels, ...)."""
-        x, y = call.inputs[0], call.outputs[0]
-        digit = next((int(letter) for letter in call.name if letter.isdigit()), None)
-        dims = self.dims(x)
-        if x.ndim >= 2 and (digit is None or x.ndim == digit + 2):
-            for axis in dims[1]:
-                axis.mark(channels=DEFINITION)
-            for axis in frozenset().union(*dims[2:]):
-                axis.mark(places=DEFINITION)
-        self.convolutions += "conv" in call.name and y.ndim == 4
-        return _map(dims[0], y.ndim)
-
-    def of_last(self, call: Call) -> Dims:
-        """Functions along the last axis, by habit the channels."""
-        *kept, last = self.dims(call.inputs[0])
-        axis = _single(last)
-        if axis is None or axis.places == DEFINITION:  # a product along places, or over merged axes: new channels
-            axis = Axis()
-        axis.mark(channels=HABIT)
-        return (*kept, frozenset([axis]))
-
-    def normalised(self, call: Call) -> Dims:
-        """Norms over the last axis, or over several."""
-        if len(call.argument(1, "normalized_shape")) == 1:
-            self.of_last(call)
-        return self.dims(call.inputs[0])
-
-    def product(self, call: Call) -> Dims:
-        """A matrix product: with a constant, a linear layer."""
-        x, *factors = call.inputs
-        if factors and self.met(factors[0]) is not None:
-            return (*self.dims(x)[:-1], self.dims(factors[0])[-1])
-        return self.of_last(call)
-
-    def reduced(self, call: Call) -> Dims:
-        """Means and the like: over two axes, the places are pooled."""
-        x, dim = call.inputs[0], call.argument(1, "dim", "axis")
-        if isinstance(dim, bool) or not isinstance(dim, int | tuple | list):
-            return ()
-        dims = self.dims(x)
-        over = {d % x.ndim for d in ((dim,) if isinstance(dim, int) else dim)}
-        kept = [axes for d, axes in enumerate(dims) if d not in over]
-        pooled = {axis.root() for d in over for axis in dims[d]}
-        if 0 not in over and len(pooled) == 2:
-            for axis in pooled:
-                axis.mark(places=HABIT)
-            if len(kept) == 2 and (axis := _single(kept[1])):
-                axis.mark(channels=HABIT)
-        return dims if call.outputs[0].ndim == x.ndim else tuple(kept)
-
-    def moved(self, call: Call) -> Dims:
-        """Functions that change the order of axes: a probe shows how."""
-        x = call.inputs[0]
-        probe = torch.empty(_SIZES[: x.ndim], device="meta")
-        keywords = {key: argument for key, argument in call.keywords.items() if argument is not x}
-        shape = call.function(probe, *call.arguments[1:], **keywords).shape
-        return tuple(self.dims(x)[_SIZES.index(size)] for size in shape)
-
-    def reshaped(self, call: Call) -> Dims:
-        """Functions that merge and split axes."""
-        return _regrouped(call.inputs[0].shape, self.dims(call.inputs[0]), call.outputs[0].shape)
-
-    def indexed(self, call: Call) -> Dims:
-        """x[...]: slices leave the axes where they are."""
-        index = call.arguments[1] if isinstance(call.arguments[1], tuple) else call.arguments[1:]
-        slices = all(isinstance(item, slice) or item is Ellipsis for item in index)
-        return self.dims(call.inputs[0]) if slices else ()
-
-    def joined(self, call: Call) -> Dims:
-        """Sums, products, concatenations: what stands at the same axis is of the same kind."""
-        first = self.kept(call)
-        for t in call.inputs:
-            dims = self.met(t)
-            if dims is not None and dims is not first and len(dims) == len(first):
-                for axes, further in zip(first, dims, strict=True):
-                    if (axis := _single(axes)) and (partner := _single(further)):
-                        axis.join(partner)
-                self.keep(t, tuple(axes or further for axes, further in zip(first, dims, strict=True)))
-        return first
-
-    def kept(self, call: Call) -> Dims:
-        """Any function that returns as many axes as it takes."""
-        ndim = call.outputs[0].ndim
-        return next((dims for t in call.inputs if t.ndim == ndim and (dims := self.met(t)) is not None), ())
-
-    def lost(self, call: Call) -> Dims:
-        """Functions that change axes in a way that is not followed."""
-        return ()
-
-
-_MAPS = (  # functions of maps, by the beginnings of their names
-    *("conv", "deform_conv", "batch_norm", "group_norm", "instance_norm", "local_response_norm", "prelu"),
-    *("max_pool", "avg_pool", "adaptive_", "lp_pool", "fractional_max_pool"),
-    *("interpolate", "upsample", "pixel_", "channel_shuffle", "grid_sample", "fold"),
-)
-_RULES = {
-    Trace.of_last: "linear",
-    Trace.normalised: "layer_norm rms_norm",
-    Trace.product: "matmul bmm mm",
-    Trace.reduced: "mean sum amax amin max min nanmean median logsumexp std var prod",
-    Trace.moved: "permute transpose movedim moveaxis swapaxes swapdims t T mT H mH adjoint rot90",
-    Trace.reshaped: "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as",
-    Trace.indexed: "getitem",
-    Trace.joined: "add radd iadd sub rsub isub mul rmul imul div truediv itruediv cat concat concatenate where maximum "
-    "minimum lerp addcmul copy",
-    Trace.lost: "einsum tensordot cdist kron as_strided set resize resize_as addmm baddbmm",
-}
-
-
-@lru_cache(1024)
-def _rule(name: str) -> Callable[[Trace, Call], Dims]:
-    if name.startswith(_MAPS):
-        return Trace.of_maps
-    return next((rule for rule, names in _RULES.items() if name in names.split()), Trace.kept)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    """Return a function's name without underscores: in-place, operator, or property (Tensor.T)."""
-    name = getattr(function, "__name__", "")
-    return getattr(function.__self__, "__name__", "") if name == "__get__" else name.strip("_")
+# Of each dimension of a tensor, the axes that it runs over: several where they were merged, none where that is not known.
+Dims = tuple[frozenset[Axis], ...]
 
 
 def channels(dims: Dims) -> int | None:
     """Return the axis, 1 to 3, that holds the channels of a tensor (N, ., ., .), or None where that cannot be decided."""
-    axes = [_single(axes) or Axis() for axes in dims[1:]]
-    if any(axis.channels == axis.places == DEFINITION for axis in axes):
+    axes = {d: single(axes) or Axis() for d, axes in enumerate(dims[1:], 1)}
+    if any(axis.channels == axis.places == DEFINITION for axis in axes.values()):
         return None
-    for sure in (DEFINITION, HABIT):
-        holding = [d for d, axis in enumerate(axes, 1) if axis.channels >= sure > axis.places]
-        others = [d for d, axis in enumerate(axes, 1) if not axis.places >= sure > axis.channels]
-        for choice in (holding, others):
-            if len(choice) == 1:
-                return choice[0]
-        if holding:
-            return None
+    for surely in (DEFINITION, HABIT):
+        holding = [d for d, axis in axes.items() if axis.channels >= surely > axis.places]
+        remaining = [d for d, axis in axes.items() if not axis.places >= surely > axis.channels]
+        if len(holding) == 1:
+            return holding[0]
+        if holding or len(remaining) == 1:
+            return None if holding else remaining[0]
     return None
 
 
-def tensors(value: object) -> list[Tensor]:
-    """Return the tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, tuple | list) or isinstance(value, torch.Size):
-        return []
-    return [tensor for element in value if not isinstance(element, _PLAIN) for tensor in tensors(element)]
-
-
-def _map(batch: frozenset[Axis], ndim: int) -> Dims:
-    places = (frozenset([Axis(places=DEFINITION)]) for _ in range(ndim - 2))
-    return (batch, frozenset([Axis(channels=DEFINITION)]), *places)[:ndim]
-
-
-def _single(axes: frozenset[Axis]) -> Axis | None:
+def single(axes: frozenset[Axis]) -> Axis | None:
+    """Return the axis that a dimension runs over, if it is one alone."""
     roots = {axis.root() for axis in axes}
     return roots.pop() if len(roots) == 1 else None
 
 
-def _regrouped(sizes: Sequence[int], dims: Dims, shape: Sequence[int]) -> Dims:
+def of_map(batch: frozenset[Axis], ndim: int) -> Dims:
+    """Return the axes of a map (N, channels, ...)."""
+    places = (frozenset([Axis(places=DEFINITION)]) for _ in range(ndim - 2))
+    return (batch, frozenset([Axis(channels=DEFINITION)]), *places)[:ndim]
+
+
+def regrouped(sizes: Sequence[int], dims: Dims, shape: Sequence[int]) -> Dims:
     """Return the axes of a tensor of `sizes` that takes another `shape`: runs of dimensions of the same product belong together."""
     if tuple(sizes) == tuple(shape):
         return dims
@@ -299,7 +82,7 @@ def _regrouped(sizes: Sequence[int], dims: Dims, shape: Sequence[int]) -> Dims:
         return ()
     before = [(size, axes) for size, axes in zip(sizes, dims, strict=True) if size != 1]
     after = [size for size in shape if size != 1]
-    regrouped: list[frozenset[Axis]] = []
+    following: list[frozenset[Axis]] = []
     while after:
         (size, axes), length, split = before.pop(0), after.pop(0), 1
         merged = [axes]
@@ -312,6 +95,5 @@ def _regrouped(sizes: Sequence[int], dims: Dims, shape: Sequence[int]) -> Dims:
                 length *= after.pop(0)
                 split += 1
         mixed = len(merged) > 1 and split > 1
-        regrouped += [frozenset([Axis()]) if mixed else frozenset().union(*merged) for _ in range(split)]
-    following = iter(regrouped)
-    return tuple(frozenset() if size == 1 else next(following) for size in shape)
+        following += [frozenset([Axis()]) if mixed else frozenset().union(*merged) for _ in range(split)]
+    return tuple(frozenset() if size == 1 else following.pop(0) for size in shape)

@@ -11,7 +11,8 @@ from torch.autograd.graph import GradientEdge
 
 from wcx.errors import WcxError
 from wcx.methods import layers
-from wcx.methods._axes import Trace, channels, tensors
+from wcx.methods._axes import channels
+from wcx.methods._trace import Trace, tensors
 from wcx.methods.base import forward
 
 

@@ -38,25 +38,45 @@ def _walk(logits: Tensor, *, stop_at_weights: bool) -> set[Edge]:
     return edges
 
 
-def linear_layers(logits: Tensor, start: GradientEdge, n: int) -> int:
-    """Return how many linear layers, each at more than one place of each of n images, follow each other on the way from `start`.
-
-    It is the longest such way. A transformer's block has four in a row (into attention, out of it, two behind), a mixer's four, an
-    attention that pools two, a classifier at each place one or two.
-    """
-    longest: dict[Node, int | None] = {start.node: 0}  # None: not on the way
+def way(logits: Tensor, start: GradientEdge) -> list[Node]:
+    """Return the functions by which gradients of the logits flow to `start`, those nearest to it first."""
+    leads: dict[Node, bool] = {start.node: True}
+    nodes: list[Node] = []
     waiting = [logits.grad_fn]
     while waiting:
         node = waiting[-1]
-        before = [function for function, _ in node.next_functions if function is not None]
-        if node not in longest and (unknown := [function for function in before if function not in longest]):
+        inputs = _inputs(node)
+        if node not in leads and (unknown := [function for function in inputs if function not in leads]):
             waiting.extend(unknown)
             continue
         waiting.pop()
-        if node not in longest:
-            ways = [length for function in before if (length := longest[function]) is not None]
-            longest[node] = max(ways) + _is_linear(node, more_rows_than=n) if ways else None
-    return longest[logits.grad_fn] or 0
+        if node not in leads:
+            leads[node] = any(leads[function] for function in inputs)
+            nodes += [node] if leads[node] else []
+    return nodes
+
+
+def linear_layers(nodes: list[Node], n: int) -> int:
+    """Return how many linear layers, each at more than one place of each of n images, follow each other on a `way`.
+
+    It is the longest such row. A transformer's block has four (into attention, out of it, two behind), a mixer's four, an attention
+    that pools two, a classifier at each place one or two.
+    """
+    longest: dict[Node, int] = {}
+    for node in nodes:
+        before = max((longest.get(function, 0) for function in _inputs(node)), default=0)
+        longest[node] = before + _is_linear(node, more_rows_than=n)
+    return max(longest.values(), default=0)
+
+
+def convolutions(nodes: list[Node]) -> int:
+    """Return how many convolutions on a `way` return maps larger than 1x1."""
+    shapes = [node._input_metadata[0].shape for node in nodes if _is_convolution(node)]
+    return sum(len(shape) == 4 and math.prod(shape[2:]) > 1 for shape in shapes)
+
+
+def _inputs(node: Node) -> list[Node]:
+    return [function for function, _ in node.next_functions if function is not None]
 
 
 def _is_convolution(node: Node) -> bool:
@@ -67,7 +87,4 @@ def _is_linear(node: Node, more_rows_than: int = 0) -> bool:
     """Whether a matrix product has a constant factor: the model's weights are frozen."""
     if not node.name().startswith(("Addmm", "Mm", "Bmm", "Baddbmm", "Addmv", "Mv", "Linear", "MkldnnLinear")):
         return False
-    shape = node._input_metadata[0].shape
-    return sum(function is not None for function, _ in node.next_functions) == 1 and (
-        math.prod(shape[:-1]) > more_rows_than
-    )
+    return len(_inputs(node)) == 1 and math.prod(node._input_metadata[0].shape[:-1]) > more_rows_than

@@ -12,8 +12,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from wcx.errors import WcxError
 from wcx.methods import _graph, layers
-from wcx.methods._axes import Dims, Trace, channels
+from wcx.methods._axes import Dims, channels
 from wcx.methods._cut import Activation, graft
+from wcx.methods._trace import Trace
 from wcx.methods.base import DETACHED, forward
 
 TOKENS = 3  # so many linear layers in a row, each at all places, and what was seen last by a convolution is no longer the image
@@ -54,7 +55,7 @@ def search(model: nn.Module, images: Tensor) -> Activation:
     seen: list[Seen] = []
     maps: list[str] = []
     runs: Counter[str] = Counter()
-    known: dict[object, Seen] = {}  # by the state in which the output went on: a block may hand it on
+    following_as: dict[object, Seen] = {}  # by the state in which the output went on: a block may hand it on
     calls: list[list[int]] = []  # of the modules that run: convolutions before, and inside of other modules
 
     def before(_name: str) -> None:
@@ -74,14 +75,14 @@ def search(model: nn.Module, images: Tensor) -> Activation:
             return note(name, output, convolutions > inside) if convolutions else None
 
     def note(name: str, output: Tensor, convolution: bool) -> Tensor:
-        first, following = known.get(_state(output)), output
+        first, following = following_as.get(_state(output)), output
         if first is None:
             source = output
             if output._is_view() or output.grad_fn is None:  # a view's edge does not outlive writing into its base
                 source, following = graft(model, output, trace, attached=output.grad_fn is not None)
             value = output.detach().clone() if source is output else source.detach()
             first = Seen(name, value, _edge(source), trace.dims(output), convolution)
-            known[_state(following)] = first
+            following_as[_state(following)] = first
         seen.append(replace(first, name=name, convolution=convolution))
         return following
 
@@ -147,7 +148,12 @@ def find(seen: list[Seen], logits: Tensor, names: list[str]) -> Seen:
     ]
     if around:
         best = min(around, key=lambda s: s.name.count("."))
-    if (depth := _graph.linear_layers(logits, best.edge, len(logits))) >= TOKENS:
+    nodes = _graph.way(logits, best.edge)
+    if _graph.convolutions([node for node in nodes if (node, 0) not in behind]):
+        raise WcxError(
+            f"behind {best.name} there is a convolution in no module's sight (TorchScript, the network's own forward); {proposed}."
+        )
+    if (depth := _graph.linear_layers(nodes, len(logits))) >= TOKENS:
         raise WcxError(
             f"the last map of a convolution is {best.name}'s, and behind it {depth} linear layers in a row act on tokens (as in a "
             f"transformer): it is not what the network sees last; tokens are not supported; {proposed}, or explain the input."

@@ -1,0 +1,231 @@
+"""The axes of tensors, followed through the functions that a network calls.
+
+A convolution's channels are its axis 1; a linear layer's, or a layer norm's, the last; a permutation moves them; most other
+functions leave the axes where they are.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from wcx.methods._axes import DEFINITION, HABIT, Axis, Dims, of_map, regrouped, single
+
+_PLAIN = (int, float, str, type(None))
+_SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a probe: each tells its axis
+
+
+@dataclass(frozen=True)
+class FunctionCall:
+    """A call of a function that takes and returns tensors."""
+
+    function: Callable[..., Any]
+    name: str
+    arguments: tuple
+    keywords: dict[str, Any]
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+    def argument(self, position: int, *names: str) -> Any:
+        """Return an argument by one of its names, or by its position; None if it was not given."""
+        by_name = [self.keywords[name] for name in names if name in self.keywords]
+        by_position = self.arguments[position : position + 1]
+        return by_name[0] if by_name else by_position[0] if by_position else None
+
+
+class Trace(TorchFunctionMode):
+    """Follows the axes of tensors through all functions called inside it; TorchScript's are out of its sight.
+
+    Args:
+        images: (N, channels, H, W), where it begins.
+
+    Attributes:
+        convolutions: how many ran.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        super().__init__()
+        self.convolutions = 0
+        self._dims: dict[int, tuple[weakref.ref[Tensor], Dims]] = {}
+        self._constants: list[weakref.ref[Tensor]] = []
+        self.keep(images, of_map(frozenset([Axis()]), 4))
+
+    def dims(self, tensor: Tensor) -> Dims:
+        """Return the axes of each dimension of a tensor; new ones if it was not met before."""
+        return self.met(tensor) or self.keep(tensor, tuple(frozenset([Axis()]) for _ in range(tensor.ndim)))
+
+    def met(self, tensor: Tensor) -> Dims | None:
+        """Return the axes of each dimension of a tensor, or None if it was not met before."""
+        reference, dims = self._dims.get(id(tensor), (None, ()))
+        return dims if reference is not None and reference() is tensor and len(dims) == tensor.ndim else None
+
+    def keep(self, tensor: Tensor, dims: Dims) -> Dims:
+        """Remember the axes of a tensor."""
+        self._dims[id(tensor)] = weakref.ref(tensor), dims
+        return dims
+
+    def watch(self, tensor: Tensor) -> None:
+        """Cut off the graph of a tensor made without gradients, should the network write into it without gradients."""
+        self._constants.append(weakref.ref(tensor))
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, arguments: tuple = (), keywords: dict[str, Any] | None = None
+    ) -> Any:
+        constants = [] if torch.is_grad_enabled() else [tensor for t in self._constants if (tensor := t()) is not None]
+        versions = [tensor._version for tensor in constants]
+        output = function(*arguments, **(keywords or {}))
+        for tensor, version in zip(constants, versions, strict=True):
+            if tensor._version != version and tensor.requires_grad:
+                tensor.detach_()
+        outputs = tensors(output)
+        if outputs and (inputs := tensors((arguments, keywords))):
+            name = _name(function)
+            dims = _rule(name)(self, FunctionCall(function, name, arguments, keywords or {}, inputs, outputs))
+            for tensor in outputs:
+                if tensor.ndim == len(dims):
+                    self.keep(tensor, dims)
+        return output
+
+    def of_maps(self, call: FunctionCall) -> Dims:
+        """Functions of maps (N, channels, ...)."""
+        x, y = call.inputs[0], call.outputs[0]
+        if x.ndim < 2:
+            return ()
+        digit = next((int(letter) for letter in call.name if letter.isdigit()), None)
+        dims = self.dims(x)
+        if digit is None or x.ndim == digit + 2:
+            for axis in dims[1]:
+                axis.mark(channels=DEFINITION)
+            for axis in frozenset().union(*dims[2:]):
+                axis.mark(places=DEFINITION)
+        self.convolutions += "conv" in call.name and y.ndim == 4
+        return of_map(dims[0], y.ndim)
+
+    def of_last(self, call: FunctionCall) -> Dims:
+        """Functions along the last axis, by habit the channels."""
+        *kept, last = self.dims(call.inputs[0])
+        axis = single(last)
+        if axis is None or axis.places == DEFINITION:  # a product along places, or over merged axes: new channels
+            axis = Axis()
+        axis.mark(channels=HABIT)
+        return (*kept, frozenset([axis]))
+
+    def normalised(self, call: FunctionCall) -> Dims:
+        """Norms over the last axis, or over several."""
+        if len(call.argument(1, "normalized_shape")) == 1:
+            self.of_last(call)
+        return self.dims(call.inputs[0])
+
+    def product(self, call: FunctionCall) -> Dims:
+        """A matrix product: with a constant, a linear layer."""
+        x, *factors = call.inputs
+        if factors and self.met(factors[0]) is not None:
+            return (*self.dims(x)[:-1], self.dims(factors[0])[-1])
+        return self.of_last(call)
+
+    def reduced(self, call: FunctionCall) -> Dims:
+        """Means and the like: over two axes, the places are pooled."""
+        x, dim = call.inputs[0], call.argument(1, "dim", "axis")
+        if x.ndim == 0 or isinstance(dim, bool) or not isinstance(dim, int | tuple | list):
+            return ()
+        dims = self.dims(x)
+        over = {d % x.ndim for d in ((dim,) if isinstance(dim, int) else dim)}
+        kept = [axes for d, axes in enumerate(dims) if d not in over]
+        pooled = {axis.root() for d in over for axis in dims[d]}
+        if 0 not in over and len(pooled) == 2:
+            for axis in pooled:
+                axis.mark(places=HABIT)
+            if len(kept) == 2 and (axis := single(kept[1])):
+                axis.mark(channels=HABIT)
+        return dims if call.outputs[0].ndim == x.ndim else tuple(kept)
+
+    def moved(self, call: FunctionCall) -> Dims:
+        """Functions that change the order of axes: a probe shows how."""
+        x = call.inputs[0]
+        if x.ndim > len(_SIZES):
+            return ()
+        probe = torch.empty(_SIZES[: x.ndim], device="meta")
+        keywords = {key: argument for key, argument in call.keywords.items() if argument is not x}
+        shape = call.function(probe, *call.arguments[1:], **keywords).shape
+        return tuple(self.dims(x)[_SIZES.index(size)] for size in shape)
+
+    def reshaped(self, call: FunctionCall) -> Dims:
+        """Functions that merge and split axes."""
+        return regrouped(call.inputs[0].shape, self.dims(call.inputs[0]), call.outputs[0].shape)
+
+    def indexed(self, call: FunctionCall) -> Dims:
+        """x[...]: slices leave the axes where they are."""
+        index = call.arguments[1] if isinstance(call.arguments[1], tuple) else call.arguments[1:]
+        slices = all(isinstance(item, slice) or item is Ellipsis for item in index)
+        return self.dims(call.inputs[0]) if slices else ()
+
+    def joined(self, call: FunctionCall) -> Dims:
+        """Sums, products, concatenations: what stands at the same axis is of the same kind."""
+        first = self.kept(call)
+        for t in call.inputs:
+            dims = self.met(t)
+            if dims is not None and dims is not first and len(dims) == len(first):
+                for axes, further in zip(first, dims, strict=True):
+                    if (axis := single(axes)) and (partner := single(further)):
+                        axis.join(partner)
+                self.keep(t, tuple(axes or further for axes, further in zip(first, dims, strict=True)))
+        return first
+
+    def kept(self, call: FunctionCall) -> Dims:
+        """Any function that returns as many axes as it takes."""
+        ndim = call.outputs[0].ndim
+        return next((dims for t in call.inputs if t.ndim == ndim and (dims := self.met(t)) is not None), ())
+
+    def lost(self, call: FunctionCall) -> Dims:
+        """Functions that change axes in a way that is not followed."""
+        return ()
+
+
+_MAPS = (  # functions of maps, by the beginnings of their names
+    *("conv", "deform_conv", "batch_norm", "group_norm", "instance_norm", "local_response_norm"),
+    *("max_pool", "avg_pool", "adaptive_", "lp_pool", "fractional_max_pool"),
+    *("interpolate", "upsample", "pixel_", "channel_shuffle", "grid_sample", "fold"),
+)
+_RULES = {
+    Trace.of_last: "linear",
+    Trace.normalised: "layer_norm rms_norm",
+    Trace.product: "matmul bmm mm",
+    Trace.reduced: "mean sum amax amin max min nanmean median logsumexp std var prod",
+    Trace.moved: "permute transpose movedim moveaxis swapaxes swapdims t T mT H mH adjoint rot90",
+    Trace.reshaped: "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as",
+    Trace.indexed: "getitem",
+    Trace.joined: "add radd iadd sub rsub isub mul rmul imul div truediv itruediv cat concat concatenate where maximum "
+    "minimum lerp addcmul copy",
+    Trace.lost: "einsum tensordot cdist kron as_strided set resize resize_as addmm baddbmm",
+}
+
+
+@lru_cache(1024)
+def _rule(name: str) -> Callable[[Trace, FunctionCall], Dims]:
+    if name.startswith(_MAPS):
+        return Trace.of_maps
+    return next((rule for rule, names in _RULES.items() if name in names.split()), Trace.kept)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """Return a function's name without underscores: in-place, operator, or property (Tensor.T)."""
+    name = getattr(function, "__name__", "")
+    return getattr(function.__self__, "__name__", "") if name == "__get__" else name.strip("_")
+
+
+def tensors(value: object) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists and dictionaries."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, tuple | list) or isinstance(value, torch.Size):
+        return []
+    return [tensor for element in value if not isinstance(element, _PLAIN) for tensor in tensors(element)]
