@@ -6,19 +6,22 @@ makes them, so that `F.relu`, `+` and a module that runs twice need no special c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.overrides import resolve_name
+
+from wcx.methods._flow import Reach
 
 _DIMENSIONS = ("1d", "2d", "3d")
 
 # Values change place, repeat or drop out, but are not changed; dropout does nothing in eval mode.
 MOVES = frozenset(
-    {"alias", "clone", "contiguous", "detach", "get", "getitem", "requires_grad"}
+    {"alias", "clone", "contiguous", "copy", "detach", "get", "getitem", "requires_grad"}
     | {"bfloat16", "cpu", "cuda", "double", "float", "half", "to", "type", "type_as"}
     | {"cat", "concat", "concatenate", "dstack", "hstack", "stack", "vstack"}
     | {"chunk", "dsplit", "hsplit", "split", "split_with_sizes", "tensor_split", "unbind", "vsplit"}
@@ -69,6 +72,9 @@ AFFINE = frozenset(
     ]
 )
 
+# The number with which a function hands its one input on.
+_NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
+
 # Bilinear in two inputs, by the function of that name in torch.
 PRODUCTS = frozenset(["mul", "matmul", "mm", "bmm"])
 
@@ -83,17 +89,23 @@ _SYNONYMS = {
 }
 
 
+class _Hole:
+    """Stands where a tensor is to be filled in."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a torch function.
 
     Attributes:
         function, args, kwargs: as the mode saw them.
+        image: tells what depends on the image.
     """
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    image: Reach = field(default_factory=Reach)
 
     @cached_property
     def name(self) -> str:
@@ -112,43 +124,66 @@ class Call:
         return list(_tensors((self.args, self.kwargs)))
 
     @cached_property
+    def dependent(self) -> list[bool]:
+        """Which of them depend on the image: none where gradients are off."""
+        return [torch.is_grad_enabled() and tensor in self.image for tensor in self.tensors]
+
+    @cached_property
     def inputs(self) -> list[Tensor]:
-        """Those of them that depend on the image; one that stands twice, as in x * x, is here twice."""
-        return [tensor for tensor in self.tensors if _depends(tensor)]
+        """Those of them that do; one that stands twice, as in x * x, is here twice."""
+        return [tensor for tensor, dependent in zip(self.tensors, self.dependent, strict=True) if dependent]
+
+    def argument(self, position: int, name: str) -> Any:
+        """Return what was given at `position` or by `name`; None if nothing was."""
+        return self.args[position] if position < len(self.args) else self.kwargs.get(name)
 
     def __call__(self) -> Any:
         """Return what the function returns."""
         return self.function(*self.args, **self.kwargs)
 
-    def on(self, value: Tensor) -> Any:
-        """Return what the function makes of `value` in place of its one input; written into it, if it is such a function."""
-        return self.alone()(value)
-
-    def alone(self) -> Callable[[Tensor], Any]:
-        """Return `on` as a function that lasts: it holds neither the input nor anything that the network may write into."""
-        function, hole, first = self.function, object(), self.tensors[0]
-        values = {id(one): hole for one in self.inputs}
-        if id(first) not in values:
-            values[id(first)] = first.detach().clone()
-        args, kwargs = _replaced((self.args, self.kwargs), values)
-
-        def on(value: Tensor) -> Any:
-            filled, named = _replaced((args, kwargs), {id(hole): value})
-            return function(*filled, **named)
-
-        return on
+    def on(self, *values: Tensor) -> Any:
+        """Return what the function makes of `values` in place of its inputs; written into them, if it is such a function."""
+        return _filled(self.function, self._form, self._with(values))
 
     def fresh(self) -> tuple[Any, bool]:
         """Return the function's value, on copies of what it could write into, and whether it wrote it there."""
-        copies = {id(one): one.detach().clone() for one in [self.tensors[0], *self.inputs]}
-        args, kwargs = _replaced((self.args, self.kwargs), copies)
-        value = self.function(*args, **kwargs)
-        return value, value is copies[id(self.tensors[0])]
+        tensors = self._with([tensor.detach().clone() for tensor in self.inputs])
+        value = _filled(self.function, self._form, tensors)
+        return value, value is tensors[0]
+
+    def alone(self, *, in_place: bool) -> Callable[..., Tensor]:
+        """Return `on` as a function that lasts, in float32 or finer, and writes nowhere, if it did `in_place`.
+
+        It holds neither an input nor anything that the network may write into.
+        """
+        function, form = getattr(torch, self.name) if in_place else self.function, self._form
+        constants = [
+            None if dependent else _kept(tensor) for tensor, dependent in zip(self.tensors, self.dependent, strict=True)
+        ]
+
+        def alone(*values: Tensor) -> Tensor:
+            supply = iter(values)
+            return _filled(function, form, [next(supply) if tensor is None else tensor for tensor in constants])
+
+        return alone
+
+    @cached_property
+    def _form(self) -> Any:
+        """The arguments with holes for their tensors."""
+        return _mapped((self.args, self.kwargs), Tensor, lambda _: _Hole())
+
+    def _with(self, values: Iterable[Tensor]) -> list[Tensor]:
+        """Return the tensors with `values` in place of the inputs, the first one copied if it is none: it may be written into."""
+        supply = iter(values)
+        return [
+            next(supply) if dependent else tensor if i else tensor.detach().clone()
+            for i, (tensor, dependent) in enumerate(zip(self.tensors, self.dependent, strict=True))
+        ]
 
 
-def depends(value: Any) -> bool:
+def depends(value: Any, image: Reach) -> bool:
     """Tell whether `value`, what a function returned, holds a tensor that depends on the image."""
-    return any(_depends(tensor) for tensor in _tensors(value))
+    return any(tensor in image for tensor in _tensors(value))
 
 
 def is_affine(call: Call) -> bool:
@@ -158,10 +193,21 @@ def is_affine(call: Call) -> bool:
     if call.name not in LAYERS | AFFINE or len(call.inputs) != 1:
         return False
     if call.name == "batch_norm":  # not with the statistics of the batch itself
-        return not (call.kwargs["training"] if "training" in call.kwargs else (*call.args, *6 * [False])[5])
+        return not call.argument(5, "training")
     if call.name == "div":
-        return call.inputs[0] is call.args[0] and not call.kwargs.get("rounding_mode")
+        return call.inputs[0] is call.argument(0, "input") and not call.kwargs.get("rounding_mode")
     return True
+
+
+def is_neutral(call: Call) -> bool:
+    """Tell whether an affine function of one input hands it on for the number that stands beside it, as in x * 1."""
+    number = call.argument(1, "other")
+    return len(call.tensors) == 1 and isinstance(number, (int, float)) and number == _NEUTRAL.get(call.name)
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return `x` in float32 if it is coarser."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def attach(value: Tensor, surrogate: Tensor) -> Tensor:
@@ -174,29 +220,36 @@ def deliver(call: Call, value: Tensor, in_place: bool) -> Tensor:
     return call.tensors[0].copy_(value) if in_place else value
 
 
-def _depends(tensor: Tensor) -> bool:
-    """A leaf is a parameter, never something computed: the image enters the network as a copy."""
-    return tensor.requires_grad and not tensor.is_leaf
+def _kept(constant: Tensor) -> Tensor:
+    """Return a constant that lasts: parameters are not written into by networks, and large."""
+    value = precise(constant.detach())
+    return value.clone() if value.dtype == constant.dtype and not isinstance(constant, nn.Parameter) else value
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _tensors(one)
+        for item in value:
+            yield from _tensors(item)
     elif isinstance(value, dict):
         yield from _tensors(tuple(value.values()))
 
 
-def _replaced(value: Any, values: dict[int, Any]) -> Any:
-    """Return `value` with what has its id in `values` replaced, within tuples, lists and dictionaries."""
-    if id(value) in values:
-        return values[id(value)]
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_replaced(one, values) for one in value))
+def _mapped(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
+    """Return `value` with `function` of what is of `kind`, in the order of `_tensors`."""
+    if isinstance(value, kind):
+        return function(value)
     if isinstance(value, (tuple, list)):
-        return type(value)(_replaced(one, values) for one in value)
+        items = [_mapped(item, kind, function) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
-        return {key: _replaced(one, values) for key, one in value.items()}
+        return {key: _mapped(item, kind, function) for key, item in value.items()}
     return value
+
+
+def _filled(function: Callable[..., Any], form: Any, tensors: Iterable[Tensor]) -> Any:
+    """Return what a function makes of `tensors` in the holes of its arguments."""
+    supply = iter(tensors)
+    args, kwargs = _mapped(form, _Hole, lambda _: next(supply))
+    return function(*args, **kwargs)

@@ -5,7 +5,9 @@ logits ends with relevance at the image. The rules are zennit's; here is which c
 makes it:
 
 - convolution, linear: the composite's rule. A BatchNorm of their output is merged into them first (canonisation), for this run
-  alone: the model's own parameters are never touched.
+  alone: the model's own parameters are never touched. What feeds a BatchNorm is read from autograd's graph: copies, casts,
+  backward hooks and calls in between do not matter, nor do reshapes and transpositions that leave every channel one channel.
+  Whatever else the layer feeds keeps the layer's own output.
 - all other affine functions (sums of two activations, average pooling, a BatchNorm elsewhere): the epsilon rule.
 - elementwise activations: relevance passes, as zennit has it. Max pooling: to the winner.
 """
@@ -23,7 +25,22 @@ from zennit.core import BasicHook
 from zennit.rules import Epsilon
 
 from wcx.errors import WcxError
-from wcx.methods._functions import LAYERS, MAX_POOLS, MOVES, SUMS, Call, attach, deliver, depends, is_affine
+from wcx.methods._box import Box
+from wcx.methods._flow import Reach, follow
+from wcx.methods._functions import (
+    LAYERS,
+    MAX_POOLS,
+    MOVES,
+    SUMS,
+    Call,
+    attach,
+    deliver,
+    depends,
+    is_affine,
+    is_neutral,
+    precise,
+)
+from wcx.methods._layers import Function, Layer, Normalised
 
 # zennit.types.Activation, by function; clamp is hardtanh.
 _ACTIVATIONS = frozenset(
@@ -46,16 +63,19 @@ _ACTIVATIONS = frozenset(
     | {"hardshrink", "softshrink", "tanhshrink"}
 )
 _ELEMENTWISE = frozenset(["add", "sub", "mul", "div", "batch_norm"])
+# The arguments of torch.nn.functional.batch_norm; torch.batch_norm has the weight and bias before the statistics.
+_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+_TORCH_NORM = (*_NORM[:1], *_NORM[3:5], *_NORM[1:3], *_NORM[5:], "cudnn_enabled")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of a composite: of convolutions, of linear layers, of all other affine functions, of the first convolution."""
+    """The rules of a composite: of convolutions, of linear layers, of all other affine functions; the box of the image."""
 
     convolution: BasicHook
     linear: BasicHook
     other: BasicHook
-    first: BasicHook | None = None
+    box: Box | None = None
 
 
 class Ledger:
@@ -79,14 +99,20 @@ class Ledger:
 
 
 class Propagation(TorchFunctionMode):
-    """Gives every function its rule."""
+    """Gives every function its rule.
 
-    def __init__(self, rules: Rules, ledger: Ledger) -> None:
+    Args:
+        rules: of the composite.
+        ledger: gets what the rules absorb.
+        image: requires gradients; what the network computes from it carries relevance.
+    """
+
+    def __init__(self, rules: Rules, ledger: Ledger, image: Tensor) -> None:
         super().__init__()
         self.eps = 0.0
-        self._rules, self._ledger = rules, ledger
-        self._first = rules.first is not None  # no convolution has come by yet
-        self._last: tuple[Tensor, int, Tensor, _Layer, BasicHook] | None = None
+        self._rules, self._ledger, self._image = rules, ledger, Reach(image)
+        self._convolved = Reach()  # what a convolution lies behind
+        self._layers: dict[Any, tuple[Tensor, Layer, BasicHook, torch.Size]] = {}  # by the node of their output
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function, with its rule if it has one.
@@ -94,7 +120,7 @@ class Propagation(TorchFunctionMode):
         Raises:
             WcxError: there is none for it.
         """
-        call = Call(func, args, kwargs or {})
+        call = Call(func, args, kwargs or {}, self._image)
         result = self._rule(call)(call) if call.inputs else call()
         if isinstance(result, Tensor) and result.is_floating_point():
             self.eps = max(self.eps, torch.finfo(result.dtype).eps)
@@ -116,7 +142,7 @@ class Propagation(TorchFunctionMode):
     def _harmless(self, call: Call) -> Any:
         """A function without a rule may only return what carries no relevance: a size, an index, a comparison."""
         result = call()
-        if depends(result):
+        if depends(result, self._image):
             what = " of two activations" if len(call.inputs) == 2 else ""
             raise WcxError(
                 f"lrp: the network calls {call.full_name}{what}, for which there is no rule; use deeplift or "
@@ -132,69 +158,66 @@ class Propagation(TorchFunctionMode):
         """The sum of two activations, as zennit's canonizers have it: both stacked, and summed by a layer of its own."""
         value, in_place = call.fresh()
         both = torch.stack(torch.broadcast_tensors(*call.inputs), -1)
-        add, alpha = getattr(torch, call.name), call.kwargs.get("alpha", 1)
-        layer = _Function(lambda t: add(*t.unbind(-1), alpha=alpha))
-        return deliver(call, self._node(both, lambda: value, layer, self._rules.other), in_place)
+        add = call.alone(in_place=in_place)
+        return deliver(
+            call, self._node(both, value, Function(lambda t: add(*t.unbind(-1))), self._rules.other), in_place
+        )
 
     def _affine(self, call: Call) -> Tensor:
         x = call.inputs[0]
         value, in_place = call.fresh()
-        if self._first and call.name in _ELEMENTWISE and value.shape == x.shape:
+        if is_neutral(call):  # a copy, also for a BatchNorm behind it
+            return deliver(call, x.to(value.dtype, copy=True), in_place)
+        if self._rules.box and call.name in _ELEMENTWISE and value.shape == x.shape and x not in self._convolved:
             # Before a box rule, which bounds what the first convolution sees, relevance stays with its pixel.
             return deliver(call, attach(value, x), in_place)
-        layer = _Function((Call(getattr(torch, call.name), call.args, call.kwargs) if in_place else call).alone())
+        layer = Function(call.alone(in_place=in_place))
         # Copied, since the network may write into x later on.
-        return deliver(call, self._node(x.clone(), lambda: value, layer, self._rules.other), in_place)
+        return deliver(call, self._node(x.clone(), value, layer, self._rules.other), in_place)
 
     def _layer(self, call: Call) -> Tensor:
         given = _bound(call, "input", "weight", "bias")
         x = given.pop("input")
-        if not depends(x):  # an activation in place of the weight
+        if x not in self._image:  # an activation in place of the weight
             return self._harmless(call)
-        layer = _Layer(call.function, given.pop("weight"), given.pop("bias", None), call.args[3:], given)
-        rule = self._rules.linear if call.name == "linear" else self._rules.convolution
-        if self._first and call.name != "linear":
-            rule, self._first = self._rules.first, False
-        value = self._node(x, lambda: call.on(x.detach()), layer, rule)
-        mergeable = not call.name.startswith("conv_transpose") and (call.name != "linear" or value.ndim == 2)
-        self._last = (value, value._version, x, layer, rule) if mergeable else None
+        layer = Layer(call.function, given.pop("weight"), given.pop("bias", None), call.args[3:], given)
+        if call.name == "linear":
+            rule = self._rules.linear
+        elif self._rules.box and x not in self._convolved:
+            rule = self._rules.box.rule(x)
+        else:
+            rule = self._rules.convolution
+        x = x.clone()
+        value = self._node(x, call.on(x.detach()), layer, rule)
+        if call.name != "linear":
+            self._convolved.add(value)
+        if not call.name.startswith("conv_transpose"):
+            self._layers[value.grad_fn] = x, layer, rule, value.shape
         return value
 
     def _batch_norm(self, call: Call) -> Tensor:
-        """Merge BatchNorm into the layer whose very output it normalises, else treat it as an affine function."""
-        given = _bound(call, "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-        h = given["input"]
-        if self._last is None or self._last[0] is not h or self._last[1] != h._version:
+        """Merge BatchNorm into the layer whose output it normalises, else treat it as an affine function."""
+        norm = _bound(call, *(_TORCH_NORM if call.function is torch.batch_norm else _NORM))
+        h = norm.pop("input")
+        source = follow(h, self._layers)
+        if source is None:
             return self._affine(call)
-        _, _, x, layer, rule = self._last
-        norm = {key: _precise(value.detach()) if isinstance(value, Tensor) else value for key, value in given.items()}
-        del norm["input"]
+        node, places = source
+        x, layer, rule, shape = self._layers[node]
+        channel = len(shape) - layer.weight.ndim + 1
+        if not _keeps_channels(places, h.shape, shape, channel):
+            return self._affine(call)
+        norm = {key: precise(item.detach()).clone() if isinstance(item, Tensor) else item for key, item in norm.items()}
         # Where a rule leaves the parameters alone, merging them would only change the denominators' rounding.
-        function = call.function
-        together = _Function(lambda t: function(layer(t), **norm))
-        return self._node(
-            x, lambda: call.on(h.detach()), together if isinstance(rule, Epsilon) else layer.merged(norm), rule
-        )
+        together = Normalised(layer, channel, call.function, norm) if isinstance(rule, Epsilon) else layer.merged(norm)
+        value = call.on(h.detach())
+        y = self._node(x, value if places is None else value.flatten()[places], together, rule)
+        if layer.weight.ndim > 2:
+            self._convolved.add(y)
+        return y if places is None else y.flatten()[places.flatten().argsort()].view(h.shape)
 
-    def _node(self, x: Tensor, value: Callable[[], Tensor], layer: nn.Module, rule: BasicHook) -> Tensor:
-        return _Rule.apply(x, value, layer, rule, self._ledger)
-
-
-class UntilConvolution(TorchFunctionMode):
-    """Stops the network at its first convolution; `seen` is then its input."""
-
-    class Reached(BaseException):
-        """The convolution is reached. No Exception, since it is no error, and the network might catch those."""
-
-    seen: Tensor | None = None
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the function, or stop."""
-        call = Call(func, args, kwargs or {})
-        if call.name in LAYERS and call.name != "linear":
-            self.seen = call.tensors[0]
-            raise self.Reached
-        return call()
+    def _node(self, x: Tensor, value: Tensor, layer: nn.Module, rule: BasicHook) -> Tensor:
+        return _Rule.apply(x, lambda: value, layer, rule, self._ledger)
 
 
 class _Rule(torch.autograd.Function):
@@ -204,14 +227,15 @@ class _Rule(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, value: Callable[[], Tensor], layer: nn.Module, rule: BasicHook, ledger: Ledger
     ) -> Tensor:
-        ctx.save_for_backward(x)
+        # With the parameters that the rule will use, so that autograd tells if they are written into before.
+        ctx.save_for_backward(x, *layer.parameters())
         ctx.parts = layer, rule, ledger
         return value()
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        (x,), (layer, rule, ledger) = ctx.saved_tensors, ctx.parts
-        below = _precise(x)
+        (x, *_), (layer, rule, ledger) = ctx.saved_tensors, ctx.parts
+        below = precise(x)
         rule.stored_tensors["input"] = (below,)
         try:
             with torch.autocast(x.device.type, enabled=False):
@@ -222,55 +246,16 @@ class _Rule(torch.autograd.Function):
         return below.to(x.dtype), None, None, None, None
 
 
-class _Function(nn.Module):
-    """A function of one tensor as a layer without parameters."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self._function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self._function(x)
-
-
-class _Layer(nn.Module):
-    """A call of a convolution or linear function as a layer, for the rules that change its parameters."""
-
-    def __init__(
-        self,
-        function: Callable[..., Tensor],
-        weight: Tensor,
-        bias: Tensor | None,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(_precise(weight.detach()), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(_precise(bias.detach()), requires_grad=False)
-        self._call = function, args, kwargs
-
-    def forward(self, x: Tensor) -> Tensor:
-        function, args, kwargs = self._call
-        return function(x, self.weight, self.bias, *args, **kwargs)
-
-    def merged(self, norm: dict[str, Any]) -> _Layer:
-        """Return this layer followed by a BatchNorm with the arguments `norm`."""
-        scale = (norm["running_var"] + norm.get("eps", 1e-5)).rsqrt()
-        if norm.get("weight") is not None:
-            scale = scale * norm["weight"]
-        bias = scale * ((0 if self.bias is None else self.bias) - norm["running_mean"])
-        if norm.get("bias") is not None:
-            bias = bias + norm["bias"]
-        function, args, kwargs = self._call
-        return _Layer(function, self.weight * scale.view(-1, *[1] * (self.weight.ndim - 1)), bias, args, kwargs)
-
-
 def _bound(call: Call, *names: str) -> dict[str, Any]:
     return dict(zip(names, call.args, strict=False)) | call.kwargs
 
 
-def _precise(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def _keeps_channels(places: Tensor | None, to: torch.Size, shape: torch.Size, channel: int) -> bool:
+    """Tell whether each channel of an output of `shape` is the same of dimension 1 at its `places` in a tensor of shape `to`."""
+    if places is None:
+        return channel == 1
+    channels = torch.arange(shape[channel], device=places.device).view(-1, *[1] * (len(shape) - channel - 1))
+    return bool((places // to[2:].numel() % to[1] == channels).all())
 
 
 def _per_image(relevance: Tensor, n: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from wcx.errors import WcxError
+from wcx.methods._flow import Reach
 from wcx.methods._functions import MAX_POOLS, PRODUCTS, Call, attach, deliver, depends, is_affine
 
 # Elementwise functions. The first keep x, change its sign or replace it: their difference quotient loses no digits.
@@ -50,15 +51,16 @@ class Rescaler(TorchFunctionMode):
 
     Args:
         calls: what the `Recorder` saw.
+        image: requires gradients; what the network computes from it gets multipliers.
 
     Attributes:
         eps: the precision of the coarsest dtype that came by.
     """
 
-    def __init__(self, calls: deque[tuple[str, list[Tensor]]]) -> None:
+    def __init__(self, calls: deque[tuple[str, list[Tensor]]], image: Tensor) -> None:
         super().__init__()
         self.eps = 0.0
-        self._calls = calls
+        self._calls, self._image = calls, Reach(image)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function, with its rule if it has one.
@@ -66,13 +68,13 @@ class Rescaler(TorchFunctionMode):
         Raises:
             WcxError: it has none and is not affine.
         """
-        call = Call(func, args, kwargs or {})
+        call = Call(func, args, kwargs or {}, self._image)
         if call.name in _RULES:
             references = self._reference(call)
             result = _RULES[call.name](call, references) if call.inputs and not is_affine(call) else call()
         else:
             result = call()
-            if depends(result) and not is_affine(call):
+            if call.inputs and depends(result, self._image) and not is_affine(call):
                 raise _no_rule(call)
         if isinstance(result, Tensor) and result.is_floating_point():
             self.eps = max(self.eps, torch.finfo(result.dtype).eps)
@@ -80,13 +82,15 @@ class Rescaler(TorchFunctionMode):
 
     def _reference(self, call: Call) -> list[Tensor]:
         """Return the values that the reference image has in place of `call.inputs`."""
-        name, tensors = self._calls.popleft() if self._calls else ("nothing", [])
-        if name != call.full_name or [one.shape for one in tensors] != [one.shape for one in call.tensors]:
+        name, references = self._calls.popleft() if self._calls else ("nothing", [])
+        if name != call.full_name or [tensor.shape for tensor in references] != [
+            tensor.shape for tensor in call.tensors
+        ]:
             raise WcxError(
                 f"deeplift: the network calls {call.full_name} for the image but {name} for the reference, so that their "
                 "activations cannot be compared; use integrated_gradients."
             )
-        return [there for here, there in zip(call.tensors, tensors, strict=True) if depends(here)]
+        return [tensor for tensor, dependent in zip(references, call.dependent, strict=True) if dependent]
 
 
 def _no_rule(call: Call) -> WcxError:
@@ -139,7 +143,7 @@ def _product(call: Call, references: list[Tensor]) -> Tensor:
         raise _no_rule(call)
     (x, y), (x0, y0) = call.inputs, references
     value, in_place = call.fresh()
-    product = getattr(torch, call.name)
+    product = call.alone(in_place=in_place)
     surrogate = product(x, (y.detach() + y0) / 2) + product((x.detach() + x0) / 2, y)
     return deliver(call, attach(value, surrogate), in_place)
 

@@ -63,7 +63,7 @@ class DeepLiftRun(Run):
             recorder, leaf = Recorder(), images.clone().requires_grad_()
             with torch.no_grad():
                 start_logits = forward(model, start, recorder)
-            rescaler = Rescaler(recorder.calls)
+            rescaler = Rescaler(recorder.calls, leaf)
             logits = forward(model, leaf, rescaler)
             super().__init__(state, logits)
         self._graph, self._difference, self._start_logits = (logits, leaf), images - start, start_logits

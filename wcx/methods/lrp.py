@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from zennit.rules import Epsilon, Gamma, ZBox, ZPlus
+from zennit.rules import Epsilon, Gamma, ZPlus
 
 from wcx.errors import WcxError, choose
 from wcx.methods import _reference
-from wcx.methods._relevance import Ledger, Propagation, Rules, UntilConvolution
-from wcx.methods.base import Method, Run, as_images, call, evaluated, forward, vjp
+from wcx.methods._box import Box
+from wcx.methods._relevance import Ledger, Propagation, Rules
+from wcx.methods.base import Method, Run, as_images, evaluated, forward, vjp
 
 COMPOSITES = ("lrp_0", "epsilon", "epsilon_plus", "epsilon_gamma_box")
 
@@ -36,6 +37,7 @@ class LRP(Method):
     """
 
     space = "input"
+    version = 2  # which BatchNorm is merged, and which convolutions get the box, is decided by what feeds what
 
     def __init__(
         self,
@@ -70,17 +72,14 @@ class LRP(Method):
             return Rules(rule, rule, rule)
         if self.composite == "epsilon_plus":
             return Rules(ZPlus(), rule, rule)
-        return Rules(Gamma(gamma=self.gamma), rule, rule, first=ZBox(*self._box(model, images)))
+        return Rules(Gamma(gamma=self.gamma), rule, rule, box=self._box(model, images))
 
-    def _box(self, model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the first convolution sees of the lowest and the highest image, each (1, channels, H, W)."""
-        low, high = (
+    def _box(self, model: nn.Module, images: Tensor) -> Box:
+        ends = (
             _reference.of_pixels(model, images, default, "low and high") if colour is None else colour
             for colour, default in ((self.low, 0.0), (self.high, 1.0))
         )
-        with evaluated(model), torch.no_grad():
-            low, high = (_at_convolution(model, _as_image(end, images)) for end in (low, high))
-            return torch.minimum(low, high), torch.maximum(low, high)
+        return Box(*(_as_image(end, images).expand_as(images) for end in ends))
 
 
 class LRPRun(Run):
@@ -100,8 +99,11 @@ class LRPRun(Run):
     def __init__(self, model: nn.Module, images: Tensor, rules: Rules) -> None:
         self._ledger = Ledger()
         with evaluated(model) as state:
-            leaf, propagation = images.clone().requires_grad_(), Propagation(rules, self._ledger)
+            leaf = images.clone().requires_grad_()
+            propagation = Propagation(rules, self._ledger, leaf)
             logits = forward(model, leaf, propagation)
+            if rules.box is not None:
+                rules.box.close(model)
             super().__init__(state, logits)
         self._graph = logits, leaf
         # Outside the rules relevance is only moved and added up: half of the digits is a generous bound on its rounding.
@@ -127,16 +129,6 @@ class LRPRun(Run):
                 "use integrated_gradients."
             )
         return relevance, absorbed, residual
-
-
-def _at_convolution(model: nn.Module, image: Tensor) -> Tensor:
-    """Return what the first convolution sees of an image (channels, H, W), which goes alone: the network may mix images."""
-    until = UntilConvolution()
-    try:
-        call(model, image[None], until)
-    except UntilConvolution.Reached:
-        return until.seen
-    raise WcxError("composite epsilon_gamma_box needs a convolution, and the model has none; use another composite.")
 
 
 def _or_infinite(z: Tensor) -> Tensor:

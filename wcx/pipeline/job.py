@@ -110,7 +110,6 @@ class Job(ABC):
         """Return all options of a contrast: a default that changes is another fingerprint."""
         return contrasts.get(contrast).defaults | dict(self.contrast_options.get(contrast, {}))
 
-
     def stop(self, _todo: Sequence[Shard]) -> Callable[[], bool]:
         """Return what is asked before each chunk: whether enough has been collected."""
         return lambda: False
