@@ -37,6 +37,7 @@ def make(
     labels: dict | None = None,
     version: int = masking.VERSION,
     parts: dict | None = None,
+    masked: float = 0.6,
 ) -> Shard:
     """Write one shard; every third image lies below the threshold, and `skipped` ones could not be read.
 
@@ -69,7 +70,9 @@ def make(
             row |= {"relative_probability_unmasked/t_1": 1 - p, "relative_probability_unmasked/t_2": p}
             if not below or settings.select == "all":
                 row |= {
-                    f"masked_fraction/{t}/{k}": 0.6 if k == "positive" else 0.4 for t in settings.ranks for k in KEPT
+                    f"masked_fraction/{t}/{k}": masked if k == "positive" else 1 - masked
+                    for t in settings.ranks
+                    for k in KEPT
                 }
                 row |= {f"relative_probability/{'/'.join(cell)}": numbers[i] for cell, numbers in columns.items()}
                 if boxes:

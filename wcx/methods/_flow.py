@@ -82,22 +82,23 @@ def follow(tensor: Tensor, nodes: Container[Any]) -> tuple[Any, Tensor | None] |
     places = None
     while node not in nodes:
         name, edges = node.name(), node.next_functions
-        if name in _MOVES and not (name in _JOINS and len(edges) > 1):
-            # A backward pass with the places, counted from 1, in place of a gradient; what is left out gets 0.
-            places = torch.arange(1, tensor.numel() + 1, device=tensor.device).view(shape) if places is None else places
-            gradients = [places if i == index else None for i in range(len(node._input_metadata))]
-            moved = node(*gradients)
-            places = moved[-1] if isinstance(moved, tuple) else moved
-            shape = places.shape
-        elif name not in _COPIES:
+        if name not in _COPIES | _MOVES or (name in _JOINS and len(edges) > 1):
             return None
         # A source is the last argument; only a backward hook hands on several tensors at once.
-        node, index = edges[index] if name == "BackwardHookFunctionBackward" else edges[-1]
-        if node is None or list(node._input_metadata[index].shape) != list(shape):  # copied to several places
+        source, output = edges[index] if name == "BackwardHookFunctionBackward" else edges[-1]
+        if source is None:
+            return None
+        if name in _MOVES:
+            # A backward pass with the places, counted from 1, in place of a gradient; what is left out gets 0.
+            places = torch.arange(1, tensor.numel() + 1, device=tensor.device).view(shape) if places is None else places
+            moved = node(*(places if i == index else None for i in range(len(node._input_metadata))))
+            places = moved[-1] if isinstance(moved, tuple) else moved
+            shape = places.shape
+        node, index = source, output
+        if list(node._input_metadata[index].shape) != list(shape):  # copied to several places
             return None
     if places is None:
         return node, None
-    places = places.long()
-    hit = torch.zeros(tensor.numel() + 1, dtype=torch.bool, device=places.device)
-    hit[places.flatten()] = True
-    return (node, places - 1) if places.numel() == tensor.numel() and bool(hit[1:].all()) else None
+    # What goes to several places has their sum, so that each place is met once only if each value went to one.
+    met = torch.bincount(places.long().flatten(), minlength=tensor.numel() + 1)[1:]
+    return (node, places.long() - 1) if places.numel() == tensor.numel() and bool((met == 1).all()) else None

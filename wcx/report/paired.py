@@ -48,7 +48,7 @@ def _rows(weighted: Recorded, original: Recorded) -> list[dict[str, object]]:
     result = statistics.paired(a[weighted.values], b[weighted.values], [*key, "weighted - original"])
     rows = []
     for i, ((target, baseline, kept), column) in enumerate(zip(weighted.cells, weighted.values, strict=True)):
-        gain = result.difference[i] * (1 if kept == "positive" else -1)
+        gain = result.difference[i] if kept == "positive" else -result.difference[i]
         masked = f"masked_fraction/{target}/{kept}"
         row = {
             "dataset": weighted.shard.labels["dataset"],
