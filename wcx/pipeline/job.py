@@ -236,10 +236,7 @@ def run(job: Job, config: str = "", quiet: bool = False, progress: Progress = No
 
 
 def _together(checks: Mapping[Shard, Check]) -> list[dict[Shard, Check]]:
-    """Return what is to be computed together: how images are batched, and so the last bits, depend on the company.
-
-    Finished records of which some are damaged are mended in the company of all that this command had finished.
-    """
+    """Return what is computed together, on which the last bits depend: what is damaged, with all that was finished."""
     finished = {shard: check for shard, check in checks.items() if shard.complete}
     groups = [{shard: check for shard, check in checks.items() if not check.complete}]
     if any(check.faults for check in finished.values()):
@@ -253,9 +250,8 @@ def _fill(
     """Compute what is missing of some of the job's shards, those of `engine.cells`."""
     for shard in (shard for shard, check in checks.items() if not check.complete):
         facts = {"fingerprint": records.fingerprint(shard.parts), "seed": job.seed, "layer": job.loaded.layer}
-        loaded = {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
-        facts |= {"dataset_listing": shard.parts["dataset"]} | loaded
-        shard.describe(manifest(engine.device, **facts), config)
+        facts |= {"dataset_listing": shard.parts["dataset"], "weights_hash": shard.parts["weights"]}
+        shard.describe(manifest(engine.device, weights=job.loaded.weights, **facts), config)
     todo, plan, missing = list(checks), job.chunks(), set(job.missing(checks))
     found = sum(len(indices) for chunk, indices in enumerate(plan) if chunk not in missing)
     name, hidden = f"{job.dataset.name} {job.loaded.name}", quiet or progress is not None
@@ -280,10 +276,10 @@ def _fill(
 
 def _readable(job: Job, batch: Sequence[Item]) -> Sequence[Item]:
     """Return the batch if all of it could be read, or unreadable images are to be skipped."""
-    for item in batch:
-        if item.error is not None and job.on_error == "stop":
-            message = "What was computed is kept; or on_error=skip counts it, in records of their own."
-            raise WcxError(f"{item.error} {message}")
+    errors = [item.error for item in batch if item.error is not None]
+    if errors and job.on_error == "stop":
+        message = "What was computed is kept; or on_error=skip counts it, in records of their own."
+        raise WcxError(f"{errors[0]} {message}")
     return batch
 
 
