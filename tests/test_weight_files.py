@@ -61,6 +61,17 @@ class Flat(nn.Module):
         return x.mean((2, 3)) @ self.weight + self.bias
 
 
+class Scaled(nn.Module):
+    """A parameter of its own, and a submodule."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.net = nn.Parameter(torch.rand(1)), Net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * self.scale
+
+
 def trained(make: Callable[[], nn.Module] = Net, seed: int = 1) -> nn.Module:
     torch.manual_seed(seed)
     net = make().eval()
@@ -107,6 +118,11 @@ def message(call: Callable[[], object], *words: str) -> str:
 STATE: dict[str, Tensor] = trained().state_dict()
 OTHER: dict[str, Tensor] = trained(seed=7).state_dict()
 
+
+def rounded(dtype: torch.dtype) -> dict[str, Tensor]:
+    return {key: value.to(dtype) if value.is_floating_point() else value for key, value in STATE.items()}
+
+
 FILES: dict[str, tuple[str, Any, str]] = {
     "as it is": ("w.pth", STATE, ""),
     "state_dict": ("w.pth", {"state_dict": STATE, "epoch": 3, "best_acc": 0.9}, "its entry 'state_dict'"),
@@ -143,7 +159,10 @@ FILES: dict[str, tuple[str, Any, str]] = {
     "DataParallel of the body alone": ("w.pth", inside(STATE, "module"), "without the names of wrappers"),
     "body compiled": ("w.pth", prefixed(inside(STATE, "_orig_mod"), "model."), "without the names of wrappers"),
     "FSDP": ("w.pth", inside(STATE, "_fsdp_wrapped_module"), "without the names of wrappers"),
-    "half": ("w.pth", {key: v.half() if v.is_floating_point() else v for key, v in STATE.items()}, ""),
+    "float16": ("w.pth", rounded(torch.float16), ""),
+    "bfloat16": ("w.safetensors", rounded(torch.bfloat16), ""),
+    "float8": ("w.pth", rounded(torch.float8_e4m3fn), ""),
+    "float64": ("w.pth", rounded(torch.float64), ""),
     "parameters": ("w.pth", {key: nn.Parameter(v) if v.is_floating_point() else v for key, v in STATE.items()}, ""),
     "no counters": ("w.pth", {key: v for key, v in STATE.items() if "num_batches" not in key}, ""),
     "safetensors": ("w.safetensors", STATE, ""),
@@ -164,7 +183,7 @@ def test_a_file_is_read_as_people_have_it(tmp_path: Path, caplog: pytest.LogCapt
         state_dicts.fill(net, state_dicts.read_weights(path), name)
     else:
         net = loaded(tmp_path / name, content)
-    if kind == "half":
+    if "float" in kind:
         for key, value in oracle.state_dict().items():
             value.copy_(content[key].float())
     assert_same(net, oracle)
@@ -181,6 +200,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "parameters of its own": Flat,
     "one layer": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)),
     "model": lambda: Holder(model=Net()),
+    "parameters of its own beside a submodule": lambda: Holder(model=Scaled()),
     "module in module": lambda: Holder(module=Holder(module=Net())),
 }
 

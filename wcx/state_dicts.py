@@ -118,8 +118,7 @@ def fill(net: nn.Module, content: Mapping[str, Any], source: str, fine_tuning: b
 
     Args:
         net: the network, changed in place.
-        content: from `read_weights`; auxiliary heads that `net` does not have are ignored; float16 and coarser numbers
-            become float32.
+        content: from `read_weights`; auxiliary heads that `net` does not have are ignored, and numbers take its dtype.
         source: what log and error messages call the weights.
         fine_tuning: tensors of the head that are absent (a file with the convolutional part only), and those of the
             head's last layer with another shape (other classes), keep their fresh values.
@@ -185,8 +184,7 @@ def _entries(content: Mapping[Any, Any], place: tuple[str, ...] = ()) -> Iterato
     """Yield the tensors by name at every level of a file that has any: (keys that lead there, {name: tensor})."""
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors and all(isinstance(key, str) for key in tensors):
-        coarse = {key for key, value in tensors.items() if value.is_floating_point() and value.itemsize < 4}
-        yield place, {key: value.float() if key in coarse else value for key, value in tensors.items()}
+        yield place, tensors
     for key, value in content.items():
         if isinstance(value, Mapping):
             yield from _entries(value, (*place, str(key)))
