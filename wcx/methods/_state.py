@@ -19,7 +19,7 @@ _HOOKS = [
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
 ]
 
-Packed = dict[tuple[torch.device, torch.dtype], Tensor]
+_SMALL = 4096  # numbers of a tensor that is compared as a whole
 
 
 @contextmanager
@@ -45,9 +45,9 @@ def evaluated(model: nn.Module, like: State | None = None) -> Iterator[State]:
     with _turns.take([*modules, *parameters]), ExitStack() as stack:
         state = State(model, modules, parameters)
         stack.callback(state.restore)
-        state.freeze(like)
         for context in (torch.inference_mode(mode=False), torch.enable_grad(), _uncompiled(), _uncheckpointed()):
             stack.enter_context(context)
+        state.freeze(like)
         yield state
 
 
@@ -71,9 +71,7 @@ class State:
         self._modes = [module.training for module in modules]
         self._flags = [parameter.requires_grad for parameter in parameters]
         self._versions = [parameter._version for parameter in parameters]
-        # In-place changes through `.data` leave no trace but the values: the first weight of each output tells of them.
-        self._sample = _packed(p[(slice(None), *[0] * (p.ndim - 1))] if p.numel() and p.ndim else p for p in parameters)
-        self._values = _packed(self._buffers)
+        self._values = _sample((*parameters, *self._buffers))
         fields = [vars(module) for module in modules]
         self._entries = [dict(module._buffers) for module in modules]
         # Such as the weight that weight_norm's hook computes anew in every forward pass.
@@ -82,12 +80,15 @@ class State:
         self._replaced: list[tuple[dict[str, object], dict[str, object]]] = []
 
     def freeze(self, like: State | None) -> None:
-        """Set every mode and flag, and the hooks of `like`, if it is not None."""
+        """Set every mode and flag, and the hooks of `like`, if it is not None; let passes write into copies of the buffers."""
         for module in self._modules:
             module.training = False
         for parameter in self._parameters:
             parameter.requires_grad_(requires_grad=False)
-        for module, tensors in zip(self._modules, self._tensors, strict=True):
+        copies = {id(buffer): buffer.detach().clone() for buffer in self._buffers}
+        for module, entries, tensors in zip(self._modules, self._entries, self._tensors, strict=True):
+            for key, buffer in entries.items():
+                module._buffers[key] = copies.get(id(buffer))
             vars(module).update({key: value.clone() for key, value in tensors.items() if value.is_inference()})
         hooks = {} if like is None else dict(zip(like._modules, like._hooks, strict=True))
         for module, present in zip(self._modules, self._hooks, strict=True):
@@ -105,21 +106,18 @@ class State:
             module.training = mode
             vars(module).update(tensors)
             for key, buffer in entries.items():
-                if module._buffers[key] is not buffer:
-                    module._buffers[key] = buffer
+                module._buffers[key] = buffer
         for parameter, flag in zip(self._parameters, self._flags, strict=True):
             parameter.requires_grad_(flag)
-        if not _equal(_packed(self._buffers), self._values):
-            _unpack(self._values, self._buffers)
 
     def matches(self, earlier: State) -> bool:
         """Tell whether modules, weights and buffers are those of an earlier state; modes and hooks play no part."""
-        parts, before = ([*s._modules, *s._parameters, *s._buffers] for s in (self, earlier))
+        parts, before = ([*map(id, state._modules), *map(id, state._parameters)] for state in (self, earlier))
         return (
-            [*map(id, parts)] == [*map(id, before)]
+            parts == before
             and self._versions == earlier._versions
-            and _equal(self._sample, earlier._sample)
-            and _equal(self._values, earlier._values)
+            and self._values.keys() == earlier._values.keys()
+            and all(torch.equal(row, earlier._values[kind]) for kind, row in self._values.items())
         )
 
     def _check(self) -> None:
@@ -133,32 +131,19 @@ class State:
                 )
 
 
-def _packed(tensors: Iterable[Tensor]) -> Packed:
-    """Return a copy of all values, one row for each device and dtype: few copies, and few comparisons."""
+def _sample(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, torch.dtype], Tensor]:
+    """Return the bytes of small tensors, and of large ones those of the first number of each row; one row a device and dtype.
+
+    In-place changes through `.data`, and the statistics that a BatchNorm updates, leave no trace but the values.
+    """
     rows: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    for tensor in filter(_is_plain, tensors):
-        rows.setdefault((tensor.device, tensor.dtype), []).append(tensor.detach().reshape(-1))
-    return {kind: torch.cat(row) for kind, row in rows.items()}
-
-
-def _unpack(rows: Packed, tensors: Iterable[Tensor]) -> None:
-    """Write what `_packed` made of the tensors back into them; unseen by autograd, whose graphs may hold them."""
-    first = dict.fromkeys(rows, 0)
-    for tensor in filter(_is_plain, tensors):
-        kind = tensor.device, tensor.dtype
-        tensor.data.copy_(rows[kind][first[kind] : first[kind] + tensor.numel()].view(tensor.shape))
-        first[kind] += tensor.numel()
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
-
-
-def _equal(rows: Packed, earlier: Packed) -> bool:
-    """Compare the bytes, since NaN is not equal to NaN."""
-    return rows.keys() == earlier.keys() and all(
-        torch.equal(row.view(torch.uint8), earlier[kind].view(torch.uint8)) for kind, row in rows.items()
-    )
+    for tensor in tensors:
+        if tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta:
+            part = tensor.detach()
+            if part.ndim and part.numel() > _SMALL:
+                part = part[(slice(None), *[0] * (part.ndim - 1))]
+            rows.setdefault((part.device, part.dtype), []).append(part.reshape(-1))
+    return {kind: torch.cat(row).view(torch.uint8) for kind, row in rows.items()}
 
 
 class _Turns:
