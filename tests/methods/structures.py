@@ -18,10 +18,12 @@ from zennit.core import Composite
 from zennit.layer import Sum
 from zennit.rules import Epsilon, Gamma, Pass, ZBox, ZPlus
 
+import wcx
 from tests import nets
 from tests.methods.modules import randomised
 
 LOW, HIGH = -2.5, 2.5
+TARGET = 1
 
 
 class Affine(nn.Module):
@@ -70,6 +72,14 @@ class Parts(nn.Module):
     def sum(self, x: Tensor, y: Tensor) -> Tensor:
         """The sum as a module, for zennit."""
         return self.add(torch.stack([x, y], -1))
+
+
+def explained(model: nn.Module, images: Tensor, composite: str, contrast: str = "weighted") -> Tensor:
+    return wcx.explain(model, images, TARGET, "lrp", contrast, composite=composite, low=LOW, high=HIGH)
+
+
+def distance(map: Tensor, expected: Tensor) -> float:
+    return float((map - expected).double().norm() / expected.double().norm())
 
 
 def by_zennit(model: nn.Module, images: Tensor, v: Tensor, composite: str) -> Tensor:

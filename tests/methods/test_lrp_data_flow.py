@@ -13,25 +13,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations, parametrize
 
 import wcx
 from tests import nets
 from tests.methods.modules import randomised
-from tests.methods.structures import HIGH, LOW, STRUCTURES, Parts, by_zennit
-from wcx.errors import WcxError
+from tests.methods.structures import HIGH, LOW, STRUCTURES, TARGET, Parts, by_zennit, distance, explained
 from wcx.methods.lrp import COMPOSITES
 
 METHOD = "lrp"
-TARGET = 1
-
-
-def explained(model: nn.Module, images: Tensor, composite: str, contrast: str = "weighted") -> Tensor:
-    return wcx.explain(model, images, TARGET, METHOD, contrast, composite=composite, low=LOW, high=HIGH)
-
-
-def distance(map: Tensor, expected: Tensor) -> float:
-    return float((map - expected).double().norm() / expected.double().norm())
 
 
 def plain(*, in_place: bool = False) -> nn.Sequential:
@@ -177,121 +166,3 @@ def test_against_zennit_without_batchnorm(structure: str, composite: str) -> Non
         expected = by_zennit(without, images, v, composite)
     # Folded parameters are rounded in another order; the denominators, down to 1e-6, enlarge that.
     assert distance(run.explain(v), expected) < 1e-9
-
-
-def constant_written_later(s: Parts, x: Tensor) -> Tensor:
-    shift = torch.full((8, 1, 1), 0.3, dtype=x.dtype)
-    y = F.relu(s.stem(x)) + shift
-    shift.add_(3)
-    return y
-
-
-def factor_written_later(s: Parts, x: Tensor) -> Tensor:
-    factor = torch.full((8, 1, 1), 0.3, dtype=x.dtype)
-    y = F.relu(s.stem(x)) * factor
-    factor.add_(3)
-    return y
-
-
-def sum_into_a_buffer(s: Parts, x: Tensor) -> Tensor:
-    buffer = torch.zeros(len(x), 8, 16, 16, dtype=x.dtype)
-    buffer += F.relu(s.stem(x))
-    buffer += F.relu(s.stem2(x))
-    return buffer
-
-
-def halves_in_place(s: Parts, x: Tensor) -> Tensor:
-    y = s.stem(x)
-    y[:, :4].relu_()
-    y[:, 4:] += s.stem2(x)[:, 4:]
-    return y
-
-
-def halves(s: Parts, x: Tensor) -> Tensor:
-    y = s.stem(x)
-    return torch.cat([F.relu(y[:, :4]), y[:, 4:] + s.stem2(x)[:, 4:]], 1)
-
-
-def twice(s: Parts, x: Tensor) -> Tensor:
-    y = F.relu(s.stem(x))
-    return y + y
-
-
-def constant_first(s: Parts, x: Tensor) -> Tensor:
-    constant = s.stem2(torch.ones_like(x))
-    return F.relu(s.stem(x)) + constant
-
-
-WRITTEN = {
-    "a constant that is written into later": (constant_written_later, lambda s, x: F.relu(s.stem(x)) + 0.3),
-    "a factor that is written into later": (factor_written_later, lambda s, x: 0.3 * F.relu(s.stem(x))),
-    "summed up in a buffer": (
-        sum_into_a_buffer,
-        lambda s, x: torch.zeros(1, 8, 1, 1, dtype=x.dtype) + F.relu(s.stem(x)) + F.relu(s.stem2(x)),
-    ),
-    "in views": (halves_in_place, halves),
-    "a quotient by names": (lambda s, x: torch.div(other=2.0, input=s.stem(x)), lambda s, x: s.stem(x) / 2),
-    "a sum with a factor": (
-        lambda s, x: torch.sub(F.relu(s.stem(x)), F.relu(s.stem2(x)), alpha=2),
-        lambda s, x: torch.add(F.relu(s.stem(x)), F.relu(s.stem2(x)), alpha=-2),
-    ),
-    "the same tensor twice": (
-        twice,
-        lambda s, x: F.relu(s.stem(x)) + F.relu(s.stem(x)),
-    ),
-    "a convolution that does not see the image": (
-        lambda s, x: F.relu(s.stem(x)) + s.stem2(torch.ones_like(x)),
-        constant_first,
-    ),
-}
-
-
-@pytest.mark.parametrize("composite", COMPOSITES)
-@pytest.mark.parametrize("written", WRITTEN)
-def test_the_same_function_written_another_way(written: str, composite: str) -> None:
-    images = nets.images(2).double()
-    map, expected = (explained(Parts(network), images, composite) for network in WRITTEN[written])
-    assert distance(map, expected) < 1e-12
-
-
-@pytest.mark.parametrize("composite", COMPOSITES)
-def test_what_does_not_depend_on_the_image_is_constant(composite: str) -> None:
-    """Also where it requires gradients: a tensor that is no parameter, cached weights, a module that the model does not own."""
-    images = nets.images(2).double()
-    stray = torch.linspace(0.1, 1, 8, dtype=torch.float64)[:, None, None].requires_grad_()
-    before = stray.exp()
-    foreign = parametrizations.weight_norm(nn.Conv2d(8, 8, 3, padding=1).double())
-    networks = [
-        lambda s, x, a=a, b=b, c=c: F.relu(s.bn(c(s.stem(x)))) * a.exp() / b
-        for a, b, c in (
-            (stray, before, foreign),
-            (
-                stray.detach(),
-                before.detach(),
-                lambda x: F.conv2d(x, foreign.weight.detach(), foreign.bias.detach(), padding=1),
-            ),
-        )
-    ]
-    map, expected = (explained(Parts(network), images, composite) for network in networks)
-    assert torch.equal(map, expected)
-    model = Parts(lambda s, x: F.relu(s.bn(s.stem(x))))
-    expected = explained(model, images, composite)
-    parametrizations.weight_norm(model.stem)
-    with parametrize.cached():
-        model(images)
-        # 1e-12: a normed weight is the weight up to rounding.
-        assert distance(explained(model, images, composite), expected) < 1e-12
-
-
-@pytest.mark.parametrize("composite", COMPOSITES)
-def test_the_explanation_is_of_the_network_that_ran(composite: str) -> None:
-    """Once its statistics or weights have changed, the run cannot be explained any more: one line says so."""
-    model, images = plain(), nets.images(2).double()
-    for tensor in (model[1].running_var, model[5].bias, model[-1].weight):
-        run = wcx.Explainer(model, METHOD, composite=composite, low=LOW, high=HIGH)(images)
-        v = wcx.cotangent(run.logits, TARGET)
-        assert torch.equal(run.explain(v), run.explain(v))
-        with torch.no_grad():
-            tensor.mul_(2).add_(1)
-        with pytest.raises(WcxError, match="have changed since the forward pass"):
-            run.explain(v)

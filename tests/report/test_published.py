@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,15 @@ def test_one_comparison_a_network_and_seed_in_the_tables_order(folder: Path) -> 
     assert [(one.model, one.notes[1:], len(one.cells)) for one in comparisons] == [
         *(("b", ["seed 2"], 5), ("b", ["seed 1"], 5), ("a", [], 5)),
     ]
+    assert len(set(comparisons)) == 3, "each is equal to itself alone"
+    with pytest.raises(FrozenInstanceError):
+        comparisons[0].model = "c"
+
+
+def test_a_comparison_of_one_cell(folder: Path) -> None:
+    (comparison,) = published.comparisons(published.table(ours(LINES[0], model="alexnet"), folder), "p", folder)
+    assert comparison.notes == ["not the paper's vgg16"]
+    assert comparison.ours == pytest.approx((1, NAN, 0.05, 0.05, 0.05, 0, 0), nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +175,13 @@ def test_agreement_of_two_cells_and_of_one() -> None:
     )
     assert published.agreement(frame, "ours") == pytest.approx((2, 1.0, 0.55, -0.55, 0.7, 1, 1))
     assert published.agreement(frame.head(1), "ours") == pytest.approx((1, NAN, 0.4, -0.4, 0.4, 0, 0), nan_ok=True)
+
+
+def test_equal_numbers_have_no_correlation_whatever_the_rounding_of_their_mean() -> None:
+    """Six times 0.1 has a standard deviation of 1.5e-17."""
+    frame = cells(*(("A", str(i), "original", 0.0) for i in range(6))).assign(ours=0.1, published=[1, 2, 3, 4, 5, 7])
+    assert np.isnan(published.agreement(frame, "ours").r)
+    assert np.isnan(published.agreement(frame.assign(ours=[1, 2, 3, 4, 5, 7], published=0.1), "ours").r)
 
 
 def test_differences_are_weighted_minus_original_of_a_dataset_and_its_weights() -> None:

@@ -158,7 +158,8 @@ class Call:
         """
         function, form = getattr(torch, self.name) if in_place else self.function, self._form
         constants = [
-            None if dependent else _kept(tensor) for tensor, dependent in zip(self.tensors, self.dependent, strict=True)
+            None if dependent else lasting(tensor)
+            for tensor, dependent in zip(self.tensors, self.dependent, strict=True)
         ]
 
         def alone(*values: Tensor) -> Tensor:
@@ -210,6 +211,12 @@ def precise(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def lasting(constant: Tensor) -> Tensor:
+    """Return a constant that lasts, in float32 or finer: networks may write into what is no parameter."""
+    value = precise(constant.detach())
+    return value.clone() if value.dtype == constant.dtype and not isinstance(constant, nn.Parameter) else value
+
+
 def attach(value: Tensor, surrogate: Tensor) -> Tensor:
     """Return `value` (without a graph) with the graph of `surrogate`: its gradient takes the place of the function's own."""
     return value + (surrogate - surrogate.detach()).to(value.dtype)
@@ -218,12 +225,6 @@ def attach(value: Tensor, surrogate: Tensor) -> Tensor:
 def deliver(call: Call, value: Tensor, in_place: bool) -> Tensor:
     """Return `value` as the call's result: written into its first tensor, if the function works in place."""
     return call.tensors[0].copy_(value) if in_place else value
-
-
-def _kept(constant: Tensor) -> Tensor:
-    """Return a constant that lasts: parameters are not written into by networks, and large."""
-    value = precise(constant.detach())
-    return value.clone() if value.dtype == constant.dtype and not isinstance(constant, nn.Parameter) else value
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

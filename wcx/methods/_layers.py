@@ -7,8 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wcx.methods._functions import precise
-
 
 class Function(nn.Module):
     """A function of one tensor as a layer without parameters."""
@@ -44,8 +42,8 @@ class Layer(nn.Module):
         kwargs: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(precise(weight.detach()), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(precise(bias.detach()), requires_grad=False)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self._call = function, args, kwargs
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from wcx.methods._functions import (
     depends,
     is_affine,
     is_neutral,
+    lasting,
     precise,
 )
 from wcx.methods._layers import Function, Layer, Normalised
@@ -180,7 +181,8 @@ class Propagation(TorchFunctionMode):
         x = given.pop("input")
         if x not in self._image:  # an activation in place of the weight
             return self._harmless(call)
-        layer = Layer(call.function, given.pop("weight"), given.pop("bias", None), call.args[3:], given)
+        weight, bias = (None if p is None else lasting(p) for p in (given.pop("weight"), given.pop("bias", None)))
+        layer = Layer(call.function, weight, bias, call.args[3:], given)
         if call.name == "linear":
             rule = self._rules.linear
         elif self._rules.box and x not in self._convolved:
@@ -207,7 +209,7 @@ class Propagation(TorchFunctionMode):
         channel = len(shape) - layer.weight.ndim + 1
         if not _keeps_channels(places, h.shape, shape, channel):
             return self._affine(call)
-        norm = {key: precise(item.detach()).clone() if isinstance(item, Tensor) else item for key, item in norm.items()}
+        norm = {key: lasting(item.detach()) if isinstance(item, Tensor) else item for key, item in norm.items()}
         # Where a rule leaves the parameters alone, merging them would only change the denominators' rounding.
         together = Normalised(layer, channel, call.function, norm) if isinstance(rule, Epsilon) else layer.merged(norm)
         value = call.on(h.detach())
@@ -227,14 +229,13 @@ class _Rule(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, value: Callable[[], Tensor], layer: nn.Module, rule: BasicHook, ledger: Ledger
     ) -> Tensor:
-        # With the parameters that the rule will use, so that autograd tells if they are written into before.
-        ctx.save_for_backward(x, *layer.parameters())
+        ctx.save_for_backward(x)
         ctx.parts = layer, rule, ledger
         return value()
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        (x, *_), (layer, rule, ledger) = ctx.saved_tensors, ctx.parts
+        (x,), (layer, rule, ledger) = ctx.saved_tensors, ctx.parts
         below = precise(x)
         rule.stored_tensors["input"] = (below,)
         try:

@@ -139,7 +139,7 @@ def agreement(cells: pd.DataFrame, column: str) -> Agreement:
     """Return how near the numbers of a column come to the column ``published``."""
     a, b = cells[column], cells["published"]
     difference = a - b
-    r = a.corr(b) if a.std() > 0 and b.std() > 0 else float("nan")
+    r = a.corr(b) if min(a.nunique(), b.nunique()) > 1 else float("nan")
     both = differences(cells, column)
     agree = int((both[column] * both["published"] > 0).sum())
     return Agreement(
