@@ -134,6 +134,12 @@ def test_a_methods_version_is_fingerprinted_from_the_second_on(tmp_path: Path, m
     assert not {shard.path for shard in after} & {shard.path for shard in before}
 
 
+def test_a_methods_options_may_decide_its_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As those of gradient do: noisy copies were mixed in a batch, plain images never were."""
+    monkeypatch.setattr(methods.get("gradcam"), "version", property(lambda method: 3), raising=False)
+    assert {shard.parts["method_version"] for shard in job(tmp_path, "limit=2").shards()} == {3}
+
+
 def test_a_newer_version_of_the_method_stands_in_the_table(tmp_path: Path) -> None:
     """Old records stay readable; one line of the table is of the command's own, else of the newer method, else of more images."""
     many = make(tmp_path, "original", n=9)

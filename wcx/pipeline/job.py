@@ -164,7 +164,7 @@ class Job(ABC):
             "on_error": self.on_error,
             **self.own_parts(),
         }
-        if (version := getattr(methods.get(cell.method), "version", 1)) > 1:  # the first kept its fingerprints
+        if (version := getattr(self.methods()[cell.method], "version", 1)) > 1:  # the first kept its fingerprints
             parts["method_version"] = version
         labels = {
             "dataset": self.dataset_label or name,
