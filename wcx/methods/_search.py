@@ -50,7 +50,7 @@ def search(model: nn.Module, images: Tensor) -> Activation:
     Raises:
         WcxError: there is none, it runs more than once, or it is but the first step of a network of tokens.
     """
-    start = images.clone().requires_grad_()
+    start = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
     trace = Trace(start)
     seen: list[Seen] = []
     maps: list[str] = []
