@@ -33,10 +33,17 @@ RUN = $(call single,limit,LIMIT) $(call single,paths.results_dir,RESULTS) $(ARGS
 TABLE = $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) \
 	$(call list,contrasts,$(CONTRASTS)) $(call single,recipe,RECIPE) $(RUN)
 
+# Each experiment is a target: an experiment is found by its file.
+EXPERIMENTS := $(filter-out gallery photo,$(notdir $(basename $(wildcard conf/experiment/*.yaml))))
+
 .PHONY: help
 help: ## print this list
 	@echo "Targets:"
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Experiments over lists (wcx <name> 'datasets=[...]' 'models=[...]' does the same):"
+	@awk 'FNR == 2 { name = FILENAME; gsub(/.*\/|\.yaml/, "", name); sub(/^# /, ""); printf "  make %-19s%s\n", name, $$0 }' \
+		$(foreach name,$(EXPERIMENTS),conf/experiment/$(name).yaml)
 	@echo
 	@echo 'Choices, all optional:  DATASETS="cub cars" MODELS="vgg16 alexnet" METHODS="gradcam" CONTRASTS="original weighted"'
 	@echo '                        LIMIT=100 RECIPE=head RESULTS=folder ARGS="any=hydra override=too" PYTHON=python'
@@ -54,10 +61,8 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 .PHONY: demo
-demo: scripts/finetune.py scripts/table1.py $(READY) ## explain drawn birds in a minute or two: train a small network, then a small Table 1
-	@$(PYTHON) scripts/finetune.py dataset=parts model=small_cnn recipe=demo $(call single,paths.results_dir,RESULTS)
-	@$(PYTHON) scripts/table1.py 'datasets=[parts]' 'models=[small_cnn]' 'methods=[gradcam]' \
-		'contrasts=[original,weighted]' $(RUN)
+demo: $(READY) ## explain drawn birds in a minute or two: train a small network, then a small Table 1
+	@$(PYTHON) -m wcx.cli demo $(RUN)
 
 .PHONY: test
 test: $(READY) ## run the tests (those on real images need ../shared or WCX_SHARED)
@@ -67,6 +72,10 @@ test: $(READY) ## run the tests (those on real images need ../shared or WCX_SHAR
 lint: $(READY) ## check style and formatting
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
+
+.PHONY: types
+types: $(READY) ## check the types
+	@$(PYTHON) -m mypy
 
 .PHONY: finetune
 finetune: scripts/finetune.py $(READY) ## fine-tune MODELS on DATASETS by RECIPE; what is finished is skipped
@@ -82,6 +91,11 @@ table1: scripts/table1.py $(READY) ## Table 1: masking, for DATASETS x MODELS x 
 .PHONY: fig3
 fig3: scripts/fig3.py $(READY) ## Fig. 3: gradient-sign perturbation of MODELS
 	@$(PYTHON) scripts/fig3.py $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) $(call list,contrasts,$(CONTRASTS)) $(RUN)
+
+.PHONY: $(EXPERIMENTS)
+$(EXPERIMENTS): $(READY)
+	@$(PYTHON) -m wcx.cli $@ $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) \
+		$(call list,contrasts,$(CONTRASTS)) $(RUN)
 
 .PHONY: gallery
 gallery: scripts/gallery.py $(READY) ## Figs. 1, 4 and 5: heatmaps of chosen images

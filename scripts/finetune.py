@@ -1,60 +1,11 @@
-"""Fine-tune a model on a dataset by a recipe; finished ones are skipped, an interrupted one goes on where it was.
-
-python scripts/finetune.py dataset=cub model=mobilenet_v2 recipe=quick
-python scripts/finetune.py -m dataset=cub,cars model=alexnet,vgg16 recipe=head
-"""
-
-from __future__ import annotations
+"""Fine-tuning: `wcx finetune`, from a checkout; see wcx/cli/commands/finetune.py."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file, from anywhere
 
-from omegaconf import DictConfig
-
-from scripts import cli
-from wcx import models, training
-
-
-def run(cfg: DictConfig) -> None:
-    """Make the checkpoint of one (dataset, model, seed), or print the plan."""
-    recipe = training.Recipe.of(cli.plain(cfg.recipe))
-    train, test = cli.open_dataset(cfg, "train"), cli.open_dataset(cfg, "test")
-    arguments = cli.plain(cfg.model)
-    folder, name = Path(cfg.paths.checkpoints_dir), arguments["name"]
-    path = Path(
-        arguments.pop("checkpoint", None)
-        or models.checkpoint_path(folder, train.name, name, train.class_names, cfg.seed)
-    )
-    if not cfg.force and (line := training.finished(path, recipe)):
-        print(line)
-        return
-    start = models.load(
-        **arguments, num_classes=len(train.class_names), weights_dir=cfg.paths.weights_dir, seed=cfg.seed
-    )
-    if cfg.plan:
-        plan = training.plan(start, train, test, recipe, path, cli.device(cfg))
-        print(*(f"{key}: {value}" for key, value in plan.items()), sep="\n")
-        return
-    meta = training.finetune(
-        start,
-        train,
-        test,
-        recipe,
-        path,
-        seed=cfg.seed,
-        device=cli.device(cfg),
-        num_workers=cfg.num_workers,
-        cache_gib=cfg.cache_gib,
-        keep_features=cfg.keep_features,
-        amp=cfg.amp,
-    )
-    print(
-        f"{train.name} {name} {recipe.name}: test accuracy {meta['accuracy']:.3f} on {len(test)} images {test.subset}"
-    )
-    print(f"checkpoint {path}, beside it .history.csv and .curve.png; all: {training.write_accuracies(folder)}")
-
+from wcx.cli import main
 
 if __name__ == "__main__":
-    cli.main(run, "finetune")
+    main("finetune")

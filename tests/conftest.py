@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -24,6 +25,15 @@ def shared() -> Path:
     if not (path / "data").is_dir():
         pytest.skip(f"real images and weights not found: {path} (set WCX_SHARED)")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Generator[None, None, None]:
+    """Hydra points the root logger at the output of a command, which a test has captured and closed afterwards."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = before
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from wcx import custom, models
+from wcx import models
 from wcx.datasets import imagenet
 from wcx.errors import WcxError
 from wcx.experiments.photo import class_id
+from wcx.models import custom
 
 NAMES = ["tench", "great white shark", "crane", "Möwe", "crane"]
 DISTINCT = ["tench", "great white shark", "crane (2)", "Möwe", "crane (4)"]

@@ -11,8 +11,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from wcx import custom
 from wcx.errors import WcxError
+from wcx.models import custom
 
 NAMES = ["Laysan Albatross", "Möwe", "crow's nest"]
 CODE = """

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from scripts import cli, jobs
 from tests.report.shards import make
 from tests.test_damaged_records import aside, kept
 from wcx import methods, pipeline
+from wcx.cli import application, opening
 from wcx.report import collected
 
 SMALL = [
@@ -24,9 +24,9 @@ SMALL = [
 ]  # fmt: skip
 
 
-def job(root: Path, *arguments: str, contrasts: Sequence[str] = ("original", "weighted")) -> pipeline.MaskingJob:
+def job(root: Path, *arguments: str, contrasts: Sequence[str] = ("original", "weighted")) -> pipeline.Job:
     overrides = [*SMALL, f"paths.results_dir={root}", *arguments]
-    return jobs.masking_job([cli.compose([*overrides, f"contrast={name}"], "table1") for name in contrasts])
+    return opening.job([application.compose([*overrides, f"contrast={name}"], "table1") for name in contrasts])
 
 
 def records_of(root: Path) -> dict[str, bytes]:

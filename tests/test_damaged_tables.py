@@ -11,9 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scripts import cli, report, table1
 from tests.test_damaged_records import DAMAGES, aside, damage
 from wcx import records
+from wcx.cli import main as command_line
 
 SMALL = [
     "datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "dataset.size=32", "dataset.train_per_class=2",
@@ -30,7 +30,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         folders = [f"paths.results_dir={folder}", f"paths.checkpoints_dir={folder / 'checkpoints'}"]
         patch.setattr(sys, "argv", ["scripts/table1.py", *SMALL, *folders])
-        table1.main()
+        command_line("table1")
     return folder
 
 
@@ -41,15 +41,17 @@ def results(whole: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    def call(*arguments: str, main: Callable[[], None] = table1.main) -> Result:
+    def call(*arguments: str, command: str = "table1") -> Result:
         folders = [f"paths.results_dir={results}", f"paths.checkpoints_dir={results / 'checkpoints'}"]
         monkeypatch.setattr(sys, "argv", ["scripts/table1.py", *arguments, *folders])
         code = 0
         try:
-            cli.guarded(main)
+            command_line(command)
         except SystemExit as end:
             code = int(end.code)
-        return code, capsys.readouterr().err
+        printed = capsys.readouterr()
+        call.log = printed.out  # where Hydra's log goes
+        return code, printed.err
 
     return call
 
@@ -63,9 +65,7 @@ def weighted(results: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["rows cut off", "digits changed", "missing"])
-def test_the_next_table_is_of_all_images(
-    whole: Path, results: Path, run: Callable[..., Result], kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_next_table_is_of_all_images(whole: Path, results: Path, run: Callable[..., Result], kind: str) -> None:
     """It was one of 37 images instead of 45, with exit code 0."""
     other = next(results.rglob("original/*/shard.json")).parent
     [of_weighted] = [shard for shard in records.find(results) if shard.path == weighted(results)]
@@ -80,7 +80,7 @@ def test_the_next_table_is_of_all_images(
     assert numbers(results) == {"original": 45}
     code, told = run(*SMALL)
     assert code == 0, told
-    assert "chunk-00002.csv" in caplog.text
+    assert "chunk-00002.csv" in run.log
     assert numbers(results) == {"original": 45, "weighted": 45}
     for file in [*whole.rglob("chunk-*.csv"), *whole.rglob("complete.json"), *whole.glob("*.csv")]:
         assert (results / file.relative_to(whole)).read_bytes() == file.read_bytes(), "byte by byte"
@@ -144,7 +144,7 @@ def test_the_report_names_what_is_damaged(results: Path, run: Callable[..., Resu
     about = json.loads(original.read_bytes())
     original.write_text(json.dumps({"chunks": about["chunks"], "rows": about["rows"]}))
     (original.parent / "manifest.json").write_bytes(b"\xff")
-    code, _ = run(main=report.main)
+    code, _ = run(command="report")
     page = (results / "report.html").read_text()
     assert code == 0
     assert "damaged: chunk-00004.csv is not what was written (SHA-256)" in page
@@ -152,5 +152,5 @@ def test_the_report_names_what_is_damaged(results: Path, run: Callable[..., Resu
     assert "complete, unchecked" in page
     assert "manifest.json is left out" in page
     original.write_text("{")
-    assert run(main=report.main)[0] == 0
+    assert run(command="report")[0] == 0
     assert "damaged: complete.json is not what was written" in (results / "report.html").read_text()

@@ -36,6 +36,7 @@ def test_runners_and_targets_exist(document: Path) -> None:
     text = document.read_text()
     assert not [script for script in re.findall(r"python ((?:scripts/)?\w+\.py)", text) if not (ROOT / script).exists()]
     targets = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    targets += [file.stem for file in ROOT.glob("conf/experiment/*.yaml")]
     commands = re.findall(r"(?:`|^    |\n    )make ([a-z][\w-]*)", text)
     assert set(commands) <= set(targets)
 

@@ -17,12 +17,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import run as run_py
-from scripts import cli, gallery, photo, report, sweeps
 from wcx import datasets, records
+from wcx.cli import application, sweeps
+from wcx.cli import main as command_line
+from wcx.cli.commands import photo
+from wcx.cli.commands import run as run_py
 from wcx.datasets import cub
 from wcx.errors import WcxError
 from wcx.experiments.photo import class_id
+from wcx.report import html
 
 CODE = """
 from torch import nn
@@ -78,7 +81,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def ask(*arguments: str) -> list[dict]:
     """Run image=... in this process; return what its JSON files hold."""
-    photo.run(cli.compose(photo.complete([*arguments, *CUSTOM, "paths.results_dir=out"])))
+    photo.run(application.compose(photo.complete([*arguments, *CUSTOM, "paths.results_dir=out"])))
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("out/images").glob("*.json"))]
 
 
@@ -87,7 +90,7 @@ def test_a_folder_dataset_of_any_names_is_computed_whole(
     folder: Path, on_error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Records, CSV, JSON, figure, gallery and the report: the bytes that are no UTF-8 are seen as such, nothing is lost."""
-    run_py.run(cli.compose([*SMALL, f"on_error={on_error}", "paths.results_dir=out"]))
+    run_py.run(application.compose([*SMALL, f"on_error={on_error}", "paths.results_dir=out"]))
     [shard] = records.find(Path("out"))
     rows = shard.read()
     assert sorted(rows["id"]) == SHOWN
@@ -96,10 +99,10 @@ def test_a_folder_dataset_of_any_names_is_computed_whole(
     assert "n = 6 images" in capsys.readouterr().out
     for number, name in enumerate(("caf\\xe9/\\xff.png", "caf\udce9/\udcff.png", "\udcff")):
         figures = ["experiment=gallery", "figures=[fig4]", "formats=[png]", f"ids=[{name}]"]
-        run_py.run(cli.compose([*SMALL[:5], "device=cpu", *figures, f"paths.results_dir=gallery{number}"]))
+        run_py.run(application.compose([*SMALL[:5], "device=cpu", *figures, f"paths.results_dir=gallery{number}"]))
         [about] = Path(f"gallery{number}/gallery").glob("*.json")
         assert [image["id"] for image in json.loads(about.read_text(encoding="utf-8"))["images"]] == [SHOWN[-1]]
-    assert report.html.write(Path("out"))[-1].startswith("report: ")
+    assert html.write(Path("out"))[-1].startswith("report: ")
     Path("out/report.html").read_text(encoding="utf-8")
 
 
@@ -156,7 +159,7 @@ def test_a_folder_of_photographs_of_any_names(folder: Path, capsys: pytest.Captu
     with pytest.raises(WcxError, match="cannot read image pics/"):
         ask("image=pics")
     assert "skipped: cannot read image pics/" in capsys.readouterr().err
-    report.html.write(Path("out"))
+    html.write(Path("out"))
 
 
 @pytest.mark.parametrize("name", CLASSES)
@@ -223,12 +226,12 @@ def test_what_a_gallery_says_of_its_images_can_be_typed_again(folder: Path, monk
     own = ["datasets=[folder]", "models=[small_cnn]", "figures=[fig4]", "formats=[png]", *SMALL[1:3], SMALL[4]]
     argv = ["gallery.py", *own, f"ids=[{','.join(ids)}]", "device=cpu", "paths.results_dir=out"]
     monkeypatch.setattr(sys, "argv", argv)
-    cli.guarded(gallery.main)
+    command_line("gallery")
     [about] = Path("out/gallery").glob("*.json")
     first = json.loads(about.read_text(encoding="utf-8"))
     assert [image["id"] for image in first["images"]] == ids
     monkeypatch.setattr(sys, "argv", shlex.split(first["command"])[1:])
-    cli.guarded(gallery.main)
+    command_line("gallery")
     assert json.loads(about.read_text(encoding="utf-8"))["images"] == first["images"]
 
 

@@ -10,7 +10,7 @@ import wcx
 from tests import nets
 from wcx import contrasts, methods
 from wcx.errors import WcxError
-from wcx.models import Normalized
+from wcx.images import Normalized
 
 METHODS = ["gradient", "input_x_gradient", "gradcam", "linear_approximation", "xgradcam"]
 SPACE = {name: methods.get(name).space for name in METHODS}

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 import wcx
-from wcx import custom
 from wcx.errors import WcxError
+from wcx.models import custom
 
 NAMES = ["cat", "dog", "eel"]
 CODE = '''

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 
-import run as run_py
-from scripts import cli, fig3
-from wcx import pipeline
+from wcx.cli import application, opening
+from wcx.cli import main as command_line
+from wcx.cli.commands import fig3
+from wcx.cli.commands import run as run_py
+from wcx.cli.grid import Grid
 from wcx.errors import WcxError
-from wcx.experiments.sign_perturbation import Perturbation, Settings
+from wcx.experiments.sign_perturbation import Settings, SignPerturbation
 from wcx.report import fig3 as report
 
 SMALL = ["dataset=parts", "models=[small_cnn]", "model.weights=random", "limit=5", "batch_size=2", "chunk_size=2"]
@@ -25,7 +26,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     def call(*arguments: str, folder: str = "a") -> int:
         monkeypatch.setattr(sys, "argv", ["fig3.py", *SMALL, f"paths.results_dir={tmp_path / folder}", *arguments])
         try:
-            cli.guarded(fig3.main)
+            command_line("fig3")
         except SystemExit as end:
             return int(end.code)
         return 0
@@ -51,17 +52,17 @@ def test_whole_figure_and_the_same_bytes_after_an_interruption(
     rows = pd.read_csv(next((tmp_path / "a").rglob("weighted/*/chunk-00002.csv")))
     assert list(rows.columns) == Settings().columns()
 
-    done = Perturbation.chunk
+    done = SignPerturbation.rows
     calls = iter(range(9))
 
-    def interrupted(engine: Perturbation, items: list) -> dict:
+    def interrupted(experiment: SignPerturbation, items: list, *more: object) -> dict:
         if next(calls) == 1:
             raise KeyboardInterrupt
-        return done(engine, items)
+        return done(experiment, items, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Perturbation, "chunk", interrupted)
-        patch.setattr(pipeline.PerturbationJob, "seconds", lambda *_: 1.0)
+        patch.setattr(SignPerturbation, "rows", interrupted)
+        patch.setattr(SignPerturbation, "seconds", lambda *_: 1.0)
         with pytest.raises(KeyboardInterrupt):
             runner(folder="b")
     assert 0 < len(list((tmp_path / "b").rglob("chunk*"))) < 12
@@ -75,7 +76,7 @@ def test_whole_figure_and_the_same_bytes_after_an_interruption(
 def test_a_network_that_fails_is_told_at_the_end(runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert runner("models=[alexnet,small_cnn]", "model.checkpoint=nowhere", "contrasts=[weighted]") == 1
     captured = capsys.readouterr()
-    assert captured.err.splitlines()[-2].startswith("failed: alexnet: no checkpoint of alexnet")
+    assert captured.err.splitlines()[-2].startswith("failed: parts alexnet: no checkpoint of alexnet")
     assert runner("contrasts=[weighted,probability]", "methods=[gradient,input_x_gradient]", "iterations=[2]") == 0
     assert len(list((tmp_path / "a").rglob("complete.json"))) == 4
 
@@ -93,9 +94,12 @@ def test_a_plan_states_the_passes_and_computes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["methods=[gradcam]"], "failed: small_cnn: experiment sign_perturbation needs an input method, not gradcam"),
+        (
+            ["methods=[gradcam]"],
+            "failed: parts small_cnn: experiment sign_perturbation needs an input method, not gradcam",
+        ),
         (["contrasts=[wieghted]"], "error: unknown contrast 'wieghted'. Did you mean 'weighted'"),
-        (["precision=half"], "failed: small_cnn: unknown precision 'half'"),
+        (["precision=half"], "failed: parts small_cnn: unknown precision 'half'"),
     ],
 )
 def test_a_users_mistake_is_one_line(
@@ -107,7 +111,7 @@ def test_a_users_mistake_is_one_line(
 
 def test_one_cell_by_run_py(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["dataset=parts", "model.weights=random", "limit=2", f"paths.results_dir={tmp_path}"]
-    cfg = cli.compose([*small, "experiment=sign_perturbation", "contrast=max", "profile=authors_code"])
+    cfg = application.compose([*small, "experiment=sign_perturbation", "contrast=max", "profile=authors_code"])
     run_py.run(cfg)
     summary = pd.read_csv(next(tmp_path.rglob("gradient/max/sign_perturbation-*/summary.csv")))
     assert list(summary["iterations"]) == [1, 2, 10]
@@ -119,8 +123,10 @@ def test_one_cell_by_run_py(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_larger_batches_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert OmegaConf.select(fig3.compose([]), "batch_size") == 32
-    monkeypatch.setattr(cli, "device", lambda _: __import__("torch").device("cuda"))
-    cfg = fig3.compose(["chunk_size=64"])
-    assert (cfg.batch_size, cfg.chunk_size, cfg.dataset.name) == (256, 64, "imagenet")
-    assert fig3.compose(["dataset=parts", "dataset=cub"]).dataset.name == "cub"
+    lists = {"datasets": ["parts"], "models": ["small_cnn"], "methods": ["gradient"], "contrasts": ["max"]}
+    asked = Grid("fig3", "fig3", lists, ["chunk_size=64"])
+    monkeypatch.setattr(opening, "device", lambda _: __import__("torch").device("cuda"))
+    monkeypatch.setattr(opening, "job", lambda cfgs: cfgs)
+    [cfg], _ = fig3.job(asked, asked.blocks()[0])
+    assert (cfg.batch_size, cfg.chunk_size, cfg.dataset.name, cfg.experiment) == (256, 64, "parts", "sign_perturbation")
+    assert application.compose([], "fig3").dataset.name == "imagenet"

@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import wcx
-from scripts import cli, jobs
 from tests import nets
 from tests.report.test_gallery import LONG, _overlap, boxes
 from tests.test_photo import NAMES, SIZE, ask, folder  # noqa: F401
 from wcx import contrasts
+from wcx.cli import application, opening
 from wcx.experiments import photo
-from wcx.models import Normalized
+from wcx.images import Normalized
 from wcx.report import photo as report
 from wcx.report import render, words
 
@@ -238,29 +238,29 @@ def test_finers_gamma_is_the_papers_everywhere() -> None:
     y = torch.tensor([[3.0, 2.0, 1.0, 0.0, -1.0]], dtype=torch.float64)
     expected = [1.0, -0.2, -0.2, -0.2, 0.0]
     assert wcx.cotangent(y, 0, "finer")[0].tolist() == pytest.approx(expected, abs=1e-15)
-    stated = cli.options(cli.compose(["contrast=finer"]).contrast)
+    stated = opening.options(application.compose(["contrast=finer"]).contrast)
     assert stated == contrasts.get("finer").defaults == {"gamma": 0.6, "k": 3}
 
 
 def test_a_contrasts_defaults_are_part_of_the_fingerprint_given_or_not() -> None:
     """Records made through the library with finer's old default must not be taken for those of the new one."""
-    given = jobs.job([cli.compose(["model.weights=random", "contrast=finer"])])
+    given = opening.job([application.compose(["model.weights=random", "contrast=finer"])])
     bare = type(given)(**{**vars(given), "contrast_options": {}})
     (a,), (b,) = given.shards(), bare.shards()
     assert a.path == b.path
     assert b.parts["contrast"] == {"gamma": 0.6, "k": 3}
-    weighted = jobs.job([cli.compose(["model.weights=random"])]).shards()[0]
+    weighted = opening.job([application.compose(["model.weights=random"])]).shards()[0]
     assert weighted.parts["contrast"] == {}
     assert "equal_pair" not in weighted.parts
 
 
 def test_what_equal_masks_count_is_part_of_every_cells_fingerprint() -> None:
     pair = ["model.weights=random", "mask=equal", "equal_pair=[original,finer]", "contrast=original"]
-    [shard] = jobs.job([cli.compose(pair)]).shards()
+    [shard] = opening.job([application.compose(pair)]).shards()
     assert shard.parts["equal_pair"] == {"finer": {"gamma": 0.6, "k": 3}}
-    [usual] = jobs.job([cli.compose([*pair[:2], pair[3]])]).shards()
+    [usual] = opening.job([application.compose([*pair[:2], pair[3]])]).shards()
     assert "equal_pair" not in usual.parts
-    [signed] = jobs.job([cli.compose([pair[0], *pair[2:]])]).shards()
+    [signed] = opening.job([application.compose([pair[0], *pair[2:]])]).shards()
     assert "equal_pair" not in signed.parts
 
 

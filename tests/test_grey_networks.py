@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-import run
 import wcx
-from scripts import cli, photo
-from wcx import custom, datasets
+from wcx import datasets
+from wcx.cli import application
+from wcx.cli.commands import photo, run
 from wcx.datasets import Transform, as_transform, cached
 from wcx.errors import WcxError
-from wcx.models import Normalized
+from wcx.images import Normalized
+from wcx.models import custom
 
 NAMES = ["cat", "dog", "eel"]
 CODE = """
@@ -73,8 +74,8 @@ def in_grey(path: Path, size: int = 32) -> torch.Tensor:
 
 def ask(*arguments: str) -> None:
     overrides = photo.complete([*arguments, *COMMON])
-    cli.check_overrides(overrides)
-    run.run(cli.compose(overrides))
+    application.check_overrides(overrides)
+    run.run(application.compose(overrides))
 
 
 def refused(*arguments: str) -> str:

@@ -226,7 +226,7 @@ def maps(both: list[Shard], text: str = "maps") -> Callable[[int], list[list[dic
 @pytest.mark.parametrize("content", [b"", b"maps 7", b"maps", None])
 def test_files_beside_the_chunks(tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
     both = shards(tmp_path)
-    records.collect(both, 3, maps(both), COLUMNS, beside=".npz")
+    records.collect(both, 3, maps(both), COLUMNS, suffix=".npz")
     before = kept(tmp_path)
     file = both[1].chunk_path(1).with_suffix(".npz")
     file.unlink()
@@ -236,7 +236,7 @@ def test_files_beside_the_chunks(tmp_path: Path, content: bytes | None, caplog: 
     assert both[1].check().complete, "nobody asks for maps"
     check = both[1].check(".npz")
     assert (check.complete, set(check.faults), check.sound) == (False, {file.name}, {0, 2})
-    records.collect(both, 3, maps(both), COLUMNS, beside=".npz")
+    records.collect(both, 3, maps(both), COLUMNS, suffix=".npz")
     assert f"{file}" in caplog.text
     assert without_aside(tmp_path) == before
     assert aside(tmp_path) == ([] if content is None else [f"{file.name}.damaged-1"])
@@ -248,7 +248,7 @@ def test_files_beside_the_chunks_of_records_without_them(tmp_path: Path, caplog:
     again(both, 2)
     both[0].chunk_path(0).with_suffix(".npz").write_text("of a run that was killed")
     assert not both[0].check(".npz").sound
-    records.collect(both, 2, maps(both), COLUMNS, beside=".npz")
+    records.collect(both, 2, maps(both), COLUMNS, suffix=".npz")
     assert both[0].check(".npz").complete
     assert both[0].chunk_path(0).with_suffix(".npz").read_text() == "maps 0"
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

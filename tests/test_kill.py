@@ -13,7 +13,8 @@ from pathlib import Path
 RUNNER = """
 import os, sys
 sys.path.insert(0, {root!r})
-from scripts import table1
+from wcx.cli import main
+from wcx.cli.commands import table1
 from wcx import datasets  # what a block needs, imported once: every run below is a fork
 import matplotlib.backends.backend_agg, torchvision
 
@@ -22,7 +23,7 @@ for line in sys.stdin:  # arguments of one run
         sys.argv = ["table1.py", *line.split()]
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1), os.dup2(null, 2)
-        table1.main()
+        main("table1")
         os._exit(0)
     print(child, flush=True)
     _, status = os.waitpid(child, 0)

@@ -12,8 +12,9 @@ import torchvision
 from omegaconf import OmegaConf
 from PIL import Image
 
-from wcx import models, weights
+from wcx import models
 from wcx.errors import WcxError
+from wcx.models import weights
 
 TINY = "squeezenet1_1"  # the smallest of torchvision's
 META = {
@@ -257,8 +258,6 @@ def test_every_model_yaml_names_a_model_a_layer_and_a_recipe(path: Path) -> None
         config.layer = "layer4"
     assert config.name in models.names()
     assert config.recipe
-    if config.name == "small_cnn":
-        pytest.importorskip("wcx.small_cnn")
     known = {"name", "layer", "weights", "pinned", "checkpoint", "recipe", "choice"}
     options = {key: value for key, value in config.items() if key not in known}
     with torch.device("meta"):  # shapes only, at no cost

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from scripts import cli, photo
+from wcx.cli import application
+from wcx.cli.commands import photo
 from wcx.errors import WcxError
 
 NAMES = ["Laysan Albatross", "Möwe", "crow's nest", "cat, tabby"]
@@ -49,8 +50,8 @@ def ask(*arguments: str) -> list[dict]:
     own = ["model=custom", "model.factory=photo_nets:net", "model.weights=random", "model.classes=labels.txt"]
     size = [f"model.transform.size={SIZE}", f"model.transform.resize={SIZE}", "paths.results_dir=out", "device=cpu"]
     overrides = photo.complete([*arguments, *own, *size])
-    cli.check_overrides(overrides)
-    photo.run(cli.compose(overrides))
+    application.check_overrides(overrides)
+    photo.run(application.compose(overrides))
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path("out/images").glob("*.json"))]
 
 
@@ -226,7 +227,7 @@ def test_imagenet_and_a_checkpoint(shared: Path, tmp_path: Path) -> None:
     overrides = photo.complete(
         [f"image={image}", "model=squeezenet1_1", "target=tiger cat", "foils=2", f"paths.results_dir={tmp_path}"]
     )
-    photo.run(cli.compose([*overrides, f"paths.weights_dir={shared / 'weights'}", "device=cpu"]))
+    photo.run(application.compose([*overrides, f"paths.weights_dir={shared / 'weights'}", "device=cpu"]))
     about = json.loads((tmp_path / "images/n02124075_Egyptian_cat-squeezenet1_1-why282-top2.json").read_text())
     assert about["predictions"][0]["class"] == "Egyptian cat"
     assert about["foils"] == [281, 285]

@@ -15,9 +15,11 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-import run as run_py
-from scripts import cli, fig3, finetune, gallery, mistakes, photo, report, table1, verify
-from wcx.errors import WcxError
+from wcx.checks import figure
+from wcx.checks.cells import Result
+from wcx.cli import application, opening, quoting, user_errors
+from wcx.cli import main as command_line
+from wcx.cli.commands import photo
 
 TEXTS = [
     "dataset.root", "model.weights", "model.checkpoint", "model.pinned", "model.layer", "paths.data_dir",
@@ -49,7 +51,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
         argv = ["run.py", "-m", "image=x.png", "paths.results_dir=out", *arguments]
         monkeypatch.setattr(sys, "argv", argv)
-        cli.main(job, complete=photo.complete)
+        application.main(job, complete=photo.complete)
         return jobs
 
     yield call
@@ -59,9 +61,11 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 @pytest.mark.parametrize("name", NAMES)
 def test_a_text_is_taken_as_it_is(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    cfg = cli.compose(["experiment=photo", *(f"{key}={name}" for key in TEXTS)])
+    cfg = application.compose(["experiment=photo", *(f"{key}={name}" for key in TEXTS)])
     assert {key: OmegaConf.select(cfg, key) for key in TEXTS} == dict.fromkeys(TEXTS, name)
-    cfg = cli.compose(["model=custom", f"model.classes={name}", f"model.factory={name}", f"model.weights={name}"])
+    cfg = application.compose(
+        ["model=custom", f"model.classes={name}", f"model.factory={name}", f"model.weights={name}"]
+    )
     assert [cfg.model.classes, cfg.model.factory, cfg.model.weights] == [name] * 3
 
 
@@ -137,18 +141,20 @@ def test_what_is_hydras_stays_hydras(
         Path(name).mkdir()
     key = argument.partition("=")[0]
     experiment = "photo" if key in ("image", "foils") else "masking"
-    cfg = cli.compose(["dataset=folder", f"experiment={experiment}", "paths.data_dir=the data", argument])
-    assert cli.plain(OmegaConf.select(cfg, key)) == value
+    cfg = application.compose(["dataset=folder", f"experiment={experiment}", "paths.data_dir=the data", argument])
+    assert opening.plain(OmegaConf.select(cfg, key)) == value
 
 
 def test_an_existing_path_is_meant_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("[a,b]", "photos\\cat.png", "b,c.png", "x y", "a\\,b", "choice(1,2)"):
         Path(name).touch()
-        cfg = cli.compose(["experiment=photo", f"image={name}", f"dataset.root={name}"])
+        cfg = application.compose(["experiment=photo", f"image={name}", f"dataset.root={name}"])
         assert (cfg.image, cfg.dataset.root) == (name, name)
-    assert cli.compose(["dataset.root=x\\ y"]).dataset.root == "x y", "Hydra's own escapes, where that path exists"
-    assert cli.compose(["dataset.root=y\\ y"]).dataset.root == "y\\ y"
+    assert application.compose(["dataset.root=x\\ y"]).dataset.root == "x y", (
+        "Hydra's own escapes, where that path exists"
+    )
+    assert application.compose(["dataset.root=y\\ y"]).dataset.root == "y\\ y"
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +162,7 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/some/home")
     monkeypatch.setenv("WCX_WEIGHTS_DIR", "~/weights")
-    cfg = cli.compose(
+    cfg = application.compose(
         ["experiment=photo", "dataset.root=~/Möwen (2)", "paths.results_dir=~", "target=~/x", "image=[~/a.png,b.png]"]
     )
     assert (cfg.dataset.root, cfg.paths.results_dir) == ("/some/home/Möwen (2)", "/some/home")
@@ -167,13 +173,11 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     Path("~").mkdir()
     Path("~/Möwen").mkdir()
-    assert cli.compose(["dataset.root=~/Möwen"]).dataset.root == "~/Möwen"
+    assert application.compose(["dataset.root=~/Möwen"]).dataset.root == "~/Möwen"
 
 
 def test_random_texts_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through Hydra's parser and OmegaConf's: 600 strings of the letters that mean something to either."""
-    from scripts import quoting
-
     monkeypatch.chdir(tmp_path)
     draw, parser = random.Random(0), OverridesParser.create()
     for _ in range(600):
@@ -188,8 +192,6 @@ def test_random_texts_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_settings_that_are_told_apart_by_name_are_there() -> None:
-    from scripts import quoting
-
     assert doctest.testmod(quoting).failed == 0
     nulls = {name for name, values in quoting.defaults().items() if None in values}
     assert nulls >= quoting.NUMBERS | quoting.SEVERAL
@@ -206,20 +208,20 @@ def test_every_runner_takes_such_a_folder(
     small = ["model.weights=random", "limit=2", "device=cpu", "num_workers=0", *drawn]
     lists = ["datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "contrasts=[weighted]"]
     walk = ["dataset=parts", lists[1], lists[3], "iterations=[1]", *small]
-    main, arguments, place = {
-        "run": (lambda: cli.main(run_py.run), ["figure=0", *small], f"{name}/records"),
-        "sweep": (lambda: cli.main(run_py.run), ["figure=0", "-m", *small], f"{name}/records"),
-        "table1": (lambda: cli.guarded(table1.main), ["figure=0", "threshold=0", *lists, *small], f"{name}/table1.csv"),
-        "fig3": (lambda: cli.guarded(fig3.main), walk, f"{name}/fig3.csv"),
-        "gallery": (lambda: cli.guarded(gallery.main), ["plan=true", *lists[:2]], None),
-        "report": (lambda: cli.guarded(report.main), [], f"{name}/report.html"),
-        "finetune": (lambda: cli.main(finetune.run, "finetune"), ["plan=true", "num_workers=0", *drawn], None),
-        "verify": (lambda: cli.guarded(verify.main), ["parts=[figure]"], None),
+    arguments, place = {
+        "run": (["figure=0", *small], f"{name}/records"),
+        "sweep": (["figure=0", "-m", *small], f"{name}/records"),
+        "table1": (["figure=0", "threshold=0", *lists, *small], f"{name}/table1.csv"),
+        "fig3": (walk, f"{name}/fig3.csv"),
+        "gallery": (["plan=true", *lists[:2]], None),
+        "report": ([], f"{name}/report.html"),
+        "finetune": (["plan=true", "num_workers=0", *drawn], None),
+        "verify": (["parts=[figure]"], None),
     }[runner]
-    monkeypatch.setitem(verify.PARTS, "figure", lambda folder, lists, overrides: bool(overrides))
+    monkeypatch.setattr(figure, "check", lambda request: Result(str(request.folder), agreed=True))
     Path(name).mkdir()  # a sweep takes a comma for its own unless it is there
     monkeypatch.setattr(sys, "argv", ["x.py", f"paths.results_dir={name}", f"paths.checkpoints_dir={name}", *arguments])
-    main()
+    command_line("run" if runner == "sweep" else runner)
     assert place is None or Path(place).exists()
     assert place is not None or name in capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} <= {name}
@@ -269,28 +271,20 @@ def test_make_hands_on_what_was_typed(target: str, name: str, tmp_path: Path, ro
 def test_what_hydra_cannot_take_is_one_line(argument: str, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOPE", raising=False)
     try:
-        cli.check_overrides([argument])
-        OmegaConf.to_container(cli.compose([argument]), resolve=True)
+        application.check_overrides([argument])
+        OmegaConf.to_container(application.compose([argument]), resolve=True)
         text = None
     except Exception as error:
-        text = mistakes.one_line(error)
+        text = user_errors.one_line(error)
     assert text is not None
     assert line in text
     assert "http" not in text
     assert "\n" not in text
 
 
-def test_lists_of_a_runner_hold_names_as_they_are() -> None:
-    lists, rest = cli.split_lists(["ids=[a b ä.jpg,'c, d.jpg',e (2).jpg]", "paths.results_dir=a=b"], {"ids": []})
-    assert lists == {"ids": ["a b ä.jpg", "c, d.jpg", "e (2).jpg"]}
-    assert rest == ["paths.results_dir=a=b"]
-    with pytest.raises(WcxError, match="cannot read 'b'"):
-        cli.split_lists(["ids=[a", "b"], {"ids": []})
-
-
 def test_a_list_of_classes_made_on_windows(tmp_path: Path) -> None:
-    from wcx import custom
     from wcx.datasets import listing
+    from wcx.models import custom
 
     file = tmp_path / "Namen (ä).txt"
     file.write_bytes("\ufeffMöwe\r\na\\b\r\ncat, tabby\r\n".encode())

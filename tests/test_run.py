@@ -17,14 +17,13 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-import run as run_py
-from scripts import cli, mistakes
-from scripts import table1 as table1_py
 from wcx import contrasts, datasets, methods
+from wcx.cli import application, grid, opening, user_errors
+from wcx.cli import main as command_line
 from wcx.errors import WcxError
 from wcx.report import table1
 
-CONF = cli.CONF
+CONF = application.CONF
 GROUPS = {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in CONF.iterdir() if g.is_dir()}
 SMALL = ["model.weights=random", "threshold=0", "limit=6", "batch_size=4", "chunk_size=4", "figure=2"]
 
@@ -42,10 +41,10 @@ class Done:
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Run run.py (or another script's function) in this process: a process of its own costs seconds of imports."""
 
-    def call(*arguments: str, main: Callable[[], None] = lambda: cli.main(run_py.run)) -> Done:
+    def call(*arguments: str, command: str = "run") -> Done:
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
         try:
-            main()
+            command_line(command)
         except SystemExit as end:
             return Done(int(end.code or 0), *capsys.readouterr())
         return Done(0, *capsys.readouterr())
@@ -62,7 +61,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
 def test_every_choice_composes(group: str, name: str) -> None:
     extra = ["model.name=resnet50"] if (group, name) == ("model", "torchvision") else []
-    OmegaConf.to_yaml(cli.compose([f"{group}={name}", *extra]), resolve=True)
+    OmegaConf.to_yaml(application.compose([f"{group}={name}", *extra]), resolve=True)
 
 
 def test_every_dataset_method_and_contrast_has_its_yaml() -> None:
@@ -73,24 +72,26 @@ def test_every_dataset_method_and_contrast_has_its_yaml() -> None:
 
 @pytest.mark.parametrize("name", methods.names())
 def test_a_methods_yaml_holds_its_options(name: str) -> None:
-    methods.create(name, **cli.options(cli.compose([f"method={name}"]).method))
+    methods.create(name, **opening.options(application.compose([f"method={name}"]).method))
 
 
 def test_a_dataset_names_its_default_model_and_the_command_line_wins() -> None:
-    assert cli.compose([]).model.name == "small_cnn"
-    cfg = cli.compose(["dataset=cub", "method=gradcam", "contrast=weighted"])
+    assert application.compose([]).model.name == "small_cnn"
+    cfg = application.compose(["dataset=cub", "method=gradcam", "contrast=weighted"])
     assert (cfg.model.name, cfg.experiment) == ("vgg16", "masking")
-    assert cli.compose(["model=alexnet", "dataset=cub"]).model.name == "alexnet"
-    assert cli.compose(["dataset=imagenet"]).experiment == "sign_perturbation"
+    assert application.compose(["model=alexnet", "dataset=cub"]).model.name == "alexnet"
+    assert application.compose(["dataset=imagenet"]).experiment == "sign_perturbation"
 
 
 def test_profiles_reach_experiment_and_method() -> None:
-    paper, authors = (cli.compose([f"profile={p}", "method=linear_approximation"]) for p in ("paper", "authors_code"))
+    paper, authors = (
+        application.compose([f"profile={p}", "method=linear_approximation"]) for p in ("paper", "authors_code")
+    )
     keys = ("threshold", "mask", "align_corners", "blur_sigma")
     assert [paper[k] for k in keys] == [0.1, "sign", False, 15.0]
     assert [authors[k] for k in keys] == [0.4, "equal", True, [10.0, 20.0]]
     assert (paper.method.reduction, authors.method.reduction) == ("sum", "mean")
-    assert cli.compose(["profile=authors_code", "threshold=0.1"]).threshold == 0.1
+    assert application.compose(["profile=authors_code", "threshold=0.1"]).threshold == 0.1
 
 
 @pytest.mark.parametrize(
@@ -106,29 +107,31 @@ def test_profiles_reach_experiment_and_method() -> None:
 )
 def test_a_wrong_name_is_found_before_anything_starts(arguments: list[str], message: str) -> None:
     with pytest.raises(WcxError, match=message.replace("(", r"\(")):
-        cli.check_overrides(arguments)
+        application.check_overrides(arguments)
 
 
 def test_lists_of_a_runner() -> None:
-    lists, rest = cli.split_lists(
-        ["datasets=[cub, cars]", "models=alexnet", "limit=5"], {"datasets": ["x"], "models": [], "methods": ["m"]}
+    """They stand in conf/, and are read by Hydra's own parser; the first of each is the group's choice."""
+    completed = grid.complete(
+        ["datasets=[cub, cars]", "models=alexnet", "dataset.allow_partial=true", "limit=5"], "table1"
     )
-    assert lists == {"datasets": ["cub", "cars"], "models": ["alexnet"], "methods": ["m"]}
-    assert rest == ["limit=5"]
+    assert completed[:4] == ["dataset=cub", "model=alexnet", "method=linear_approximation", "contrast=original"]
+    assert {"datasets=[cub,cars]", "models=[alexnet]", "dataset.allow_partial=true", "limit=5"} <= set(completed)
+    assert "datasets=[cub]" in grid.complete(["dataset=cub"], "table1"), "one is a list of one to a runner of several"
+    assert "dataset=cub" in grid.complete(["dataset=cub"], "fig3"), "which has no list of datasets"
     with pytest.raises(WcxError, match="datasets is empty"):
-        cli.split_lists(["datasets=[]"], {"datasets": []})
-    lists, rest = cli.split_lists(
-        ["dataset=cub", "method=lrp", "method.gamma=1"], {"datasets": ["x", "y"], "methods": []}
-    )
-    assert lists == {"datasets": ["cub"], "methods": []}, "one is a list of one, to a runner that has a default list"
-    assert rest == ["method=lrp", "method.gamma=1"]
+        grid.complete(["datasets=[]"], "table1")
+    with pytest.raises(
+        WcxError, match=r"datasets=cub,cars is a sweep to Hydra; a list has brackets: datasets=\[cub,cars\]"
+    ):
+        grid.complete(["datasets=cub,cars"], "table1")
 
 
 @pytest.mark.parametrize("argument", ["limit=-3", "limit=0", "limit=abc", "limit_selected=0", "seed=x", "chunk_size=0"])
 def test_a_number_that_is_none_is_one_clear_line(argument: str) -> None:
     key, value = argument.split("=")
     with pytest.raises(WcxError, match=rf"{key} = '?{value}'?: give a whole number of at least"):
-        cli.compose([argument])
+        application.compose([argument])
 
 
 def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, run: Callable[..., Done]) -> None:
@@ -166,8 +169,8 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
         (["model.weights=random", "device=cuda:7"], "error: device 'cuda:7' is not there"),
         (["model.weights=random", "model.layer=nonsense"], "error: the model has no layer 'nonsense'; try one of"),
         (
-            ["model.weights=random", "method=gradient"],
-            "error: experiment masking needs an activation method, not gradient",
+            ["model.weights=random", "experiment=sign_perturbation", "method=gradcam"],
+            "error: experiment sign_perturbation needs an input method, not gradcam",
         ),
         (["model.weights=random", "targets=99"], "error: targets = 99, but the model has"),
         (["batch_size=0"], "error: batch_size = 0: give a whole number of at least 1."),
@@ -199,7 +202,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
     ],
 )
 def test_what_is_no_mistake_keeps_its_traceback(error: Exception, line: str | None) -> None:
-    said = mistakes.one_line(error)
+    said = user_errors.one_line(error)
     assert said is None if line is None else said.startswith(line)
 
 
@@ -250,12 +253,13 @@ def test_a_plan_computes_nothing(tmp_path: Path, run: Callable[..., Done]) -> No
 
 
 def test_a_sweep_skips_what_does_not_fit_and_says_so(tmp_path: Path, run: Callable[..., Done]) -> None:
-    done = run("-m", "method=gradcam,gradient", "contrast=original,max", *SMALL, f"paths.results_dir={tmp_path}")
+    small = [*SMALL[:1], *SMALL[2:5], "experiment=sign_perturbation", "iterations=[1]"]
+    done = run("-m", "method=gradcam,gradient", "contrast=original,max", *small, f"paths.results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.rglob("summary.csv"))) == 2
     skipped = [line for line in done.stderr.splitlines() if line.startswith("skipped")]
     assert len(skipped) == 2
-    assert "gradient original" in skipped[0]
+    assert "gradcam original" in skipped[0]
 
 
 def test_table1_runs_all_blocks_and_reports_those_that_fail(tmp_path: Path, run: Callable[..., Done]) -> None:
@@ -265,7 +269,7 @@ def test_table1_runs_all_blocks_and_reports_those_that_fail(tmp_path: Path, run:
         "methods=[gradcam]",
         *SMALL,
         f"paths.results_dir={tmp_path}",
-        main=lambda: cli.guarded(table1_py.main),
+        command="table1",
     )
     assert done.returncode == 1
     assert "failed: cub small_cnn: dataset cub" in done.stderr

@@ -5,7 +5,7 @@ import torch
 import yaml
 from torch import nn
 
-from wcx.small_cnn import small_cnn
+from wcx.models.small_cnn import small_cnn
 
 
 @pytest.fixture

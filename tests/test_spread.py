@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts import spread
-from scripts.spread import Block
+from wcx.cli import spread
+from wcx.cli.spread import Block
 from wcx.errors import WcxError
 
 SCRIPT = """
@@ -44,7 +44,7 @@ def block(tmp_path: Path) -> Callable[[str], Block]:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     (tmp_path / "seen").mkdir()
-    return lambda name: Block(name, [str(script), str(tmp_path / "seen"), name])
+    return lambda name: Block((name,), [str(script), str(tmp_path / "seen"), name])
 
 
 def test_one_process_a_device_at_a_time(
@@ -72,7 +72,7 @@ def test_with_one_device_all_is_done_here_and_the_others_finish(capsys: pytest.C
             raise ValueError("what")
         done.append(block.name)
 
-    blocks = [Block(name, ["nowhere"]) for name in ("a", "wrong", "bug", "b")]
+    blocks = [Block((name,), ["nowhere"]) for name in ("a", "wrong", "bug", "b")]
     assert spread.run(blocks, work, ["0"]) == {"wrong": "not there", "bug": "ValueError: what"}
     assert done == ["a", "b"]
     assert "Traceback" in capsys.readouterr().err, "a bug shows where it is"
@@ -111,8 +111,8 @@ def test_the_processes_end_with_the_runner(tmp_path: Path, root: Path) -> None:
     runner = f"""
     import sys
     sys.path.insert(0, {str(root)!r})
-    from scripts import spread
-    spread.over([spread.Block(n, ["-c", {child!r}, {str(tmp_path)!r}]) for n in "abc"], ["0", "1"])
+    from wcx.cli import spread
+    spread.over([spread.Block((n,), ["-c", {child!r}, {str(tmp_path)!r}]) for n in "abc"], ["0", "1"])
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(runner)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 20

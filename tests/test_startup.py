@@ -12,7 +12,7 @@ LATE = ("torchvision", "torch._dynamo", "torch._inductor", "pandas", "matplotlib
 def test_run_imports_no_slow_library_at_the_start(root: Path) -> None:
     """Nor does an explanation by a network that is not torchvision's."""
     script = (
-        "import sys, torch, run, wcx; from wcx import models\n"
+        "import sys, torch, run, wcx, wcx.cli.commands.run; from wcx import models\n"
         "net = models.load('small_cnn', num_classes=3, weights='random').net\n"
         "wcx.explain(net, torch.rand(1, 3, 32, 32), 0)\n"
         f"print(*[name for name in {LATE} if name in sys.modules])"

@@ -8,7 +8,7 @@ from pathlib import Path
 import hydra
 import pytest
 
-from scripts import cli, sweeps
+from wcx.cli import application, sweeps
 
 
 def test_notes_of_other_processes_are_told_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +43,6 @@ def test_what_was_skipped_is_no_failure_and_an_error_of_the_sweep_hides_no_note(
 def test_launchers_compose(launcher: str) -> None:
     plugin = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
     pytest.importorskip(plugin, reason="pip install -e '.[launchers]'")
-    with hydra.initialize_config_dir(str(cli.CONF), version_base="1.3"):
+    with hydra.initialize_config_dir(str(application.CONF), version_base="1.3"):
         cfg = hydra.compose("config", [f"hydra/launcher={launcher}"], return_hydra_config=True)
     assert launcher.partition("_")[0] in cfg.hydra.launcher._target_

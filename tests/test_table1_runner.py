@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scripts import cli, spread, table1
 from tests.report.shards import make
 from wcx import records
-from wcx.errors import WcxError
+from wcx.cli import main as command_line
+from wcx.cli import spread
 from wcx.experiments import masking
-from wcx.experiments.protocol import Settings
+from wcx.experiments.masking import Settings
 from wcx.report import collected
 
 SMALL = [
@@ -30,7 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def call(*arguments: str) -> str:
         folders = [f"paths.results_dir={tmp_path / 'results'}", f"paths.checkpoints_dir={tmp_path / 'checkpoints'}"]
         monkeypatch.setattr(sys, "argv", ["table1.py", *SMALL, *folders, *arguments])
-        table1.main()
+        command_line("table1")
         return capsys.readouterr().out
 
     return call
@@ -82,20 +82,26 @@ def test_the_authors_network_and_protocol_end_to_end(tmp_path: Path, run: Callab
 
 
 def test_a_block_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    lists, overrides = cli.split_lists(["datasets=cub,cars", "masks=[sign]", "limit=5"], table1.DEFAULTS)
-    first, second = table1.blocks(lists, overrides)
-    assert (first.name, second.name) == ("cub vgg16", "cars vgg16")
-    again, rest = cli.split_lists(second.command[1:], table1.DEFAULTS)
-    assert again == lists | {"datasets": ["cars"]}
-    assert rest == ["limit=5"]
-
     commands = []
     monkeypatch.setattr(spread, "devices", lambda asked: ["0", "1"])
     monkeypatch.setattr(spread, "over", lambda blocks, gpus: commands.extend(blocks) or {b.name: "no" for b in blocks})
-    monkeypatch.setattr(sys, "argv", ["table1.py", "datasets=[cub,cars]", f"paths.results_dir={tmp_path}"])
+    monkeypatch.setattr(
+        sys, "argv", ["table1.py", "datasets=[cub,cars]", "masks=[sign]", "limit=5", f"paths.results_dir={tmp_path}"]
+    )
     with pytest.raises(SystemExit):
-        table1.main()
+        command_line("table1")
     assert [block.command[-1] for block in commands] == ["report=false"] * 2, "only the runner writes tables"
+    assert [block.name for block in commands] == ["cub vgg16", "cars vgg16"]
+    expected = [
+        "-m",
+        "wcx.cli",
+        "table1",
+        "datasets=[cars]",
+        "models=[vgg16]",
+        "methods=[linear_approximation,gradcam]",
+    ]
+    assert commands[1].command[:6] == expected
+    assert {"masks=[sign]", "limit=5"} <= set(commands[1].command)
 
 
 def test_what_stands_in_one_table(tmp_path: Path) -> None:
@@ -117,17 +123,21 @@ def test_what_stands_in_one_table(tmp_path: Path) -> None:
     reasons = {line.split(": ")[1]: line.split(": ", 2)[2] for line in left_out}
     assert reasons == {
         str(few.path): f"{more.path} is the same line of the table",
-        str(old.path): f"made by version 0 of the experiment, not {masking.VERSION}",
+        str(old.path): f"made by version 0 of the experiment, not {masking.Masking.version}",
         str(random.path): "random weights",
         str(stale.path): "another network of the same name than the newest records'",
         str(incomplete.path): "incomplete",
     }
 
 
-def test_nothing_to_collect_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_to_collect_is_one_clear_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["table1.py", "collect=only", f"paths.results_dir={tmp_path}"])
-    with pytest.raises(WcxError, match="no complete records in"):
-        table1.main()
+    with pytest.raises(SystemExit):
+        command_line("table1")
+    assert "error: no complete records in" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["table1.py", "collect=onyl"])
-    with pytest.raises(WcxError, match="Did you mean 'only'"):
-        table1.main()
+    with pytest.raises(SystemExit):
+        command_line("table1")
+    assert "Did you mean 'only'" in capsys.readouterr().err

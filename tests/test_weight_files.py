@@ -20,8 +20,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from wcx import models, state_dicts
+from wcx import models
 from wcx.errors import WcxError
+from wcx.models import state_dicts
 
 TINY = "squeezenet1_1"
 

@@ -5,4 +5,4 @@ from wcx.errors import WcxError
 from wcx.explainer import Explainer, explain, upsample
 
 __all__ = ["Explainer", "WcxError", "cotangent", "explain", "upsample"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -236,6 +236,7 @@ def foil_masks(logits: Tensor, targets: Tensor, foils: Foils = None) -> Tensor:
     if classes == 1:
         raise WcxError("foils were given to a model of one class (a sigmoid), which has none; leave foils out.")
     if isinstance(foils, Integral) and not isinstance(foils, bool):
+        foils = int(foils)
         if not 1 <= foils < classes:
             raise WcxError(
                 f"foils={foils} asks for the {foils} most probable others of {classes} classes; give 1 to {classes - 1}."
@@ -267,12 +268,12 @@ def split_options(contrasts: Sequence[str], options: Mapping[str, Any]) -> dict[
     """Return for each of `contrasts` those of `options` that it knows; WcxError if none does, or no contrast is named."""
     if not contrasts:
         raise WcxError(f"no contrast is named; give at least one of: {', '.join(names())}.")
-    known = {name: list(get(name).defaults) for name in contrasts}
+    options_of = {name: list(get(name).defaults) for name in contrasts}
     for key in options:
-        if not any(key in keys for keys in known.values()):
-            listing = "; ".join(f"{name}: {', '.join(keys) or 'none'}" for name, keys in known.items())
+        if not any(key in keys for keys in options_of.values()):
+            listing = "; ".join(f"{name}: {', '.join(keys) or 'none'}" for name, keys in options_of.items())
             raise WcxError(f"unknown contrast option {key!r}. Options by contrast: {listing}.")
-    return {name: {key: value for key, value in options.items() if key in keys} for name, keys in known.items()}
+    return {name: {key: value for key, value in options.items() if key in keys} for name, keys in options_of.items()}
 
 
 def _one_hot(index: Tensor, like: Tensor) -> Tensor:

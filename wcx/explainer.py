@@ -121,7 +121,7 @@ def explain(
     masks = contrasts.foil_masks(run.logits, targets, foils)
 
     maps = run.explain(cotangents(names, run.logits, targets, masks, split))
-    maps = maps.unflatten(0, (len(names), *targets.shape[:-1]))
+    maps = maps.reshape(len(names), *targets.shape[:-1], *maps.shape[1:])
     return maps[0] if isinstance(contrast, str) else maps
 
 
@@ -165,7 +165,7 @@ def upsample(maps: Tensor, size: int | tuple[int, int], align_corners: bool = Fa
         >>> wcx.upsample(torch.rand(2, 14, 14), (224, 224)).shape
         torch.Size([2, 224, 224])
     """
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    height, width = (size, size) if isinstance(size, int) else size
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    resized = nn.functional.interpolate(flat, size, mode="bilinear", align_corners=align_corners)
-    return resized.reshape(*maps.shape[:-2], *size)
+    resized = nn.functional.interpolate(flat, (height, width), mode="bilinear", align_corners=align_corners)
+    return resized.reshape(*maps.shape[:-2], height, width)

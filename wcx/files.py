@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
-import socket
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wcx")
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # as file systems say it
-_POLL = 0.5  # seconds between two looks at a lock that only the file system's names can tell
 
 
 def encoded(text: str) -> bytes:
@@ -80,7 +76,7 @@ def memmap(path: Path, shape: tuple[int, ...], dtype: type, mode: str = "r+") ->
     if path.exists():
         try:
             array = np.lib.format.open_memmap(path, mode="r")  # "r+" would fill up one that is cut off
-            if (array.shape, array.dtype) == (shape, dtype):
+            if array.shape == shape and array.dtype == dtype:
                 return np.lib.format.open_memmap(path, mode=mode), True
             reason = f"has shape {array.shape} and type {array.dtype}, not {shape} and {np.dtype(dtype)}"
         except (ValueError, IsADirectoryError) as error:
@@ -96,7 +92,7 @@ def memmap(path: Path, shape: tuple[int, ...], dtype: type, mode: str = "r+") ->
 def locked(path: Path, wait: Callable[[], object] | None = None) -> Iterator[None]:
     """Hold a lock file for this process; the lock goes with the process, however it ends.
 
-    Where the file system has no locks, a file beside it, `<path>.owner`, names host and process: that of a process of this
+    Where the file system has no locks, a file beside it, `<path>.owner`, names process and host: that of a process of this
     host that has ended is taken over, that of another host has to be deleted by hand.
 
     Args:
@@ -104,64 +100,28 @@ def locked(path: Path, wait: Callable[[], object] | None = None) -> Iterator[Non
         wait: called once where another process holds the lock, which is then waited for; None raises.
 
     Raises:
-        BlockingIOError: another process holds it; the text says which in parentheses, or is empty.
+        BlockingIOError: another process holds it; the text says in parentheses what to do if it has ended, or is empty.
     """
-    with path.open("ab") as file, ExitStack() as stack:
+    from filelock import FileLock, SoftFileLock, Timeout  # here: an explanation locks nothing
+
+    lock, remedy = FileLock(path, thread_local=False), ""
+    try:
+        lock.acquire(blocking=False)
+    except (OSError, NotImplementedError) as error:
+        held = isinstance(error, Timeout)
+        if not held and isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        if not held:
+            owner = path.with_name(f"{path.name}.owner")
+            lock, remedy = SoftFileLock(owner, thread_local=False), f" (if it has ended, delete {owner})"
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock.acquire(blocking=False)
+        except Timeout:
             if wait is None:
-                raise BlockingIOError from None
+                raise BlockingIOError(remedy) from None
             wait()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            stack.enter_context(_owned(path.with_name(f"{path.name}.owner"), wait))
-        yield
-
-
-@contextmanager
-def _owned(path: Path, wait: Callable[[], object] | None) -> Iterator[None]:
-    """Hold a file that only one process can make: `locked` where there are no locks."""
-    while True:
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(f"{socket.gethostname()} {os.getpid()}")
-            break
-        except FileExistsError:
-            host, process = _owner(path)
-        if host == socket.gethostname() and process.isdigit() and not _runs(int(process)):
-            path.unlink(missing_ok=True)
-        elif wait is None:
-            raise BlockingIOError(f" (process {process or '?'} on {host or '?'}; if it has ended, delete {path})")
-        else:
-            wait()
-            wait = _pause
+            lock.acquire()
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-
-
-def _owner(path: Path) -> tuple[str, str]:
-    """Return host and process that a file of `_owned` names; "" where it is gone or not written yet."""
-    try:
-        host, _, process = path.read_text(encoding="utf-8").partition(" ")
-    except FileNotFoundError:
-        return "", ""
-    return host, process
-
-
-def _pause() -> None:
-    time.sleep(_POLL)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+        lock.release()

@@ -39,6 +39,8 @@ def command_line(argv: object) -> str:
     if not isinstance(argv, list) or not argv or not all(isinstance(part, str) for part in argv):
         return ""
     path = PurePath(argv[0])
+    if path.name.partition(" ")[0] == "wcx":
+        return f"{path.name} {shlex.join(argv[1:])}"
     if path.name != "run.py" and path.parent.name != "scripts":
         return ""
     script = path.name if path.name == "run.py" else f"scripts/{path.name}"
@@ -63,13 +65,13 @@ def _version(name: str) -> str | None:
 
 def _git_commit() -> str | None:
     """Return the commit of the code, "+" appended where the tree was changed; None outside a checkout."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
     try:
         commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
         ).stdout.strip()
         changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True, check=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None

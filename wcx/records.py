@@ -120,17 +120,17 @@ class Shard:
 
     def relabel(self) -> None:
         """Bring shard.json up to date, where there are records: labels are no part of the fingerprint."""
-        file, about = self.path / "shard.json", self._about()
-        if not self.path.is_dir() or (file.is_file() and file.read_bytes() == files.encoded(about)):
+        file, stated = self.path / "shard.json", self._about()
+        if not self.path.is_dir() or (file.is_file() and file.read_bytes() == files.encoded(stated)):
             return
         if file.exists() and (fault := _open(self.root, file)[1]):
             files.set_aside(file, fault)
-        write(file, about)
+        write(file, stated)
 
     def _about(self) -> str:
-        about = {"key": dict(zip(KEY, self.key, strict=True)), "experiment": self.experiment}
-        about |= {"fingerprint": fingerprint(self.parts), "parts": self.parts, "labels": self.labels}
-        return json.dumps(about, indent=1)
+        stated = {"key": dict(zip(KEY, self.key, strict=True)), "experiment": self.experiment}
+        stated |= {"fingerprint": fingerprint(self.parts), "parts": self.parts, "labels": self.labels}
+        return json.dumps(stated, indent=1)
 
 
 def find(root: Path, experiment: str | None = None, refused: list[str] | None = None) -> list[Shard]:
@@ -174,7 +174,7 @@ def collect(
     compute: Callable[[int], Sequence[Sequence[dict[str, Any]]]],
     columns: Sequence[str],
     *,
-    beside: str = "",
+    suffix: str = "",
     plan: Sequence[Sequence[int]] | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[int], None] = lambda _chunk: None,
@@ -186,7 +186,7 @@ def collect(
         chunks: how many there are.
         compute: chunk number -> for each shard its rows.
         columns: of the records, in their order; what a row lacks stays empty.
-        beside: suffix of a file that `compute` itself writes beside each chunk's; a chunk without it is computed again.
+        suffix: suffix of a file that `compute` itself writes beside each chunk's; a chunk without it is computed again.
         plan: the images of each chunk as indices into the dataset, to look at chunks of which no sums were kept.
         stop: asked before each chunk after the last that is there: whether enough has been collected.
         progress: called after each chunk, whether computed or found.
@@ -197,7 +197,7 @@ def collect(
     with locked(shards):
         for shard in shards:
             _replay(shard.path, shards)
-        checks = [_mended(shard, beside, columns, plan) for shard in shards]
+        checks = [_mended(shard, suffix, columns, plan) for shard in shards]
         sound = frozenset.intersection(*(check.sound for check in checks))
         committed = max((chunk + 1 for check in checks for chunk in check.sound), default=0)
         for chunk in range(chunks):
@@ -205,7 +205,7 @@ def collect(
                 break
             if chunk not in sound:
                 paths = [shard.chunk_path(chunk) for shard in shards]
-                _commit(dict(zip(paths, compute(chunk), strict=True)), columns, beside)
+                _commit(dict(zip(paths, compute(chunk), strict=True)), columns, suffix)
             progress(chunk)
         for shard in shards:
             inventory.finish(shard.path)

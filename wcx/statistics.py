@@ -77,7 +77,7 @@ def resampled(values: ArrayLike, key: Sequence[object], resamples: int = RESAMPL
         (resamples, ...); the images of a resample depend on key and n alone, so that means of the same images are paired.
     """
     sample = np.asarray(values, dtype=np.float64)
-    return sample.mean(0) + _deviations(sample, key, resamples)
+    return np.asarray(sample.mean(0) + _deviations(sample, key, resamples))
 
 
 def _deviations(sample: np.ndarray, key: Sequence[object], resamples: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def sign_flip(differences: ArrayLike, key: Sequence[object], flips: int = FLIPS)
     observed = np.abs(sample.sum(0)) - 1e-12 * np.abs(sample).sum(0)
     if n <= EXACT_UP_TO:
         every = 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-        return (np.abs(np.tensordot(every, sample, 1)) >= observed).mean(0)
+        return np.asarray((np.abs(np.tensordot(every, sample, 1)) >= observed).mean(0))
     rng = np.random.default_rng(seed_of("sign flips", *key))
 
     def flipped(rows: int) -> np.ndarray:
@@ -125,7 +125,7 @@ def sign_flip(differences: ArrayLike, key: Sequence[object], flips: int = FLIPS)
 
     total = sample.sum(0)
     count = sum((np.abs(total - 2 * block) >= observed).sum(0) for block in _sums(sample, flips, flipped))
-    return (count + 1) / (flips + 1)
+    return np.asarray((count + 1) / (flips + 1))
 
 
 def paired(a: ArrayLike, b: ArrayLike, key: Sequence[object]) -> Paired:

@@ -13,8 +13,9 @@ import torchvision
 from PIL import Image, ImageFile, ImageOps
 from torchvision import transforms
 
-from wcx.datasets.base import ImageDataset, Transform, decode
+from wcx.datasets.base import ImageDataset, decode
 from wcx.errors import DataError, WcxError
+from wcx.images import Transform
 from wcx.models import own_transform
 
 SIZES = [(300, 200), (200, 300), (256, 256), (37, 500), (501, 333), (224, 225)]

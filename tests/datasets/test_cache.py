@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import cli
 from tests.datasets.trees import imagenet, picture
 from wcx import datasets
+from wcx.cli import application, opening
 from wcx.datasets import cache
-from wcx.datasets.base import ImageDataset, Transform
+from wcx.datasets.base import ImageDataset
 from wcx.errors import DataError, WcxError
+from wcx.images import Transform
 
 N = 9
 
@@ -236,14 +237,14 @@ def test_what_cannot_be_cached(dataset, folder, tmp_path, monkeypatch):
 def test_the_command_line(tmp_path):
     imagenet(tmp_path / "imagenet")
     shared = ["dataset=imagenet", f"paths.data_dir={tmp_path}", f"paths.results_dir={tmp_path}"]
-    assert type(cli.test_images(cli.compose(shared))) is ImageDataset
-    assert type(cli.test_images(cli.compose([*shared, "cache=true", "plan=true"]))) is ImageDataset
+    assert type(opening.test_images(application.compose(shared))) is ImageDataset
+    assert type(opening.test_images(application.compose([*shared, "cache=true", "plan=true"]))) is ImageDataset
     for limit, stored in ((1, 1), ("null", 2)):
-        images = cli.test_images(cli.compose([*shared, "cache=true", f"limit={limit}"]))
+        images = opening.test_images(application.compose([*shared, "cache=true", f"limit={limit}"]))
         assert images.folder == tmp_path / "cache"
         assert (images._sums != 0).sum() == stored
-    images = cli.test_images(
-        cli.compose(
+    images = opening.test_images(
+        application.compose(
             [*shared, "experiment=masking", "cache=true", "limit_selected=1", f"paths.cache_dir={tmp_path}/other"]
         )
     )

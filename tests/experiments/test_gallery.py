@@ -14,14 +14,14 @@ from tests import nets
 from tests.test_found_by_reading import by_hand
 from wcx import contrasts, methods
 from wcx.errors import DataError, WcxError
-from wcx.experiments import gallery, items
-from wcx.experiments.choice import Walk, by_id
-from wcx.experiments.gallery import FIGURES, Figure, Lens, Settings
-from wcx.experiments.items import Item
+from wcx.experiments import Cell, Subject, pictures
+from wcx.experiments import images as items
+from wcx.experiments.images import Item
 from wcx.experiments.masking import Masking
-from wcx.experiments.protocol import Cell
-from wcx.experiments.protocol import Settings as Protocol
-from wcx.models import Normalized
+from wcx.experiments.masking import Settings as Protocol
+from wcx.experiments.pictures import FIGURES, Figure, Settings
+from wcx.experiments.selection import Walk, by_id
+from wcx.images import Normalized
 
 ALL = Figure(("gradcam", "linear_approximation", "input_x_gradient"), ("original", "max", "probability"), 3, hides=True)
 
@@ -31,7 +31,7 @@ class Counted(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.mean, self.images = model, model.mean, 0
+        self.model, self.mean, self.zero, self.images = model, model.mean, model.zero, 0
 
     def forward(self, pixels: Tensor) -> Tensor:
         self.images += len(pixels)
@@ -49,13 +49,13 @@ def some() -> list[Item]:
     return [Item(i, f"images/{i}.jpg", i % 3, p) for i, p in enumerate(pixels)]
 
 
-def lens(model: Counted, figure: Figure, batch_size: int = 32) -> Lens:
+def lens(model: Counted, figure: Figure, batch_size: int = 32) -> Subject:
     made = {name: methods.create(name) for name in figure.methods}
-    return Lens(model, "model.2", made, {"finer": {"k": 2}}, model.mean.flatten().tolist(), batch_size)
+    return Subject(model, "model.2", made, {"finer": {"k": 2}}, batch_size)
 
 
 def test_maps_are_those_of_explain(model: Counted, some: list[Item]) -> None:
-    shown = gallery.show(lens(model, ALL, batch_size=2), some[:3], replace(ALL, hides=False), Settings(foils=4))
+    shown = pictures.show(lens(model, ALL, batch_size=2), some[:3], replace(ALL, hides=False), Settings(foils=4))
     for one in shown:
         y = model(one.item.pixels[None])[0].detach()
         assert one.classes == y.argsort(descending=True)[:3].tolist() == one.targets
@@ -75,8 +75,9 @@ def test_hidden_images_are_those_of_masking(model: Counted, some: list[Item], si
     settings = Settings(blur_sigma=sigma, seed=3)
     protocol = Protocol(threshold=0.0, baselines=("blur",), blur_sigma=sigma, seed=3)
     cells = [Cell("gradcam", name) for name in figure.contrasts]
-    rows = Masking(model, "model.2", {"gradcam": methods.create("gradcam")}, cells, protocol).chunk(some[:3])
-    for i, one in enumerate(gallery.show(lens(model, figure), some[:3], figure, settings)):
+    subject = Subject(model, "model.2", {"gradcam": methods.create("gradcam")})
+    rows = Masking(subject, cells, protocol).rows(some[:3])
+    for i, one in enumerate(pictures.show(lens(model, figure), some[:3], figure, settings)):
         for cell in cells:
             row, hidden = rows[cell][i], one.hidden[cell]
             for t in (0, 1):
@@ -96,20 +97,20 @@ def test_passes_are_shared(model: Counted, some: list[Item], monkeypatch: pytest
     backward: list[int] = []
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: backward.append(1) or grad(*args, **kwargs))
-    shown = gallery.show(lens(model, FIGURES["fig4"]), some[:4], FIGURES["fig4"], Settings())
+    shown = pictures.show(lens(model, FIGURES["fig4"]), some[:4], FIGURES["fig4"], Settings())
     assert model.images == 4
     assert len(backward) == 2 * 2
     assert len(shown[0].maps) == 4
     model.images = 0
     figure = replace(FIGURES["fig1"], contrasts=("original", "weighted", "mean"))
-    gallery.show(lens(model, figure), some[:4], figure, Settings())
+    pictures.show(lens(model, figure), some[:4], figure, Settings())
     assert model.images == 4 + 4 * 3 * 2, "one more for every image with hidden features"
 
 
 def test_cosines_of_figure_5(model: Counted, some: list[Item]) -> None:
     """Section 5.3: max of t_1 and t_2 are each other's negatives."""
-    (one,) = gallery.show(lens(model, FIGURES["fig5"]), some[:1], FIGURES["fig5"], Settings())
-    own = gallery.cosines(one)["gradcam"]
+    (one,) = pictures.show(lens(model, FIGURES["fig5"]), some[:1], FIGURES["fig5"], Settings())
+    own = pictures.cosines(one)["gradcam"]
     assert own["max: t_1, t_2"] == pytest.approx(-1)
     assert set(own) >= {"original, mean: t_3", "max, weighted: t_2", "weighted: t_1, t_3"}
     a, b = (one.maps[Cell("gradcam", name)][1].flatten() for name in ("original", "weighted"))
@@ -207,7 +208,7 @@ def test_the_gallery_keeps_the_options_of_two_contrasts_apart(
     figure = Figure(("gradcam", "gradient", "linear_approximation"), order, targets=2)
     made = {name: methods.create(name) for name in figure.methods}
     batch = [Item(i, str(i), 0, x) for i, x in enumerate(pixels)]
-    shown = gallery.show(Lens(model, "2", made, options), batch, figure, Settings())
+    shown = pictures.show(Subject(model, "2", made, options), batch, figure, Settings())
     for one in shown:
         y = model(one.item.pixels[None])[0].tolist()
         for method in figure.methods:
@@ -227,7 +228,7 @@ def test_the_gallery_keeps_the_options_of_two_contrasts_apart(
 
 def test_an_option_that_the_gallerys_contrast_has_not_is_one_line() -> None:
     made = {"gradcam": methods.create("gradcam")}
-    lens = Lens(Normalized(nets.conv_batchnorm()), "2", made, {"mean": {"gamma": 1}})
+    lens = Subject(Normalized(nets.conv_batchnorm()), "2", made, {"mean": {"gamma": 1}})
     figure = Figure(("gradcam",), ("mean", "finer"), targets=1)
     with pytest.raises(WcxError, match="unknown contrast option 'gamma'"):
-        gallery.show(lens, [Item(0, "a", 0, torch.rand(3, 16, 16))], figure, Settings())
+        pictures.show(lens, [Item(0, "a", 0, torch.rand(3, 16, 16))], figure, Settings())

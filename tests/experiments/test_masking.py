@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 import wcx
 from tests import nets
-from wcx import baselines, methods
+from wcx import methods
 from wcx.errors import DataError, WcxError
-from wcx.experiments.items import Item
-from wcx.experiments.masking import Masking
-from wcx.experiments.protocol import Cell, Settings
-from wcx.models import Normalized
+from wcx.experiments import Cell, Subject
+from wcx.experiments.images import Item
+from wcx.experiments.masking import Masking, Settings
+from wcx.images import Normalized, make_baseline
 
 CELLS = [
     Cell(m, c) for m in ("gradcam", "linear_approximation", "xgradcam") for c in ("original", "mean", "max", "weighted")
@@ -38,9 +38,7 @@ def items() -> list[Item]:
 def engine(model: nn.Module, cells: Sequence[Cell] = CELLS, batch_size: int = 4, **settings: object) -> Masking:
     made = {cell.method: methods.create(cell.method) for cell in cells}
     options = {"threshold": 0.15} | settings
-    return Masking(
-        model, "2", made, list(cells), Settings(**options), zero=model.mean.flatten().tolist(), batch_size=batch_size
-    )
+    return Masking(Subject(model, "2", made, batch_size=batch_size), cells, Settings(**options))
 
 
 def naive(model: Normalized, pixels: Tensor, cell: Cell, index: int, s: Settings) -> dict[str, float]:
@@ -74,7 +72,7 @@ def naive(model: Normalized, pixels: Tensor, cell: Cell, index: int, s: Settings
                 if isinstance(sigma, tuple):
                     sigma = np.random.default_rng([s.seed, index]).uniform(*sigma)
                 zero = model.mean.flatten() if s.baseline_space == "normalized" else 0.0
-                other = baselines.make(name, pixels[None], sigma=sigma, kernel=s.blur_kernel, zero=zero)[0]
+                other = make_baseline(name, pixels[None], sigma=sigma, kernel=s.blur_kernel, zero=zero)[0]
                 changed = torch.where(hidden, other, pixels)
                 z = model(changed[None])[0].detach()
                 rival = t[1] if i == 0 else t[0]
@@ -102,7 +100,7 @@ def naive(model: Normalized, pixels: Tensor, cell: Cell, index: int, s: Settings
 )
 def test_equals_the_naive_loop(model: Normalized, items: list[Item], settings: dict) -> None:
     e = engine(model, **settings)
-    rows = e.chunk(items)
+    rows = e.rows(items)
     checked = 0
     for cell in CELLS:
         for item, row in zip(items, rows[cell], strict=True):
@@ -123,7 +121,7 @@ def test_no_pass_is_done_twice(model: Normalized, items: list[Item]) -> None:
     e = engine(model, select="all")
     calls: list[int] = []
     handle = model.model[9].register_forward_hook(lambda module, args, output: calls.append(len(output)))
-    rows = e.chunk(items)
+    rows = e.rows(items)
     handle.remove()
     distinct = 0
     for item in items:
@@ -135,9 +133,9 @@ def test_no_pass_is_done_twice(model: Normalized, items: list[Item]) -> None:
                 phi = wcx.upsample(wcx.explain(model, item.pixels[None], int(t[i]), *cell, layer="2"), (16, 16))[0]
                 seen |= {tuple(h.flatten().tolist()) for h in (phi < 0, phi > 0) if bool(h.any())}
         distinct += len(seen) * 3
-    assert e.passes == {"forward": 7, "backward": 7 * 2 * 4, "masked": distinct}
+    assert e.subject.passes == {"forward": 7, "backward": 7 * 2 * 4, "masked": distinct}
     assert sum(calls) == 7 + distinct
-    assert max(calls) == e.batch_size
+    assert max(calls) == e.subject.batch_size
     full = 7 * len(CELLS) * 2 * 2 * 3
     assert distinct <= full - 7 * 3 * 2 * 3, "max: t_1-positive and t_2-negative are one mask, and so are the other two"
     assert len(rows) == len(CELLS)
@@ -145,17 +143,15 @@ def test_no_pass_is_done_twice(model: Normalized, items: list[Item]) -> None:
 
 def test_an_image_below_the_threshold_costs_one_pass(model: Normalized, items: list[Item]) -> None:
     e = engine(model, threshold=0.99)
-    e.chunk(items)
-    assert e.passes == {"forward": 7}
+    e.rows(items)
+    assert e.subject.passes == {"forward": 7}
 
 
 def test_exponentials_never_overflow(items: list[Item]) -> None:
     """The authors' code divides exponentials, which overflows for logits above 88 in float32."""
     net = nets.conv_batchnorm()
     net[9].weight.data *= 3000
-    rows = engine(Normalized(net.float()), select="all").chunk(
-        [Item(i.index, i.id, 0, i.pixels.float()) for i in items]
-    )
+    rows = engine(Normalized(net.float()), select="all").rows([Item(i.index, i.id, 0, i.pixels.float()) for i in items])
     for row in rows[CELLS[0]]:
         assert max(row["y_t1"], -row["y_t2"]) > 88
         assert row["relative_probability_unmasked/t_1"] + row["relative_probability_unmasked/t_2"] == pytest.approx(1)
@@ -164,26 +160,26 @@ def test_exponentials_never_overflow(items: list[Item]) -> None:
 
 def test_an_unreadable_image_keeps_its_row(model: Normalized, items: list[Item]) -> None:
     broken = Item(99, "99.jpg", 1, None, error=DataError("cannot read 99.jpg"))
-    rows = engine(model).chunk([items[0], broken, items[1]])
+    rows = engine(model).rows([items[0], broken, items[1]])
     for cell in CELLS:
         assert [row["skipped"] for row in rows[cell]] == [False, True, False]
         assert [row["index"] for row in rows[cell]] == [0, 99, 1]
-    without = engine(model).chunk([items[0], items[1]])
+    without = engine(model).rows([items[0], items[1]])
     assert rows[CELLS[0]][2] == pytest.approx(without[CELLS[0]][1])
 
 
 def test_ends_with_the_last_image_wanted(model: Normalized, items: list[Item]) -> None:
-    whole = engine(model).chunk(items)[CELLS[0]]
+    whole = engine(model).rows(items)[CELLS[0]]
     above = [i for i, row in enumerate(whole) if row["above_threshold"]]
     assert len(above) >= 3
     for most in (1, 2, len(above)):
-        rows = engine(model, batch_size=2).chunk(items, most)[CELLS[0]]
+        rows = engine(model, batch_size=2).rows(items, most)[CELLS[0]]
         assert len(rows) == above[most - 1] + 1
         assert sum(row["above_threshold"] for row in rows) == most
 
 
 def test_localisation_is_the_share_of_positive_attribution_inside_the_box(model: Normalized, items: list[Item]) -> None:
-    rows = engine(model, select="all", align_corners=True).chunk(items[:1])
+    rows = engine(model, select="all", align_corners=True).rows(items[:1])
     for cell in CELLS:
         t = int(rows[cell][0]["t_1"])
         phi = wcx.upsample(wcx.explain(model, items[0].pixels[None], t, *cell, layer="2"), (16, 16), True)[0].clamp(
@@ -208,4 +204,4 @@ def test_localisation_is_the_share_of_positive_attribution_inside_the_box(model:
 )
 def test_wrong_settings_are_one_clear_line(model: Normalized, items: list[Item], settings: dict, message: str) -> None:
     with pytest.raises(WcxError, match=message):
-        engine(model, **settings).chunk(items)
+        engine(model, **settings).rows(items)

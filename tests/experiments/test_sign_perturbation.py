@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scripts.verify_perturbation import compare, part_ways, walk
 from tests import nets
 from wcx import methods
+from wcx.checks.perturbation import walk
 from wcx.errors import DataError, WcxError
-from wcx.experiments.items import Item
-from wcx.experiments.protocol import Cell
-from wcx.experiments.sign_perturbation import Perturbation, Settings
-from wcx.models import Normalized
+from wcx.experiments import Cell, Subject
+from wcx.experiments.images import Item
+from wcx.experiments.sign_perturbation import Settings, SignPerturbation
+from wcx.images import Normalized
 
 CONTRASTS = ("original", "mean", "max", "weighted", "probability")
 FOUR = [Cell("gradient", name) for name in CONTRASTS[:4]]
@@ -39,16 +39,16 @@ def items() -> list[Item]:
     return [Item(i, f"{i}.jpg", i % 6, p) for i, p in enumerate(pixels)]
 
 
-def engine(model: nn.Module, cells: list[Cell] = FOUR, batch_size: int = 3, **settings: object) -> Perturbation:
+def engine(model: nn.Module, cells: list[Cell] = FOUR, batch_size: int = 3, **settings: object) -> SignPerturbation:
     made = {cell.method: methods.create(cell.method) for cell in cells}
     options = {"epsilon": 0.05, "precision": "float64"} | settings
-    return Perturbation(model, made, cells, Settings(**options), batch_size=batch_size)
+    return SignPerturbation(Subject(model, None, made, batch_size=batch_size), cells, Settings(**options))
 
 
 @pytest.mark.parametrize("rule", ["label", "predicted"])
 def test_equals_the_formulas_image_by_image(model: nn.Module, items: list[Item], rule: str) -> None:
     cells = [Cell("gradient", name) for name in CONTRASTS]
-    rows = engine(model, cells, target_rule=rule).chunk(items[:4])
+    rows = engine(model, cells, target_rule=rule).rows(items[:4])
     for cell, (i, item) in itertools.product(cells, enumerate(items[:4])):
         row, x0 = rows[cell][i], item.pixels.double()
         y = model(x0[None])[0].detach()
@@ -67,7 +67,7 @@ def test_equals_the_formulas_image_by_image(model: nn.Module, items: list[Item],
 def test_stays_within_epsilon_and_in_the_unit_cube(net: nn.Module, items: list[Item], epsilon: float) -> None:
     seen: list[Tensor] = []
     net.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach().double()))
-    engine(net, precision="float32", epsilon=epsilon, batch_size=7).chunk(items)
+    engine(net, precision="float32", epsilon=epsilon, batch_size=7).rows(items)
     x0 = torch.stack([item.pixels for item in items]).double()
     changes = [(x - x0).abs() for x in seen]
     assert all(float(x.min()) >= 0 and float(x.max()) <= 1 for x in seen)
@@ -91,28 +91,28 @@ def test_no_pass_is_done_twice(
         if output.requires_grad:
             output.register_hook(lambda gradient: backwards.append(len(gradient)))
 
-    e.model.register_forward_hook(watch)
-    e.chunk(items)
-    assert e.passes == {"forward": 7 * forward, "evaluation": 7 * evaluation, "backward": 7 * backward}
+    e.subject.model.register_forward_hook(watch)
+    e.rows(items)
+    assert e.subject.passes == {"forward": 7 * forward, "evaluation": 7 * evaluation, "backward": 7 * backward}
     assert Counter(forwards) == {True: 7 * forward, False: 7 * evaluation}
     assert sum(backwards) == 7 * backward
     assert e.settings.passes(chosen) == {"forward": forward, "evaluation": evaluation, "backward": backward}
 
 
 def test_a_row_depends_neither_on_its_batch_nor_on_the_other_contrasts(net: nn.Module, items: list[Item]) -> None:
-    together = engine(net, batch_size=7).chunk(items)
-    alone = engine(net, FOUR[3:], batch_size=1).chunk(items)
+    together = engine(net, batch_size=7).rows(items)
+    alone = engine(net, FOUR[3:], batch_size=1).rows(items)
     for one, other in zip(together[FOUR[3]], alone[FOUR[3]], strict=True):
         assert (one.pop("id"), one) == (other.pop("id"), pytest.approx(other, rel=1e-9))  # float64
-    company = engine(net, precision="float32").chunk(items)
-    assert engine(net, FOUR[3:], precision="float32").chunk(items)[FOUR[3]] == company[FOUR[3]], "to the last bit"
+    company = engine(net, precision="float32").rows(items)
+    assert engine(net, FOUR[3:], precision="float32").rows(items)[FOUR[3]] == company[FOUR[3]], "to the last bit"
 
 
 def test_a_vanished_gradient_moves_nothing_and_is_counted(net: nn.Module, items: list[Item]) -> None:
     """The trap of section 5.1: float32's p_t (e_t - p) is exactly 0 where p_t is 1; weighted's cotangent is not."""
     net.model[9].weight.data *= 30000
     cells = [Cell("gradient", "probability"), Cell("gradient", "weighted")]
-    rows = engine(net, cells, precision="float32", target_rule="predicted", iterations=(1, 2)).chunk(items)
+    rows = engine(net, cells, precision="float32", target_rule="predicted", iterations=(1, 2)).rows(items)
     gaps = net(torch.stack([item.pixels for item in items])).detach().topk(2).values.diff().abs()
     certain = [i for i, gap in enumerate(gaps) if gap > 110]  # above 103 the softmax of all foils is exactly 0
     assert len(certain) >= 2
@@ -142,14 +142,14 @@ class Small(nn.Module):
 def test_the_batch_is_halved_when_memory_is_short(net: nn.Module, items: list[Item]) -> None:
     small = Small(net, 2)
     e = engine(small, precision="float32", batch_size=7)
-    rows = e.chunk(items)
+    rows = e.rows(items)
     assert small.tried[:3] == [7, 3, 1]
-    assert e.batch_size == 1
-    assert e.passes["backward"] == 7 * 44, "what was lost is not counted"
-    for cell, those in engine(net, precision="float32", batch_size=1).chunk(items).items():
+    assert e.subject.batch_size == 1
+    assert e.subject.passes["backward"] == 7 * 44, "what was lost is not counted"
+    for cell, those in engine(net, precision="float32", batch_size=1).rows(items).items():
         assert rows[cell] == those
     with pytest.raises(WcxError, match="out of memory on cpu with one image"):
-        engine(Small(net, 0), precision="float32").chunk(items)
+        engine(Small(net, 0), precision="float32").rows(items)
 
 
 def test_flags_and_model_come_back(net: nn.Module, items: list[Item]) -> None:
@@ -157,18 +157,18 @@ def test_flags_and_model_come_back(net: nn.Module, items: list[Item]) -> None:
     before = [flag.allow_tf32 for flag in flags]
     seen: set[tuple[bool, ...]] = set()
     net.register_forward_hook(lambda *_: seen.add(tuple(flag.allow_tf32 for flag in flags)))
-    engine(net, precision="float32").chunk(items[:1])
+    engine(net, precision="float32").rows(items[:1])
     assert seen == {(False, False)}
-    engine(net, precision="tf32").chunk(items[:1])
+    engine(net, precision="tf32").rows(items[:1])
     assert seen == {(False, False), (True, True)}
     assert [flag.allow_tf32 for flag in flags] == before
     assert all(parameter.requires_grad and parameter.grad is None for parameter in net.parameters())
-    assert next(engine(net).model.parameters()).dtype == torch.float64
+    assert next(engine(net).subject.model.parameters()).dtype == torch.float64
     assert next(net.parameters()).dtype == torch.float32
 
 
 def test_bfloat16_updates_and_evaluates_in_float32(net: nn.Module, items: list[Item]) -> None:
-    exact, coarse = (engine(net, precision=p, batch_size=7).chunk(items)[FOUR[3]] for p in ("float64", "bfloat16"))
+    exact, coarse = (engine(net, precision=p, batch_size=7).rows(items)[FOUR[3]] for p in ("float64", "bfloat16"))
     for one, other in zip(exact, coarse, strict=True):
         assert other["y_t"] == pytest.approx(one["y_t"], abs=1e-5)
         assert other["y_t/10"] == pytest.approx(one["y_t/10"], abs=0.2)
@@ -179,14 +179,14 @@ def test_any_method_that_goes_back_to_the_input(net: nn.Module, items: list[Item
     """For positive pixels input_x_gradient has the gradient's sign."""
     positive = [Item(i.index, i.id, i.label, i.pixels.clamp(0.2, 0.8)) for i in items[:3]]
     cells = [Cell("gradient", "weighted"), Cell("input_x_gradient", "weighted"), Cell("deeplift", "probability")]
-    rows = engine(net, cells, iterations=(1, 3)).chunk(positive)
+    rows = engine(net, cells, iterations=(1, 3)).rows(positive)
     assert rows[cells[0]] == rows[cells[1]]
     assert all(row["y_t/3"] != row["y_t"] for row in rows[cells[2]])
 
 
 def test_an_unreadable_image_keeps_its_row(net: nn.Module, items: list[Item]) -> None:
     broken = Item(99, "99.jpg", 1, None, error=DataError("cannot read 99.jpg"))
-    rows = engine(net).chunk([items[0], broken, items[1]])[FOUR[0]]
+    rows = engine(net).rows([items[0], broken, items[1]])[FOUR[0]]
     assert rows[1] == {"index": 99, "id": "99.jpg", "label": 1, "skipped": True}
     assert [row["skipped"] for row in rows] == [False, True, False]
     assert set(rows[0]) == set(Settings().columns())
@@ -210,20 +210,4 @@ def test_wrong_settings_are_one_clear_line(settings: dict, message: str) -> None
 def test_logits_that_are_not_finite_are_refused(net: nn.Module, items: list[Item]) -> None:
     net.model[9].weight.data.fill_(torch.nan)
     with pytest.raises(WcxError, match="NaN or infinite"):
-        engine(net).chunk(items)
-
-
-def test_verify_compares_with_float64(net: nn.Module, items: list[Item]) -> None:
-    """Also: another network, standing for any mistake, shows."""
-    exact = engine(net).model
-    rows = compare(net, exact, items[:2], 0.05)
-    assert len(rows) == 2 * 5 * 3 * 2
-    for row in rows:
-        tolerance = {"float32": 1e-5, "bfloat16": 0.1}[row["precision"]]
-        assert abs(row["error_y_t"]) < tolerance
-        assert row["precision"] == "bfloat16" or row["elsewhere"] < 0.01
-    wrong = compare(net, engine(nn.Sequential(net, nn.Softmax(1))).model, items[:1], 0.05)
-    assert max(abs(row["error_y_t"]) for row in wrong) > 1e-2
-    ways = part_ways(net, items, 0.05)
-    assert [row["index"] for row in ways] == [item.index for item in items]
-    assert max(row["apart"] for row in ways) < 0.01, "moderate p_t: proportional in float32, too"
+        engine(net).rows(items)

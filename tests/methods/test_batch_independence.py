@@ -13,7 +13,7 @@ import wcx
 from tests import nets
 from tests.methods.brute_force import error
 from wcx.errors import WcxError
-from wcx.models import Normalized
+from wcx.images import Normalized
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,7 +17,7 @@ from tests import nets
 from tests.methods.modules import Function, net_of
 from wcx import contrasts
 from wcx.errors import WcxError
-from wcx.models import Normalized
+from wcx.images import Normalized
 
 METHOD = "deeplift"
 captum_warns = pytest.mark.filterwarnings(r"ignore:\s*(Setting forward|Input Tensor 0 did not):UserWarning")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import wcx
 from tests import nets
 from wcx.errors import WcxError
+from wcx.images import Normalized
 from wcx.methods.integrated_gradients import RULES, quadrature
-from wcx.models import Normalized
 
 METHOD = "integrated_gradients"
 

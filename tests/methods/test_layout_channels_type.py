@@ -15,7 +15,7 @@ import wcx
 from tests.methods import brute_force
 from tests.methods.brute_force import ACTIVATION, METHODS, error
 from wcx.errors import WcxError
-from wcx.models import Normalized
+from wcx.images import Normalized
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

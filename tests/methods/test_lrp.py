@@ -24,8 +24,8 @@ from tests import nets
 from tests.methods.modules import mixed, torchvision_net
 from wcx import contrasts
 from wcx.errors import WcxError
+from wcx.images import Normalized
 from wcx.methods.lrp import COMPOSITES
-from wcx.models import Normalized
 
 METHOD = "lrp"
 BOX = {"low": -2.5, "high": 2.5}

@@ -13,8 +13,8 @@ import wcx
 from tests import nets
 from tests.methods.modules import Function, mixed, randomised
 from wcx.errors import WcxError
+from wcx.images import Normalized
 from wcx.methods.lrp import COMPOSITES
-from wcx.models import Normalized
 
 METHOD = "lrp"
 BOX = {"low": -2.5, "high": 2.5}

@@ -11,7 +11,8 @@ import numpy as np
 
 from wcx import records
 from wcx.experiments import masking
-from wcx.experiments.protocol import KEPT, Settings
+from wcx.experiments.hiding import KEPT
+from wcx.experiments.masking import Settings
 from wcx.records import Shard
 from wcx.report import published
 
@@ -35,7 +36,7 @@ def make(
     seed: int | None = None,
     images: int = 0,
     labels: dict | None = None,
-    version: int = masking.VERSION,
+    version: int = masking.Masking.version,
     parts: dict | None = None,
     masked: float = 0.6,
 ) -> Shard:
@@ -98,7 +99,10 @@ def make(
     shard = Shard(root, (dataset, model, method, contrast), "masking", parts, about | (labels or {}))
     shard.describe({})
     records.collect(
-        [shard], 2, lambda chunk: [rows[: n // 2] if chunk == 0 else rows[n // 2 :]], settings.columns(boxes)
+        [shard],
+        2,
+        lambda chunk: [rows[: n // 2] if chunk == 0 else rows[n // 2 :]],
+        masking.Masking.columns(settings, boxes),
     )
     return shard
 

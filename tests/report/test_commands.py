@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from scripts import cli, jobs
 from tests.report import shards
 from wcx import contrasts, datasets, methods, models
-from wcx.datasets.base import Preset
+from wcx.cli import application, opening
+from wcx.images import Preset
 from wcx.records import Shard
 from wcx.report import commands, html_provenance
 from wcx.report.html_results import Made, Results
@@ -73,8 +73,8 @@ def net(num_classes):
 
 def shard(overrides: list[str], root: Path | None = None) -> Shard:
     """The first shard that a command line of run.py makes; with `root`, described there, its configuration with it."""
-    cfg = cli.compose(overrides)
-    one = jobs.job([cfg]).shards()[0]
+    cfg = application.compose(overrides)
+    one = opening.job([cfg]).shards()[0]
     if root is None:
         return one
     described = Shard(root, one.key, one.experiment, one.parts, one.labels)
@@ -86,7 +86,7 @@ def command(of: Shard) -> list[str]:
     """What "How to reproduce" says of records that no runner of ours has made, without `python run.py`."""
     python, script, *overrides = shlex.split(html_provenance.command_of(Made(of, {"command": ["/usr/bin/pytest"]})))
     assert (python, script) == ("python", "run.py")
-    cli.check_overrides(overrides)
+    application.check_overrides(overrides)
     return overrides
 
 
@@ -164,10 +164,10 @@ def test_a_network_is_fine_tuned_with_its_seed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["a=b, [c] 'd'", "a\\b", "ends\\", "${x}", "Möwen & #1~", "null", "1", "", "x\\'y"])
 def test_any_file_name_comes_back(value: str, tmp_path: Path) -> None:
     before = Shard(tmp_path, ("folder", "vgg16", "gradcam", "weighted"), "masking", {}, {})
-    cfg = cli.compose(["dataset=folder"])
+    cfg = application.compose(["dataset=folder"])
     cfg.dataset.root = cfg.model.weights = value.replace("${", "\\${")  # OmegaConf's own escape
     before.describe({}, OmegaConf.to_yaml(cfg, resolve=True))
-    again = cli.compose(command(before))
+    again = application.compose(command(before))
     assert (again.dataset.root, again.model.weights) == (value, value)
 
 
@@ -182,17 +182,17 @@ def test_imagenets_transform_and_weights(tmp_path: Path) -> None:
     assert of(datasets.Transform("crop"), "IMAGENET1K_V1") == []
     assert of(datasets.Transform("squash"), "stand-in: x.pth") == ["dataset.transform.kind=squash"]
     assert of(Preset("crop", 240, 255), "IMAGENET1K_V2") == ["dataset.transform=own", "model.weights=IMAGENET1K_V2"]
-    other = cli.compose(["dataset=imagenet", *of(datasets.Transform("crop", 240, 260), "random")])
+    other = application.compose(["dataset=imagenet", *of(datasets.Transform("crop", 240, 260), "random")])
     assert dict(other.dataset.transform) == {"kind": "crop", "resize": 260, "size": 240}
     assert other.model.weights == "random"
 
 
 def test_defaults_are_those_of_the_yaml_files() -> None:
     """The commands leave them out; each of these stands twice, and here is where they are compared."""
-    cfg = cli.compose([])
+    cfg = application.compose([])
     assert {key: cfg[key] for key in commands.SHARED} == commands.SHARED
     for name in datasets.names():
-        own = cli.plain(cli.compose([f"dataset={name}"]).dataset)
+        own = opening.plain(application.compose([f"dataset={name}"]).dataset)
         stated = getattr(__import__(f"wcx.datasets.{name}", fromlist=[""]), "TRANSFORM", datasets.Transform())
         assert datasets.Transform(**own["transform"]) == stated
 
@@ -201,12 +201,12 @@ def test_defaults_are_those_of_the_yaml_files() -> None:
 def test_a_functions_defaults_are_its_yamls(group: str, name: str) -> None:
     """Under the default profile, with the paper's values."""
     parameters = inspect.signature(OPTIONS[group][name]).parameters.values()
-    stated = cli.options(cli.compose([f"{group}={name}"])[group])
+    stated = opening.options(application.compose([f"{group}={name}"])[group])
     assert stated == {option.name: option.default for option in parameters if option.default is not option.empty}
 
 
 def test_a_models_defaults_are_its_yamls() -> None:
-    for file in sorted(cli.CONF.glob("model/*.yaml")):
+    for file in sorted(application.CONF.glob("model/*.yaml")):
         stated = OmegaConf.to_container(OmegaConf.load(file))
         pairs = [(key, stated[key]) for key in ("weights", "checkpoint", "pinned") if file.stem != "custom"]
         if file.stem == "custom":

@@ -14,13 +14,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-import run
-from scripts import cli
-from scripts import gallery as script
+from wcx.cli import application
+from wcx.cli import main as command_line
+from wcx.cli.commands import run
 from wcx.errors import WcxError
-from wcx.experiments.gallery import FIGURES, Hidden, Shown
-from wcx.experiments.items import Item
-from wcx.experiments.protocol import Cell
+from wcx.experiments.base import Cell
+from wcx.experiments.images import Item
+from wcx.experiments.pictures import FIGURES, Hidden, Shown
 from wcx.report import gallery, gallery_layouts, render, sheet
 
 LONG = [
@@ -197,7 +197,7 @@ def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     ]
     lists = ["datasets=[parts]", "models=[small_cnn]", "figures=[fig1,fig4]"]
     monkeypatch.setattr("sys.argv", ["gallery.py", *lists, *options])
-    script.main()
+    command_line("gallery")
     assert capsys.readouterr().out.count("figure: ") == 2
     folder = tmp_path / "gallery"
     assert sorted(file.name for file in folder.iterdir()) == [
@@ -212,7 +212,7 @@ def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(
         "sys.argv", ["gallery.py", *lists[:2], "figures=[methods]", "methods=[gradcam]", f"ids=[{ids[1]}]", *options]
     )
-    script.main()
+    command_line("gallery")
     again = json.loads((folder / "parts-small_cnn-methods.json").read_text())
     assert [image["id"] for image in again["images"]] == ids[1:]
     assert again["rule"] == "given by id"
@@ -231,9 +231,9 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "figures=[fig4,fig1]",
     ]
     monkeypatch.setattr("sys.argv", ["run.py", *options, f"paths.results_dir={tmp_path}"])
-    run.run(cli.compose([*options, "plan=true", f"paths.results_dir={tmp_path}"]))
+    run.run(application.compose([*options, "plan=true", f"paths.results_dir={tmp_path}"]))
     assert not list(tmp_path.iterdir())
-    run.run(cli.compose([*options, f"paths.results_dir={tmp_path}"]))
+    run.run(application.compose([*options, f"paths.results_dir={tmp_path}"]))
     about = json.loads((tmp_path / "gallery/parts-small_cnn-fig1.json").read_text())
     assert about["files"] == ["parts-small_cnn-fig1.svg"]
     assert about["command"].startswith("python run.py experiment=gallery model.weights=random p_t2_min=0 count=1")
@@ -249,7 +249,7 @@ def test_script_names_a_wrong_choice(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["gallery.py", argument])
     with pytest.raises(SystemExit):
-        cli.guarded(script.main)
+        command_line("gallery")
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from scripts import report
 from tests.report import shards
 from tests.report.results_folder import CONTRASTS, NASTY, SUBSET, full, picture, switch
-from wcx.experiments.protocol import Settings
+from wcx.cli import main as command_line
+from wcx.experiments.masking import Settings
 from wcx.report import frames, html, html_provenance, html_results, html_table1, table1
 from wcx.report.html_images import Pictures
 from wcx.report.html_results import Made
@@ -156,7 +156,7 @@ def test_without_a_script_all_contrasts_stand_side_by_side(folder: Path, page: P
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
     root = tmp_path / "none yet"
     monkeypatch.setattr("sys.argv", ["scripts/report.py", f"paths.results_dir={root}"])
-    report.main()
+    command_line("report")
     assert str(root / "report.html") in capsys.readouterr().out
     page = Page((root / html.NAME).read_text())
     assert [section["id"] for section in page.all("section")] == SECTIONS

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.report.shards import make, pair, papers
-from wcx.experiments.protocol import Settings
+from wcx.experiments.masking import Settings
 from wcx.report import latex, layout, table1
 
 

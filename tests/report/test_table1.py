@@ -13,7 +13,7 @@ from scipy import stats
 from tests.report.shards import make, pair, papers
 from wcx import records, statistics
 from wcx.errors import WcxError
-from wcx.experiments.protocol import Settings
+from wcx.experiments.masking import Settings
 from wcx.report import published, recorded, table1
 
 HEADER = (

@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.training.tiny import HEAD, Drawn, run, start
 from wcx import models
-from wcx.datasets.base import DataError
+from wcx.errors import DataError
 from wcx.training import features, samples
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.training.tiny import ALL, BEST, HEAD, Drawn, run, start
 from wcx import models, training
-from wcx.datasets.base import DataError
+from wcx.errors import DataError
 from wcx.training import samples, task
 from wcx.training.recipe import Recipe
 

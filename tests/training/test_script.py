@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scripts import cli
-from scripts import finetune as script
 from tests.training.tiny import Drawn
 from wcx import models
+from wcx.cli import application
+from wcx.cli.commands import finetune as script
 
 
 @pytest.fixture
@@ -36,7 +36,9 @@ def test_the_script_plans_trains_and_skips(folder: Path, capsys: pytest.CaptureF
             "num_workers=0",
         ]
         script.run(
-            cli.compose(["dataset=folder", "model=squeezenet1_1", "recipe=quick", *common, *overrides], "finetune")
+            application.compose(
+                ["dataset=folder", "model=squeezenet1_1", "recipe=quick", *common, *overrides], "finetune"
+            )
         )
         return capsys.readouterr().out
 

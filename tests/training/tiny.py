@@ -10,7 +10,9 @@ from PIL import Image
 from torch import nn
 
 from wcx import models, training
-from wcx.datasets.base import DataError, ImageDataset, Transform
+from wcx.datasets.base import ImageDataset
+from wcx.errors import DataError
+from wcx.images import Transform
 from wcx.training.recipe import Recipe, derive
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from wcx.datasets._grey import Grey
-from wcx.datasets.base import SPLITS, ImageDataset, Transform
+from wcx.datasets.base import SPLITS, ImageDataset
 from wcx.datasets.cache import CachedImages, cached
 from wcx.errors import DataError, WcxError, choose
+from wcx.images import Transform
 from wcx.paths import home
 
 __all__ = ["CachedImages", "DataError", "ImageDataset", "Transform", "cached", "load", "names"]
@@ -25,8 +26,8 @@ __all__ = ["CachedImages", "DataError", "ImageDataset", "Transform", "cached", "
 
 def names() -> list[str]:
     """Return the names of the datasets: the modules of this package that define `load`."""
-    found = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-    return sorted(name for name in found if hasattr(importlib.import_module(f"{__name__}.{name}"), "load"))
+    modules = (module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return sorted(name for name in modules if hasattr(importlib.import_module(f"{__name__}.{name}"), "load"))
 
 
 def load(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
-from wcx.datasets.base import Transform
+from wcx.images import Transform
 
 
 @dataclass(frozen=True)

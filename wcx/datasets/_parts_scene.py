@@ -95,9 +95,9 @@ def fill(draw: ImageDraw.ImageDraw, shape: Shape, side: int, colour: Colour | in
 def bounding_box(species: Mapping[str, Look], pose: Pose) -> tuple[float, float, float, float]:
     """Return x, y, w, h of the whole bird, hidden parts included, cut off at the picture's edges; in its sides."""
     points = np.concatenate([shape.points for shape in bird(species, pose)])
-    left, right = np.clip([points.real.min(), points.real.max()], 0, 1)
+    start, end = np.clip([points.real.min(), points.real.max()], 0, 1)
     top, bottom = np.clip([points.imag.min(), points.imag.max()], 0, 1)
-    return left, top, right - left, bottom - top
+    return start, top, end - start, bottom - top
 
 
 # ---- what varies -------------------------------------------------------------------------------------------------------
@@ -129,8 +129,8 @@ def branch(rng: np.random.Generator, pose: Pose) -> list[Shape]:
     """A branch under the feet, with some leaves."""
     width = rng.uniform(0.03, 0.055)
     y = pose.stand.imag + 0.45 * width
-    left, right = y + rng.uniform(-0.05, 0.05), y + rng.uniform(-0.08, 0.08)
-    line = np.array([complex(-0.05, left), complex(pose.stand.real, y), complex(1.05, right)])
+    start, end = y + rng.uniform(-0.05, 0.05), y + rng.uniform(-0.08, 0.08)
+    line = np.array([complex(-0.05, start), complex(pose.stand.real, y), complex(1.05, end)])
     bark = shade(BARK, rng.uniform(0.7, 1.2))
     wood = [Shape("", line, shade(bark, 0.7), width=width), Shape("", line - 0.12j * width, bark, width=0.75 * width)]
     return wood + [leaf(rng, complex(x, y), rng.uniform(0.08, 0.16)) for x in rng.uniform(0, 1, rng.integers(1, 5))]

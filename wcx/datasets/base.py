@@ -7,17 +7,15 @@ import json
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wcx.errors import DataError, WcxError, choose
+from wcx.errors import DataError, WcxError
+from wcx.images import Transform
 from wcx.paths import native, visible
 
 SPLITS = ("train", "test")
@@ -34,99 +32,6 @@ UPRIGHT = {
 }
 # What Pillow raises on files that are truncated, broken, or no images at all.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-
-
-@dataclass(frozen=True)
-class Transform:
-    """From a PIL image to the pixels that a network sees: bilinear with antialiasing, values in [0, 1], not normalised.
-
-    Args:
-        kind: "squash" resizes to size x size whatever the aspect ratio (the masking protocol); "crop" resizes the short
-            side to `resize` and cuts the central size x size (the usual ImageNet transform).
-        size: side of the result, in pixels.
-        resize: length of the short side before the crop, in pixels; "squash" ignores it.
-    """
-
-    channels: ClassVar[int] = 3
-
-    kind: str = "squash"
-    size: int = 224
-    resize: int = 256
-
-    def __post_init__(self) -> None:
-        choose("transform", self.kind, ("squash", "crop"))
-        if self.size < 1 or (self.kind == "crop" and self.resize < self.size):
-            raise WcxError(f"transform: size {self.size} must be at least 1 and at most resize {self.resize}.")
-
-    @property
-    def resampling(self) -> Image.Resampling:
-        """Pillow's name of the interpolation."""
-        return Image.Resampling.BILINEAR
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Return float32 (channels, size, size) in [0, 1] from an RGB image: what torchvision's transforms give, bit for bit.
-
-        Of a strip (more than 20 times as long as wide) only the square in its middle is resized, within 1/255 of that:
-        the whole strip would take gigabytes.
-        """
-        width, height = self._resized(*image.size)
-        left, top = self._offset(width, height)
-        right, bottom = left + self.size, top + self.size
-        if max(width, height) > 20 * min(width, height):
-            x, y = image.width / width, image.height / height
-            box = (left * x, top * y, min(right * x, image.width), min(bottom * y, image.height))
-            image = image.resize((self.size, self.size), self.resampling, box=box)
-        else:
-            image = image.resize((width, height), self.resampling).crop((left, top, right, bottom))
-        values = torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels)
-        return values.movedim(2, 0).to(torch.float32) / 255
-
-    def box(self, box: Sequence[float], width: int, height: int) -> np.ndarray:
-        """Map a box of a width x height image onto the transformed image.
-
-        Args:
-            box: x, y, w, h in pixels (x and y of the upper left corner).
-
-        Returns:
-            float64 (4,): x, y, w, h in pixels of the result, cut off at its edges (w or h is 0 where nothing is left).
-        """
-        new_width, new_height = self._resized(width, height)
-        left, top = self._offset(new_width, new_height)
-        x, y, w, h = (float(v) for v in box)
-        xs = np.clip(np.array([x, x + w]) * new_width / width - left, 0, self.size)
-        ys = np.clip(np.array([y, y + h]) * new_height / height - top, 0, self.size)
-        return np.array([xs[0], ys[0], xs[1] - xs[0], ys[1] - ys[0]])
-
-    def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """Return width and height of the resized image, before the crop; the long side is rounded as torchvision does."""
-        if self.kind == "squash":
-            return self.size, self.size
-        short = min(width, height)
-        return int(self.resize * width / short), int(self.resize * height / short)
-
-    def _offset(self, width: int, height: int) -> tuple[int, int]:
-        """Return left and top of the central square of a resized image."""
-        return round((width - self.size) / 2), round((height - self.size) / 2)
-
-
-@dataclass(frozen=True)
-class Preset(Transform):
-    """A `Transform` of another interpolation, as some of torchvision's networks were trained with.
-
-    Args:
-        interpolation: bilinear, bicubic, ...
-    """
-
-    interpolation: str = "bicubic"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        choose("interpolation", self.interpolation, (one.name.lower() for one in Image.Resampling))
-
-    @property
-    def resampling(self) -> Image.Resampling:
-        """Pillow's name of the interpolation."""
-        return Image.Resampling[self.interpolation.upper()]
 
 
 class ImageDataset(Dataset):

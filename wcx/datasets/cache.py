@@ -32,8 +32,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wcx import files
-from wcx.datasets.base import ImageDataset, Transform
+from wcx.datasets.base import ImageDataset
 from wcx.errors import DataError, WcxError
+from wcx.images import Transform
 from wcx.paths import home
 
 log = logging.getLogger("wcx")
@@ -105,11 +106,11 @@ class CachedImages(ImageDataset):
         Raises:
             WcxError: there is not enough room on the disk.
         """
-        wanted = range(len(self)) if indices is None else indices
-        if not self._missing(wanted):
+        absent = range(len(self)) if indices is None else indices
+        if not self._missing(absent):
             return
         with self._lock(), ThreadPoolExecutor(max(1, workers)) as pool:
-            missing = self._missing(wanted)
+            missing = self._missing(absent)
             self._require_room(len(missing))
             bar = tqdm(total=len(missing), unit="image", desc=f"decoding into {self.file.name}", disable=quiet)
             with bar:

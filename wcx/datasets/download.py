@@ -124,10 +124,10 @@ def extract(archive: Path, dest: Path, member: str | None = None) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             with stream, target.open("wb") as file:
                 shutil.copyfileobj(stream, file, CHUNK)
-        whole = partial / member if member else partial
-        if not whole.is_dir():
+        folder = partial / member if member else partial
+        if not folder.is_dir():
             raise DataError(f"cannot unpack {archive}: it holds no folder {member!r}.")
-        whole.rename(dest)
+        folder.rename(dest)
     except BROKEN as error:
         raise DataError(
             f"cannot unpack {archive}: {_line(error)}. If the archive is damaged, delete it and download again."
@@ -180,9 +180,9 @@ def _verify(path: Path, url: str, md5: str | None, sha256: str | None, size: int
         if expected is None:
             continue
         with path.open("rb") as file:
-            found = hashlib.file_digest(file, lambda kind=kind: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-        if found != expected.lower():
-            raise DataError(f"{path} has {kind} {found}, expected {expected} (from {url}). Delete it and try again.")
+            digest = hashlib.file_digest(file, lambda kind=kind: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        if digest != expected.lower():
+            raise DataError(f"{path} has {kind} {digest}, expected {expected} (from {url}). Delete it and try again.")
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes] | None]]:

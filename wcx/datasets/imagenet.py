@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from wcx.datasets._imagenet_wnids import WNIDS
-from wcx.datasets.base import ImageDataset, Transform
+from wcx.datasets.base import ImageDataset
 from wcx.datasets.listing import IMAGE_SUFFIXES, Entry, assemble, read_mat, read_table, require
 from wcx.errors import DataError
+from wcx.images import Transform
 
 OFFICIAL = {"classes": 1000, "train": 1_281_167, "test": 50_000}
 OFFICIAL_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")

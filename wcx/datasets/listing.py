@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wcx.datasets.base import ImageDataset, Transform
+from wcx.datasets.base import ImageDataset
 from wcx.errors import DataError
+from wcx.images import Transform
 from wcx.paths import native
 
 # What counts as an image in a folder (torchvision's list).
@@ -51,7 +52,7 @@ def assemble(
         DataError: files are absent, or the split has no image.
     """
     is_there = [(root / native(entry.id)).is_file() for entry in entries]
-    absent = [entry for entry, there in zip(entries, is_there, strict=True) if not there]
+    absent = [entry for entry, present in zip(entries, is_there, strict=True) if not present]
     if absent and not allow_partial:
         of_split = sum(entry.split == split for entry in absent)
         raise DataError(
@@ -59,7 +60,7 @@ def assemble(
             f"split) are absent from {root}, the first is {absent[0].id}. Complete the folder, or use those present "
             f"with dataset.allow_partial=true."
         )
-    entries = [entry for entry, there in zip(entries, is_there, strict=True) if there]
+    entries = [entry for entry, present in zip(entries, is_there, strict=True) if present]
     kept = sorted({entry.label for entry in entries}) if renumber else range(len(class_names))
     label_of = {label: i for i, label in enumerate(kept)}
     if any(not 0 <= label < len(class_names) for label in kept):

@@ -16,8 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from wcx.datasets._parts_bird import PARTS, Look
 from wcx.datasets._parts_scene import Scene, bounding_box, draw_pose
-from wcx.datasets.base import SPLITS, ImageDataset, Transform
+from wcx.datasets.base import SPLITS, ImageDataset
 from wcx.errors import WcxError, choose
+from wcx.images import Transform
 
 Species = Mapping[str, Look]  # part -> its look
 

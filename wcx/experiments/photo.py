@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from wcx import baselines, contrasts
+from wcx import contrasts
 from wcx.datasets.listing import IMAGE_SUFFIXES
 from wcx.errors import DataError, WcxError
-from wcx.experiments import masks
+from wcx.experiments import hiding
 from wcx.explainer import Explainer, cotangents, upsample
+from wcx.images import blur
 from wcx.methods.base import Cotangent
 from wcx.paths import exists, visible
 
@@ -151,9 +152,11 @@ def explain(explainer: Explainer, pixels: Tensor, question: Question) -> Explain
     options = question.contrast_options
     v = _stacked([cotangents([view.contrast], logits, targets, foils[view.foils], options) for view in views])
     raw = run.explain(v)
-    raw, size = raw[:, 0], tuple(pixels.shape[1:])
-    attributions = raw.sum(1) if raw.ndim == 4 else upsample(raw, size, question.align_corners)  # 4: (K, 3, H, W)
-    hidden = masks.by_sign(attributions, "positive")
+    raw, (height, width) = raw[:, 0], pixels.shape[1:]
+    attributions = (
+        raw.sum(1) if raw.ndim == 4 else upsample(raw, (height, width), question.align_corners)
+    )  # 4: (K, 3, H, W)
+    hidden = hiding.by_sign(attributions, "positive")
     blurred, changed = _blur(explainer, pixels.to(device), hidden, question, logits)
     answers = [
         Answer(r, a, b, float(h.double().mean()), y)
@@ -188,14 +191,15 @@ def _stacked(parts: Sequence[Cotangent]) -> Cotangent:
     def at(logits: Tensor) -> Tensor:
         return torch.cat([part(logits) if callable(part) else part for part in parts])
 
-    return at if any(callable(part) for part in parts) else torch.cat(parts)
+    frozen = [part for part in parts if isinstance(part, Tensor)]
+    return torch.cat(frozen) if len(frozen) == len(parts) else at
 
 
 def _blur(
     explainer: Explainer, pixels: Tensor, hidden: Tensor, question: Question, logits: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the image with each mask (K, H, W) blurred, (K, 3, H, W), and their logits (K, C)."""
-    soft = baselines.blur(pixels[None], question.blur_sigma, question.blur_kernel)
+    soft = blur(pixels[None], question.blur_sigma, question.blur_kernel)
     blurred = torch.where(hidden[:, None], soft, pixels)
     with torch.inference_mode():
         changed = explainer.model(blurred)
@@ -209,7 +213,7 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
     Raises:
         DataError: nothing there, or a folder without an image of its own.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in map(Path, map(str, paths)):
         if not exists(path):
             raise DataError(f"no image or folder at {path}; check image=...")
@@ -222,8 +226,8 @@ def find(paths: Sequence[str | Path]) -> list[Path]:
                 raise DataError(
                     f"no image in the folder {path} (looked for {', '.join(SUFFIXES)}; folders inside it are not searched)."
                 )
-        found += inside
-    return list(dict.fromkeys(found))
+        files += inside
+    return list(dict.fromkeys(files))
 
 
 def class_id(name: str | int, names: Sequence[str]) -> int:
@@ -233,8 +237,8 @@ def class_id(name: str | int, names: Sequence[str]) -> int:
         WcxError: no such class, with the names that resemble it; several of the name; an id out of range.
     """
     text = visible(str(name)).strip()
-    same = [i for i, known in enumerate(names) if known == text] or [
-        i for i, known in enumerate(names) if _plain(known) in (_plain(text), f"{_plain(text)} ({i})")
+    same = [i for i, class_name in enumerate(names) if class_name == text] or [
+        i for i, class_name in enumerate(names) if _plain(class_name) in (_plain(text), f"{_plain(text)} ({i})")
     ]
     if len(same) > 1:
         raise WcxError(f"class {text!r} is the name of {len(same)} classes; give an id: {', '.join(map(str, same))}.")
@@ -244,12 +248,12 @@ def class_id(name: str | int, names: Sequence[str]) -> int:
         if 0 <= int(text) < len(names):
             return int(text)
         raise WcxError(f"class id {text} is out of range: the model has {len(names)} classes, 0 to {len(names) - 1}.")
-    plain = {_plain(known): known for known in names}
-    close = [plain[one] for one in difflib.get_close_matches(_plain(text), plain, n=5, cutoff=0.5)]
-    close += [known for known in names if _plain(text) in _plain(known) and known not in close][:5]
+    plain = {_plain(class_name): class_name for class_name in names}
+    close = [plain[text] for text in difflib.get_close_matches(_plain(text), plain, n=5, cutoff=0.5)]
+    close += [class_name for class_name in names if _plain(text) in _plain(class_name) and class_name not in close][:5]
     hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
-    few = f"one of: {', '.join(names)}" if len(names) <= 30 else f"one of its {len(names)} classes, or an id"
-    raise WcxError(f"the model has no class {text!r}.{hint} Choose {few}.")
+    listing = f"one of: {', '.join(names)}" if len(names) <= 30 else f"one of its {len(names)} classes, or an id"
+    raise WcxError(f"the model has no class {text!r}.{hint} Choose {listing}.")
 
 
 def _plain(name: str) -> str:

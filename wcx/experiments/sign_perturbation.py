@@ -13,26 +13,27 @@ image needs a forward pass only. For K contrasts and n = 1, 2, 10: 1 + 13 K forw
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wcx import contrasts, precision
+from wcx import contrasts
 from wcx.errors import WcxError, choose
-from wcx.experiments.items import Item
-from wcx.experiments.protocol import Cell
+from wcx.experiments.base import Cell, Experiment, Keep, Row, Subject, blank
+from wcx.experiments.hiding import as_foils
+from wcx.experiments.images import Item
 from wcx.explainer import Explainer, cotangents
-from wcx.methods import Method, Run
+from wcx.methods import Run
+from wcx.models import precision
 
-VERSION = 1  # part of the fingerprint: raise it with every change that may change a number
 TARGET_RULES = ("label", "predicted")
 
-Row = dict[str, Any]
 log = logging.getLogger("wcx")
 
 
@@ -80,74 +81,100 @@ class Settings:
         )
 
 
-@dataclass
-class Perturbation:
-    """The engine.
+class SignPerturbation(Experiment):
+    """The experiment; `Subject.passes` counts forward (with a graph), evaluation (without) and backward.
 
-    Args:
-        model: [0, 1] pixels (N, 3, H, W) -> logits (N, C), on its device.
-        methods: by the name that cells use; in input space.
-        cells: what to compute.
-        settings: the protocol.
-        contrast_options: for each contrast by name.
-        batch_size: images a pass; halved when the device runs out of memory.
-
-    Attributes:
-        passes: counts images: forward (with a graph), evaluation (without), backward.
+    The subject's batch size is halved when the device runs out of memory.
     """
 
-    model: nn.Module
-    methods: Mapping[str, Method]
-    cells: Sequence[Cell]
-    settings: Settings = field(default_factory=Settings)
-    contrast_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    batch_size: int = 32
-    passes: Counter[str] = field(default_factory=Counter)
+    protocol = Settings
+    version = 1
+    spaces = ("input",)
 
-    def __post_init__(self) -> None:
-        self.device = next(self.model.parameters()).device
-        self._precision = precision.get(self.settings.precision)
-        self.model = precision.cast(self.model, self._precision.dtype)
-        self._explainers = {name: Explainer(self.model, method) for name, method in self.methods.items()}
+    def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Settings) -> None:
+        self._precision = precision.get(settings.precision)
+        super().__init__(replace(subject, model=precision.cast(subject.model, self._precision.dtype)), cells, settings)
+        self._explainers = {name: Explainer(self.subject.model, method) for name, method in subject.methods.items()}
 
-    def chunk(self, items: Sequence[Item]) -> dict[Cell, list[Row]]:
-        """Return for each cell one row an image, in the order of `items`.
+    @classmethod
+    def columns(cls, settings: Settings, boxes: bool = False) -> list[str]:  # noqa: ARG003
+        """See `Experiment.columns`."""
+        return settings.columns()
+
+    def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:  # noqa: ARG002
+        """See `Experiment.rows`.
 
         Raises:
             WcxError: the model's logits are not finite; memory does not suffice for a single image.
         """
-        rows: dict[Cell, list[Row]] = {cell: [_blank(item) for item in items] for cell in self.cells}
-        left = [position for position, item in enumerate(items) if item.pixels is not None]
-        while left:
-            now = left[: self.batch_size]
-            found = self._fitting([items[position] for position in now])
-            if found is None:
+        rows: dict[Cell, list[Row]] = {cell: [blank(item) for item in items] for cell in self.cells}
+        waiting = [position for position, item in enumerate(items) if item.pixels is not None]
+        while waiting:
+            batch = waiting[: self.subject.batch_size]
+            measured = self._fitting([items[position] for position in batch])
+            if measured is None:
                 continue  # with a smaller batch
-            for cell, those in found.items():
-                for position, row in zip(now, those, strict=True):
+            for cell, values in measured.items():
+                for position, row in zip(batch, values, strict=True):
                     rows[cell][position].update(row)
-            left = left[len(now) :]
+            waiting = waiting[len(batch) :]
         return rows
+
+    def passes(self) -> Counter[str]:
+        """See `Experiment.passes`."""
+        total: Counter[str] = Counter()
+        for method in self.subject.methods:
+            total += self.settings.passes(sum(cell.method == method for cell in self.cells))
+        return total
+
+    def plan(self, probe: Sequence[Item], images: int, most: int | None = None) -> dict[str, Any]:  # noqa: ARG002
+        """See `Experiment.plan`; timed by walks of two steps."""
+        passes = dict(self.passes())
+        return {
+            "passes_an_image": passes,
+            "forward_passes": images * (passes["forward"] + passes["evaluation"]),
+            "backward_passes": images * passes["backward"],
+            "seconds": round(self.seconds(probe) * images, 1),
+            "megabytes": f"about {len(self.cells) * images * 0.0003:.1f}",
+        }
+
+    def seconds(self, probe: Sequence[Item]) -> float:
+        """Return about how long an image takes, all cells together, from a walk of two steps under one contrast."""
+        cells = list({cell.method: cell for cell in self.cells}.values())
+        short = replace(self.settings, iterations=(2,))
+        subject = replace(self.subject, batch_size=len(probe), passes=Counter())
+        experiment = type(self)(subject, cells, short)
+        for _ in range(2):  # the first warms up
+            start = time.perf_counter()
+            experiment.rows(probe)  # ends with numbers on the CPU: the device has finished
+        ratio = self.passes().total() / experiment.passes().total()
+        return (time.perf_counter() - start) / len(probe) * ratio
 
     def _fitting(self, items: Sequence[Item]) -> dict[Cell, list[Row]] | None:
         """Return the rows of a batch; None, and the batch size halved, if it does not fit into memory."""
-        before = self.passes.copy()
+        subject = self.subject
+        before = subject.passes.copy()
         try:
             return self._batch(items)
         except torch.OutOfMemoryError:
-            self.passes = before
+            subject.passes.clear()
+            subject.passes.update(before)
         # Outside of the handler: its traceback held the tensors.
-        if self.device.type == "cuda":
+        if subject.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(items) == 1:
-            raise WcxError(f"out of memory on {self.device} with one image; free it, or give another device.")
-        self.batch_size = len(items) // 2
-        log.warning("out of memory with %d images a pass: going on with %d", len(items), self.batch_size)
+            raise WcxError(f"out of memory on {subject.device} with one image; free it, or give another device.")
+        subject.batch_size = len(items) // 2
+        log.warning("out of memory with %d images a pass: going on with %d", len(items), subject.batch_size)
         return None
 
     def _batch(self, items: Sequence[Item]) -> dict[Cell, list[Row]]:
-        pixels = torch.stack([item.pixels for item in items]).to(self.device, self._precision.dtype)
-        labels = torch.tensor([item.label for item in items], device=self.device)
+        device = self.subject.device
+        stacked = torch.stack([item.pixels for item in items if item.pixels is not None])
+        pixels, labels = (
+            stacked.to(device, self._precision.dtype),
+            torch.tensor([item.label for item in items]).to(device),
+        )
         rows = {}
         with precision.tf32(allowed=self._precision.tf32):
             for method in dict.fromkeys(cell.method for cell in self.cells):
@@ -162,14 +189,15 @@ class Perturbation:
     def gradients(self) -> Iterator[None]:
         """The passes that gradients are made of run in here."""
         kind = self._precision.gradient
-        with torch.autocast(self.device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
+        with torch.autocast(self.subject.device.type, dtype=kind or torch.bfloat16, enabled=kind is not None):
             yield
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return logits (N, C) of pixels (N, 3, H, W), for evaluation alone."""
-        self.passes["evaluation"] += len(pixels)
+        self.subject.passes["evaluation"] += len(pixels)
         with torch.inference_mode():
-            return self.model(pixels)
+            logits: Tensor = self.subject.model(pixels)
+        return logits
 
     @property
     def separate(self) -> bool:
@@ -181,7 +209,7 @@ class _Walks:
     """All walks of a batch under one method.
 
     Args:
-        engine: whose settings and counters are used.
+        experiment: whose settings and counters are used.
         explainer: the method, on the engine's model.
         pixels: x^0, (N, 3, H, W).
         labels: (N,).
@@ -190,8 +218,8 @@ class _Walks:
         clean: the columns of the unperturbed images.
     """
 
-    def __init__(self, engine: Perturbation, explainer: Explainer, pixels: Tensor, labels: Tensor) -> None:
-        self._engine, self._explainer, self._settings = engine, explainer, engine.settings
+    def __init__(self, experiment: SignPerturbation, explainer: Explainer, pixels: Tensor, labels: Tensor) -> None:
+        self._experiment, self._explainer, self._settings = experiment, explainer, experiment.settings
         self._pixels, self._labels = pixels, labels
         epsilon = self._settings.epsilon
         self._box = (pixels - epsilon).clamp(min=0), (pixels + epsilon).clamp(max=1)
@@ -211,24 +239,23 @@ class _Walks:
     def _first(self, names: Sequence[str]) -> Tensor:
         """Return the explanations (K, N, 3, H, W) of the clean images, and learn their targets, foils and columns."""
         run = self._forward(self._pixels)
-        self._choose(self._engine.logits(self._pixels) if self._engine.separate else run.logits)
+        self._choose(self._experiment.logits(self._pixels) if self._experiment.separate else run.logits)
         return self._explain(run, names)
 
     def _choose(self, logits: Tensor) -> None:
         """Set target and foils for the whole walk, from the clean logits (N, C)."""
         settings = self._settings
         self._target = contrasts.as_targets(self._labels if settings.target_rule == "label" else _top(logits), logits)
-        foils = list(settings.foils) if isinstance(settings.foils, tuple) else settings.foils
-        self._foils = contrasts.foil_masks(logits, self._target, foils)
+        self._foils = contrasts.foil_masks(logits, self._target, as_foils(settings.foils))
         y, p, correct = self._measure(logits)
         self.clean = {"target": self._target, "y_t": y, "p_t": p, "correct": correct}
 
     def _explain(self, run: Run, names: Sequence[str]) -> Tensor:
         """Return the explanations (K, N, 3, H, W) of a run's images, one backward pass a contrast."""
-        options = self._engine.contrast_options
+        options = self._experiment.subject.contrast_options
         v = cotangents(names, run.logits.to(self._pixels.dtype), self._target, self._foils, options)
-        self._engine.passes["backward"] += len(names) * len(self._pixels)
-        with self._engine.gradients():
+        self._experiment.subject.passes["backward"] += len(names) * len(self._pixels)
+        with self._experiment.gradients():
             return run.explain(v)
 
     def _walk(self, name: str, n: int, phi: Tensor) -> tuple[Tensor, Tensor]:
@@ -246,15 +273,15 @@ class _Walks:
                 phi = self._gradient(name, x)
             zero |= phi.abs().amax((1, 2, 3)) == 0
             x = torch.add(x, phi.sign(), alpha=step).clamp_(*self._box)
-        return self._engine.logits(x), zero
+        return self._experiment.logits(x), zero
 
     def _gradient(self, name: str, x: Tensor) -> Tensor:
         """Return the explanation (N, 3, H, W) of x under one contrast; its graph is gone by then."""
         return self._explain(self._forward(x), [name])[0]
 
     def _forward(self, x: Tensor) -> Run:
-        self._engine.passes["forward"] += len(x)
-        with self._engine.gradients():
+        self._experiment.subject.passes["forward"] += len(x)
+        with self._experiment.gradients():
             return self._explainer(x)
 
     def _measure(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -271,11 +298,7 @@ def _top(logits: Tensor) -> Tensor:
     return logits.sort(dim=1, descending=True, stable=True).indices[:, 0]
 
 
-def _blank(item: Item) -> Row:
-    return {"index": item.index, "id": item.id, "label": item.label, "skipped": item.pixels is None}
-
-
 def _transposed(columns: Mapping[str, Tensor]) -> list[Row]:
     """Return one row an image of columns (N,); truth values as 0 and 1."""
-    values = [(one.long() if one.dtype == torch.bool else one).tolist() for one in columns.values()]
+    values = [(column.long() if column.dtype == torch.bool else column).tolist() for column in columns.values()]
     return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]

@@ -44,8 +44,8 @@ def create(name: str, **options: Any) -> Method:
         WcxError: no such method or option.
     """
     method = get(name)
-    known = list(inspect.signature(method).parameters)
+    options_of = list(inspect.signature(method).parameters)
     for key in options:
-        if key not in known:
-            raise WcxError(f"method {name!r} has no option {key!r}; it knows: {', '.join(known) or 'none'}.")
+        if key not in options_of:
+            raise WcxError(f"method {name!r} has no option {key!r}; it knows: {', '.join(options_of) or 'none'}.")
     return method(**options)

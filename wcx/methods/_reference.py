@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wcx import baselines
 from wcx.errors import WcxError, choose
+from wcx.images import BASELINES, IMAGENET_MEAN, IMAGENET_STD, Normalized, make_baseline
 from wcx.methods.base import call, evaluated
-from wcx.models import IMAGENET_MEAN, IMAGENET_STD, Normalized
 
 SPACES = ("normalized", "pixel")
 
@@ -17,7 +16,7 @@ def check(baseline: str | Tensor, space: str) -> None:
     """Raise a WcxError for an unknown name of a baseline or a space."""
     choose("space", space, SPACES)
     if not isinstance(baseline, Tensor):
-        choose("baseline", baseline, baselines.NAMES)
+        choose("baseline", baseline, BASELINES)
 
 
 def reference(model: nn.Module, images: Tensor, baseline: str | Tensor, space: str, sigma: float) -> Tensor:
@@ -47,7 +46,7 @@ def reference(model: nn.Module, images: Tensor, baseline: str | Tensor, space: s
         zero = of_pixels(model, images, 0.0, "baseline=<a tensor>")
     else:
         zero = of_mean(model, images)
-    return baselines.make(baseline, images, sigma=sigma, zero=zero)
+    return make_baseline(baseline, images, sigma=sigma, zero=zero)
 
 
 def of_pixels(model: nn.Module, images: Tensor, value: float, instead: str) -> Tensor:

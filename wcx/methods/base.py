@@ -1,7 +1,8 @@
 """What every method shares: the forward passes of a model, and one backward pass per cotangent.
 
-A method maps a cotangent v (one number per class) to an explanation that is linear in v. Its work is split in two:
-`Method.run` does the forward passes, once; `Run.explain` the backward passes, one per cotangent. Methods know nothing of contrasts.
+A method maps a cotangent v (one number per class) to an explanation, as a rule linear in v (`Method.linear`). Its work is
+split in two: `Method.run` does the forward passes, once; `Run.explain` the backward passes, one per cotangent. Methods know
+nothing of contrasts.
 """
 
 from __future__ import annotations
@@ -104,10 +105,13 @@ class Method(ABC):
 
     Attributes:
         space: where its explanations lie.
+        linear: whether the explanation is linear in the cotangent, so that one pass is the sum over classes; the oracles and the
+            tests of the theory ask only methods that are.
         version: raised with a change that moves its numbers; part of the records' fingerprint from 2 on.
     """
 
     space: ClassVar[Literal["input", "activation"]]
+    linear: ClassVar[bool] = True
     version: int = 1
 
     @abstractmethod

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from wcx.errors import WcxError
+from wcx.images import Normalized
 from wcx.methods.base import forward
-from wcx.models import Normalized
 
 _WRAPPERS = (Normalized, nn.DataParallel, nn.parallel.DistributedDataParallel)
 

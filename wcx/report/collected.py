@@ -66,8 +66,8 @@ def _place(shard: Shard) -> tuple[object, ...]:
 def _unfit(shard: Shard) -> str:
     if not shard.complete:
         return "incomplete"
-    if (version := shard.parts.get("version")) != masking.VERSION:
-        return f"made by version {version} of the experiment, not {masking.VERSION}"
+    if (version := shard.parts.get("version")) != masking.Masking.version:
+        return f"made by version {version} of the experiment, not {masking.Masking.version}"
     if absent := {"dataset", "weights", "subset"} - set(shard.labels):
         return f"shard.json tells no {', '.join(sorted(absent))}"
     return "random weights" if shard.labels["weights"] == "random" else ""

@@ -13,18 +13,15 @@ from typing import Any
 
 import yaml
 
-from wcx import contrasts, datasets, methods
-from wcx.experiments import protocol, sign_perturbation
+from wcx import contrasts, datasets, experiments, methods
+from wcx.experiments import Experiment
 from wcx.models import IMAGENET_MEAN, IMAGENET_STD
 from wcx.records import Shard
 
 SHARED = {"limit": None, "limit_selected": None, "seed": 0, "batch_size": 32, "chunk_size": 64}  # conf/config.yaml's
 SHARED |= {"channels_last": True, "on_error": "stop"}
-_LIMITS = ("limit", "seed")  # what a record's part "limit" holds, in that order
-_EXPERIMENTS = {
-    "masking": (protocol.Settings, ("limit", "limit_selected", "seed")),
-    "sign_perturbation": (sign_perturbation.Settings, _LIMITS),
-}
+_LIMITS = ("limit", "seed")  # what a record's part "limit" holds, in that order; where images are selected:
+_SELECTED = ("limit", "limit_selected", "seed")
 _MODEL = {"weights": "auto", "checkpoint": None, "pinned": "IMAGENET1K_V1", "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 _UNUSED = ("name", "layer", "recipe", "choice", "transform")  # stated otherwise, or not used
 
@@ -55,10 +52,12 @@ def network(shard: Shard) -> list[str]:
 def _recorded(shard: Shard, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return all that a record was made with, by its name on the command line; ++ where conf/ may not have the name."""
     parts = shard.parts
-    settings, limits = _EXPERIMENTS.get(shard.experiment, (None, _LIMITS))
-    values = dict(parts.get("settings", {}))
-    if settings is not None:  # what is no setting any more cannot be given
-        values = {field.name: values[field.name] for field in dataclasses.fields(settings) if field.name in values}
+    experiment = _experiment(shard)
+    values, limits = dict(parts.get("settings", {})), _LIMITS
+    if experiment is not None:  # what is no setting any more cannot be given
+        limits = _SELECTED if experiment.selects else _LIMITS
+        fields = dataclasses.fields(experiment.protocol)
+        values = {field.name: values[field.name] for field in fields if field.name in values}
     values |= {key: parts[key] for key in SHARED if key in parts}
     values |= dict(zip(limits, values.pop("limit", ()), strict=False))
     for group in ("method", "contrast"):
@@ -83,8 +82,8 @@ def _recorded(shard: Shard, config: Mapping[str, Any]) -> dict[str, Any]:
 def _usual(shard: Shard) -> dict[str, Any]:
     """Return the defaults, by their names on the command line."""
     dataset, _, method, contrast = shard.key
-    settings, _ = _EXPERIMENTS.get(shard.experiment, (None, _LIMITS))
-    values = SHARED | (dataclasses.asdict(settings()) if settings else {})
+    experiment = _experiment(shard)
+    values = SHARED | (dataclasses.asdict(experiment.protocol()) if experiment else {})
     if method in methods.names():
         parameters = inspect.signature(methods.get(method)).parameters.values()
         values |= {f"method.{option.name}": option.default for option in parameters}
@@ -95,6 +94,10 @@ def _usual(shard: Shard) -> dict[str, Any]:
         values |= {_transform(key): value for key, value in dataclasses.asdict(transform).items()}
     values |= {f"dataset.{key}": value for key, value in _options(shard).items()}
     return values | {f"model.{key}": value for key, value in _MODEL.items()}
+
+
+def _experiment(shard: Shard) -> type[Experiment] | None:
+    return experiments.get(shard.experiment) if shard.experiment in experiments.names() else None
 
 
 def _options(shard: Shard) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from wcx.report.fig3_cells import Part
 from wcx.report.fig3_tables import CORRELATION, HEADER, PAIRED
 from wcx.report.recorded import INTERVALS, unchecked
 
-__all__ = ["CORRELATION", "HEADER", "PAIRED", "table", "write_all"]
+__all__ = ["CORRELATION", "HEADER", "PAIRED", "table", "text", "write_all"]
 
 _TABLES = {"": fig3_tables.changes, "_paired": fig3_tables.paired, "_correlation": fig3_tables.correlations}
 
@@ -32,6 +32,13 @@ def table(shards: Sequence[Shard]) -> pd.DataFrame:
     """
     made = fig3_cells.parts(fig3_cells.read(shards))
     return _joined([fig3_tables.changes(part) for part in made]) if made else pd.DataFrame(columns=list(HEADER))
+
+
+def text(table: pd.DataFrame) -> str:
+    """Return the table for a screen."""
+    shown = ["dataset", "model", "method", "contrast", "epsilon", "iterations", "n"]
+    shown += ["delta_logit", "delta_probability", "delta_accuracy", "weights", "subset"]
+    return table[shown].to_string(index=False, float_format="{:.4g}".format)
 
 
 def write_all(shards: Sequence[Shard], results_dir: Path, refused: list[str] | None = None) -> list[str]:

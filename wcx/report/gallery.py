@@ -4,21 +4,80 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from wcx import records
-from wcx.experiments import gallery
-from wcx.experiments.gallery import Shown
-from wcx.experiments.protocol import Cell
+from wcx import methods, records
+from wcx.experiments import pictures
+from wcx.experiments.base import Cell
+from wcx.experiments.gallery import GalleryJob
+from wcx.experiments.pictures import Shown
+from wcx.images import device_of
+from wcx.manifest import manifest
 from wcx.report import frames, gallery_layouts, render
 from wcx.report.gallery_page import Page
 from wcx.report.selected import Sample
 
-__all__ = ["Page", "facts", "write"]
+__all__ = ["Page", "facts", "make", "write"]
+
+_HIDDEN = {"blur": "blurred", "zeros": "set to zero", "mean": "set to the image's mean colour"}
+
+
+def make(
+    job: GalleryJob,
+    folder: Path,
+    *,
+    commands: Mapping[str, str] = {},
+    formats: Sequence[str] = ("png", "pdf"),
+    dpi: float = 150,
+    scale: str = "contrast",
+    style: str = "colour",
+) -> Iterator[list[Path]]:
+    """Make the figures of a job one after the other.
+
+    Args:
+        job: what to show.
+        folder: where the files go, see `write`.
+        commands: for each figure, what makes it again.
+        formats: of the figures: png, pdf, svg.
+        dpi: of a PNG.
+        scale: what shares a colour scale, see `Page`.
+        style: colour or print.
+
+    Yields:
+        the files of each figure, the JSON file last.
+
+    Raises:
+        WcxError: no image to show, or something unknown.
+    """
+    render.check_formats(formats)
+    for name in job.figures:
+        spec = job.spec(name)
+        choice = job.choose(spec)
+        page = Page(
+            figure=name,
+            shown=pictures.show(job.subject(spec), list(job.read(choice.indices)), spec, job.settings),
+            class_names=job.class_names,
+            dataset=job.dataset.name,
+            model=job.loaded.name,
+            label=job.dataset_label,
+            weights=job.loaded.weights,
+            subset=job.dataset.subset,
+            rule=choice.rule,
+            command=commands.get(name, ""),
+            spaces={method: methods.get(method).space for method in spec.methods},
+            foils="" if job.settings.foils is None else _foils(job),
+            baseline=_HIDDEN[job.settings.baseline],
+            scale=scale,
+            style=style,
+            facts=_made_with(job),
+        )
+        yield write(page, folder, formats, dpi)
 
 
 def write(page: Page, folder: Path, formats: Sequence[str] = ("png", "pdf"), dpi: float = 150) -> list[Path]:
@@ -89,7 +148,7 @@ def _image(page: Page, shown: Shown) -> dict[str, Any]:
         "maps": [_map(page, shown, cell) for cell in shown.maps],
         "cosines": {
             method: {key: None if math.isnan(value) else round(value, 6) for key, value in own.items()}
-            for method, own in gallery.cosines(shown).items()
+            for method, own in pictures.cosines(shown).items()
         },
     }
 
@@ -109,3 +168,23 @@ def _map(page: Page, shown: Shown, cell: Cell) -> dict[str, Any]:
 
 def _numbers(values: Tensor) -> list[float]:
     return [round(float(value), 6) for value in values]
+
+
+def _foils(job: GalleryJob) -> str:
+    foils = job.settings.foils
+    return (
+        f"the {foils} most probable others"
+        if isinstance(foils, int)
+        else ", ".join(job.class_names[foil] for foil in foils or ())
+    )
+
+
+def _made_with(job: GalleryJob) -> dict[str, Any]:
+    model = {"weights_hash": job.loaded.weights_hash, "layer": job.loaded.layer}
+    run = {"dataset_listing": job.dataset.listing_hash(), "torch_threads": torch.get_num_threads()}
+    return {
+        "stand_in": job.loaded.stand_in,
+        "settings": asdict(job.settings),
+        "transform": asdict(job.dataset.transform),
+        "manifest": manifest(device_of(job.loaded.model), **model, **run),
+    }

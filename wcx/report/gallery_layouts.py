@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wcx.experiments.choice import subscript
-from wcx.experiments.gallery import Hidden, Shown, cosine
-from wcx.experiments.protocol import Cell
+from wcx.experiments.base import Cell
+from wcx.experiments.pictures import Hidden, Shown, cosine
+from wcx.experiments.selection import subscript
 from wcx.report import render
 from wcx.report.gallery_page import BLOCK, QUANTILE, Page
 from wcx.report.sheet import Line, Panel, Sheet

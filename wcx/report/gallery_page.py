@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from wcx.errors import choose
-from wcx.experiments import gallery
-from wcx.experiments.gallery import Shown
-from wcx.experiments.protocol import Cell
+from wcx.experiments import pictures
+from wcx.experiments.base import Cell
+from wcx.experiments.pictures import Shown
 from wcx.report import render
 
 SCALES = ("contrast", "method")
@@ -24,7 +24,7 @@ class Page:
     """A figure of the gallery.
 
     Attributes:
-        figure: its name, one of `gallery.FIGURES`.
+        figure: its name, one of `pictures.FIGURES`.
         shown: what it shows.
         class_names: of the model's outputs.
         dataset, model: names as on the command line.
@@ -62,7 +62,7 @@ class Page:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choose("figure", self.figure, gallery.FIGURES)
+        choose("figure", self.figure, pictures.FIGURES)
         choose("scale", self.scale, SCALES)
         choose("style", self.style, render.STYLES)
 

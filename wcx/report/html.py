@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wcx import records
-from wcx.report import html_fig3, html_figures, html_provenance, html_table1
+from wcx.report import html_fig3, html_figures, html_plain, html_provenance, html_table1
 from wcx.report.html_elements import Markup, join, tag, words
 from wcx.report.html_images import Pictures
 from wcx.report.html_results import Results, gather
@@ -47,6 +47,7 @@ def document(results: Results, pictures: Pictures) -> str:
     sections = [
         html_table1.section(results, pictures),
         html_fig3.section(results, pictures),
+        *html_plain.sections(results),
         html_figures.gallery(results, pictures),
         html_figures.photographs(results, pictures),
         html_provenance.reproduce(results),

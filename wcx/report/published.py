@@ -10,7 +10,7 @@ import pandas as pd
 
 from wcx.errors import WcxError
 
-FOLDER = Path(__file__).resolve().parents[2] / "results" / "published"
+FOLDER = Path(__file__).parent / "published"
 PAPER = "table1_published.csv"
 REPRODUCTION = "table1_independent_reproduction.csv"
 REPRODUCTION_BELOW = "table1_independent_reproduction_below.csv"

@@ -11,7 +11,8 @@ from typing import Any
 import pandas as pd
 
 from wcx.errors import WcxError
-from wcx.experiments.protocol import KEPT, Settings
+from wcx.experiments.hiding import KEPT
+from wcx.experiments.masking import Settings
 from wcx.records import Shard
 from wcx.statistics import bootstrap
 

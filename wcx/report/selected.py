@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from wcx.experiments.choice import subscript
+from wcx.contrasts import most_probable
+from wcx.experiments import Cell
+from wcx.experiments.base import at_pixels
+from wcx.experiments.selection import subscript
+from wcx.pipeline import Job
+from wcx.records import Shard
 from wcx.report import render
 from wcx.report.sheet import Line, Panel, Sheet
 
@@ -34,6 +40,38 @@ class Sample:
     names: Sequence[str]
     probabilities: Sequence[float]
     truth: str
+
+
+def samples(job: Job, shards: Sequence[Shard], most: int = 8) -> list[Sample]:
+    """Return the first images above the threshold with the maps of the shards (of one method); none if nothing is selected."""
+    if not job.experiment.selects or not most:
+        return []
+    rows = shards[0].read().query("above_threshold").head(most)
+    if rows.empty:
+        return []
+    cells = [Cell(shard.key[2], shard.key[3]) for shard in shards]
+    subject, names, settings = job.subject(cells), job.class_names(), job.settings
+    items = job.read(rows["index"].tolist())
+    pixels = torch.stack([item.pixels for item in items if item.pixels is not None]).to(subject.device)
+    look = subject.look(pixels)
+    targets = most_probable(look.logits, settings.targets)
+    maps = look.maps(cells, targets, settings.foil_masks(look.logits, targets))
+    large = {cell.contrast: at_pixels(maps[cell], pixels.shape, settings.align_corners) for cell in cells}
+    chosen = []
+    for i, (_, row) in enumerate(rows.iterrows()):
+        classes = [names[int(row[rank])] for rank in settings.ranks]  # floats beside an image that was skipped
+        probabilities = [row[f"p_t{j + 1}"] for j in range(settings.targets)]
+        attributions = {contrast: m[:, i] for contrast, m in large.items()}
+        chosen.append(Sample(pixels[i], attributions, classes, probabilities, names[int(row["label"])]))
+    return chosen
+
+
+def title(name: str, count: int, threshold: float) -> str:
+    """Return the title of the figure of selected images."""
+    return (
+        f"{name}: the first {count} images with p_t2 > {threshold}\n"
+        "red speaks for the class, blue against it; t_1 and t_2 of an image share one scale (each contrast its own)"
+    )
 
 
 def figure(samples: Sequence[Sample], path: Path, title: str) -> Path:

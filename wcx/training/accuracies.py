@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from wcx.checkpoints import read_meta
+from wcx.models.checkpoints import read_meta
 
 COLUMNS = (
     "dataset",

@@ -103,9 +103,9 @@ def fit(
                 state.count(loss.item() * len(labels), (logits.argmax(1) == labels).sum().item(), len(labels))
                 bar.set_postfix(epoch=f"{epoch + 1}/{recipe.epochs}", loss=f"{loss.item():.3f}", refresh=False)
                 bar.update()
-                now = time.monotonic()
-                if now - saved >= save_every and state.step < batches.steps:
-                    state.seconds += now - began
+                instant = time.monotonic()
+                if instant - saved >= save_every and state.step < batches.steps:
+                    state.seconds += instant - began
                     state.save()
                     saved = began = time.monotonic()
             state.end_epoch(lr, time.monotonic() - began, validation and evaluate(net, validation, device=device))
@@ -169,16 +169,16 @@ class _State:
             self.best = {key: value.detach().cpu().clone() for key, value in self.parts["net"].state_dict().items()}
             self.best_epoch = self.epoch + 1
         self.history.append(dict(zip(HISTORY, values, strict=True)))
-        shown = f"loss {means[0]:.3f}, accuracy {means[1]:.3f}"
+        scores = f"loss {means[0]:.3f}, accuracy {means[1]:.3f}"
         held = f", held out: loss {validation[0]:.3f}, accuracy {validation[1]:.3f}" if validation else ""
-        log.info("epoch %d: %s%s, %.0f s", self.epoch + 1, shown, held, values[-1])
+        log.info("epoch %d: %s%s, %.0f s", self.epoch + 1, scores, held, values[-1])
         self.epoch += 1
         self._start_epoch()
         self.save()
 
-    def select(self, which: str) -> None:
+    def select(self, version: str) -> None:
         """Load the weights to keep."""
-        if which == "best":
+        if version == "best":
             self.parts["net"].load_state_dict(self.best)
 
     def save(self) -> None:

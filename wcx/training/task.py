@@ -14,11 +14,11 @@ import torch
 import torchvision
 from torch.utils.data import Subset
 
-from wcx.checkpoints import read_meta, save_checkpoint
 from wcx.datasets.base import ImageDataset
 from wcx.errors import WcxError
 from wcx.models import LoadedModel
-from wcx.state_dicts import head_name, weights_hash
+from wcx.models.checkpoints import read_meta, save_checkpoint
+from wcx.models.state_dicts import head_name, weights_hash
 from wcx.training.curve import write_curve, write_history
 from wcx.training.features import head_inputs, remove
 from wcx.training.loop import evaluate, fit
@@ -34,8 +34,8 @@ def finished(path: Path, recipe: Recipe) -> str | None:
         return None
     meta = read_meta(path)
     same = json.dumps(meta["recipe"], sort_keys=True) == json.dumps(asdict(recipe), sort_keys=True)
-    other = "" if same else f", made by another recipe ({meta['recipe']['name']}) than asked for ({recipe.name})"
-    return f"finished: {path}, test accuracy {meta['accuracy']:.3f}{other}; force=true trains again"
+    remark = "" if same else f", made by another recipe ({meta['recipe']['name']}) than asked for ({recipe.name})"
+    return f"finished: {path}, test accuracy {meta['accuracy']:.3f}{remark}; force=true trains again"
 
 
 def finetune(

@@ -1,0 +1,161 @@
+"""What `wcx bench` counts and compares."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import pytest
+import torch
+import torchvision
+
+from wcx.checks import bench, flops
+from wcx.checks.bench import Bench
+from wcx.cli import main as command_line
+from wcx.cli.commands.bench import open_job
+from wcx.cli.grid import Grid
+from wcx.experiments.sign_perturbation import Settings
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def asked(experiment: str, methods: list[str], contrasts: list[str]) -> partial:
+    lists = {"methods": methods, "contrasts": contrasts}
+    return partial(
+        open_job, Grid("bench", "bench", lists, [f"experiment={experiment}", "batch_size=2"]), ("parts", "small_cnn")
+    )
+
+
+@pytest.fixture(scope="module")
+def walks() -> Bench:
+    job = asked("sign_perturbation", ["gradient"], ["original", "mean", "max", "weighted"])()
+    return bench.PerturbationBench(job, 3)
+
+
+def watched(subject: Bench) -> tuple[list[bool], list[int], torch.utils.hooks.RemovableHandle]:
+    """Note each image that passes: whether with a graph, and each that goes back."""
+    forward: list[bool] = []
+    backward: list[int] = []
+
+    def watch(_: torch.nn.Module, args: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        forward.extend([output.requires_grad] * len(args[0]))
+        if output.requires_grad:
+            output.register_hook(lambda gradient: backward.append(len(gradient)))
+
+    return forward, backward, subject.job.loaded.net.register_forward_hook(watch)
+
+
+def test_flops_are_torchvisions() -> None:
+    """Its own count is of products alone: half of ours; the first layer's backward pass reaches the pixels."""
+    forward, backward = flops.flops("squeezenet1_1")
+    assert forward / 2e9 == pytest.approx(torchvision.models.SqueezeNet1_1_Weights.DEFAULT.meta["_ops"], rel=0.02)
+    assert backward == forward
+
+
+def test_estimate_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flops, "flops", lambda name: {"a": (1e9, 1e9), "b": (2e9, 3e9)}[name])
+    table = flops.estimate(["a", "b"], Settings(), 4, images=1000).set_index("model")
+    assert list(table.TFLOP) == pytest.approx([0.097, (2 * 53 + 3 * 44) / 1000, 0.097 + 0.238])
+    assert table.hours_float32["all"] == pytest.approx(335e12 / flops.SUSTAINED["float32"] / 3600)
+
+
+def test_bare_perturbation_does_as_many_passes_and_naive_the_same_work(walks: Bench) -> None:
+    forward, backward, handle = watched(walks)
+    walks.bare()
+    assert forward.count(True) == walks.passes["forward"]
+    assert forward.count(False) == walks.passes["evaluation"]
+    assert sum(backward) == walks.passes["backward"]
+    forward.clear()
+    walks.naive()
+    handle.remove()
+    assert len(forward) == 3 * 4 * (13 + 6)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in walks.job.loaded.net.parameters())
+
+
+def test_naive_walks_end_where_the_experiments_do(walks: Bench) -> None:
+    """Its last images, seen on their way into the network, are those that the experiment evaluates."""
+    ends: dict[str, list[torch.Tensor]] = {"ours": [], "naive": []}
+    for name, run in (("ours", walks.ours), ("naive", walks.naive)):
+
+        def keep(_: torch.nn.Module, args: tuple[torch.Tensor], name: str = name) -> None:
+            if not torch.is_grad_enabled():
+                ends[name].append(args[0].clone())
+
+        handle = walks.job.loaded.net.register_forward_pre_hook(keep)
+        run()
+        handle.remove()
+    # ours: two batches x 4 contrasts x 3 numbers of steps; naive evaluates the clean images before each walk, too
+    torch.testing.assert_close(ends["ours"], ends["naive"][1::2])
+
+
+def test_bare_masking_does_as_many_passes_and_naive_every_mask() -> None:
+    subject = bench.MaskingBench(asked("masking", ["gradcam", "input_x_gradient"], ["original", "weighted"])(), 5)
+    forward, _, handle = watched(subject)
+    subject.bare()
+    assert len(forward) == subject.passes["forward"] + subject.passes["masked"]
+    forward.clear()
+    subject.naive()
+    handle.remove()
+    cells, targets, masks = 4, 2, 6
+    assert subject.few == 4
+    assert len(forward) == 4 * cells * targets * (2 + masks)
+    assert subject.compared() == "without sharing 5 + 240 masked"
+
+
+def test_naive_time_is_scaled_to_all_images(walks: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "seconds", lambda call: {"ours": 2.0, "bare": 1.0, "naive": 3.0}[call.__name__])
+    assert bench.measure(walks, 1)[-1] == "  ours / bare 2.00; naive / ours 1.50"
+    monkeypatch.setattr(walks, "few", 1)
+    assert bench.measure(walks, 2)[-1] == "  ours / bare 2.00; naive / ours 4.50"
+
+
+def test_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the lists of the runners: Table 1's two methods x two contrasts, Fig. 3's four contrasts and nine networks."""
+    monkeypatch.setattr(flops, "flops", lambda _: (1e9, 1e9))
+    common = ["bench.py", "images=2", "repeats=1", "batch_size=2"]
+    monkeypatch.setattr("sys.argv", [*common, "memory=[1,2]"])
+    command_line("bench")
+    out = capsys.readouterr().out
+    assert "parts small_cnn: 2 images, 4 cells, batches of 2, 1 threads, 1 repeats" in out
+    assert "'forward': 2" in out
+    assert re.search(r"parts small_cnn: peak memory \d+ MiB for 1 images, \d+ MiB for 2 images: ratio [01]\.", out)
+    monkeypatch.setattr(
+        "sys.argv", [*common, "experiment=sign_perturbation", "iterations=[2]", "parts=[time,estimate]"]
+    )
+    command_line("bench")
+    out = capsys.readouterr().out
+    assert "'forward': 10, 'backward': 16, 'evaluation': 8}; the least: {'forward': 10, 'evaluation': 8" in out
+    assert "squeezenet" not in out
+    assert len(re.findall(r"^ *\w+ +1\.00 +1\.00 +0\.02", out, re.MULTILINE)) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["parts=[tiem]"], "Did you mean 'time'"),
+        (["parts=[estimate]"], "unknown part 'estimate'"),
+        (["images=0"], "images = 0: give whole numbers of at least 1"),
+        (["images=[3]"], "images = [3]"),
+        (["memory=[3,x]"], "memory = [3, 'x']"),
+        (["experiment=gallery"], "unknown experiment to measure 'gallery'"),
+        (["contrasts=[weigthed]"], "Did you mean 'weighted'"),
+        (["mask=equal", "parts=[time]"], "mask of the naive loop 'equal'"),
+        (["methods=[lrp]", "experiment=sign_perturbation", "parts=[time]"], "method to compare with 'lrp'"),
+        (
+            ["precision=bfloat16", "experiment=sign_perturbation", "parts=[time]"],
+            "precision to compare with 'bfloat16'",
+        ),
+        (["target_rule=predicted", "experiment=sign_perturbation", "parts=[time]"], "target_rule to compare with"),
+        (["methods=gradcam,lrp"], "methods=[gradcam,lrp]"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        command_line("bench")
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error

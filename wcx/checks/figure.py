@@ -1,0 +1,66 @@
+"""Every method under every contrast on one photograph, as one figure."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from matplotlib.cbook import get_sample_data
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.models import ResNet18_Weights
+
+from wcx import contrasts, methods
+from wcx.checks.cells import Request, Result
+from wcx.experiments import Subject, pictures
+from wcx.experiments.images import Item
+from wcx.images import Transform
+from wcx.models import LoadedModel
+from wcx.report import gallery_layouts
+from wcx.report.gallery_page import Page
+
+NETWORK = "squeezenet1_1"
+OPTIONS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 32}}
+
+
+def photograph() -> Tensor:
+    """Return the portrait of Grace Hopper that matplotlib ships (public domain), pixels (3, 224, 224) in [0, 1]."""
+    return Transform("crop")(Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB"))
+
+
+def picture(loaded: LoadedModel) -> Figure:
+    """Draw a row a method and a column a contrast: the gallery's figure `methods`, for the predicted class."""
+    created = {name: methods.create(name, **OPTIONS.get(name, {})) for name in methods.names()}
+    created["gradient (smooth)"] = methods.create("gradient", samples=16)
+    created = dict(sorted(created.items(), key=lambda pair: pair[1].space))
+    figure = pictures.Figure(tuple(created), tuple(contrasts.names()), targets=1)
+    item = Item(0, "A portrait of Grace Hopper", -1, photograph())
+    return gallery_layouts.draw(
+        Page(
+            figure="methods",
+            shown=pictures.show(Subject(loaded.model, loaded.layer, created), [item], figure, pictures.Settings()),
+            class_names=ResNet18_Weights.IMAGENET1K_V1.meta["categories"],
+            dataset="imagenet",
+            model=loaded.name,
+            label="ImageNet's classes",
+            weights=loaded.weights,
+            spaces={name: method.space for name, method in created.items()},
+        )
+    )
+
+
+def save(figure: Figure, file: Path) -> None:
+    """Write a figure as a PNG of 256 colours, a third of the size."""
+    canvas = io.BytesIO()
+    figure.savefig(canvas, dpi=110)
+    Image.open(canvas).convert("RGB").quantize(256).save(file, optimize=True)
+
+
+def check(request: Request) -> Result:
+    """Draw methods_x_contrasts.png."""
+    file = request.folder / "methods_x_contrasts.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save(picture(request.network(NETWORK)), file)
+    return Result(f"figure: {file}")

@@ -1,0 +1,59 @@
+"""The command line: `wcx`, run.py and scripts/*.py. The only room that knows Hydra."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+
+from wcx.cli import user_errors
+from wcx.errors import choose
+
+
+def main(command: str | None = None) -> None:
+    """Run a command with the arguments in `sys.argv`.
+
+    Args:
+        command: its name; None: the first argument, where that has no "=", else `run`.
+    """
+    with user_errors.one_line_each():
+        if command is None:
+            first = sys.argv[1] if len(sys.argv) > 1 else "--help"
+            if first in ("-h", "--help"):
+                print(usage())
+                return
+            command = "run"
+            if "=" not in first and not first.startswith("-"):
+                command = choose("command", sys.argv.pop(1), [*command_names(), *_experiments()])
+                sys.argv[0] = f"wcx {command}"  # as manifests have it
+        if command in command_names():
+            importlib.import_module(f"wcx.cli.commands.{command}").main()
+        else:
+            from wcx.cli.commands import grid
+
+            grid.main(command)
+
+
+def command_names() -> list[str]:
+    """Return the names of the commands that have a file of their own."""
+    return [module.name for module in pkgutil.iter_modules(importlib.import_module("wcx.cli.commands").__path__)]
+
+
+def usage() -> str:
+    """Return the list of commands and experiments, each with its line."""
+    from wcx.cli.quoting import CONF
+
+    lines = ["wcx key=value ...            one cell, or a photograph: wcx image=photo.jpg model=resnet18"]
+    for name in command_names():
+        module = importlib.import_module(f"wcx.cli.commands.{name}")
+        lines.append(f"wcx {name:<25}{(module.__doc__ or '').splitlines()[0]}")
+    for name in _experiments():
+        comment = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]
+        lines.append(f"wcx {name:<25}{comment.lstrip('# ')}")
+    return "\n".join([*lines, "", "wcx <command> --help tells more."])
+
+
+def _experiments() -> list[str]:
+    from wcx import experiments
+
+    return experiments.names()

@@ -1,0 +1,58 @@
+"""What an experiment costs beyond the network passes that it needs, as ratios measured in one run.
+
+python scripts/bench.py                                            the embedded default, no data needed
+python scripts/bench.py datasets=[cub] models=[alexnet] images=32  on real images (random weights will do)
+python scripts/bench.py experiment=sign_perturbation               Fig. 3's experiment; also the hours for 50,000 images
+python scripts/bench.py memory=[100,500] parts=[memory]            parts=[time], of Fig. 3's parts=[estimate] likewise
+
+What is compared, and how: wcx/checks/bench.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+from omegaconf import DictConfig
+
+from wcx.checks import bench, flops
+from wcx.cli import allocator, application, grid, opening
+from wcx.cli.grid import Grid
+from wcx.errors import WcxError, choose
+from wcx.experiments import sign_perturbation
+from wcx.pipeline import Job
+
+RUNNERS = {"masking": "table1", "sign_perturbation": "fig3"}  # the configuration whose lists are an experiment's
+
+
+def open_job(asked: Grid, pair: Sequence[str]) -> Job:
+    """Return the job of one (dataset, model), in this process or in one of its own."""
+    allocator.keep_freed_memory()
+    return opening.job(asked.cells(pair))
+
+
+def run(cfg: DictConfig) -> None:
+    """Measure and print."""
+    kind = bench.BENCHES[choose("experiment to measure", cfg.experiment, bench.BENCHES)]
+    parts = [choose("part", part, kind.parts) for part in opening.plain(cfg.parts) or kind.parts]
+    for key, counts in (("images", [cfg.images]), ("repeats", [cfg.repeats]), ("memory", opening.plain(cfg.memory))):
+        if not all(type(count) is int and count >= 1 for count in counts):
+            raise WcxError(f"{key} = {opening.plain(cfg[key])!r}: give whole numbers of at least 1.")
+    runner, asked = grid.settings(RUNNERS[cfg.experiment]), Grid.of(cfg, "bench", "bench")
+    lists = {key: opening.plain(cfg[key]) or runner[key] for key in ("methods", "contrasts")}
+    asked = dataclasses.replace(asked, lists={**asked.lists, **lists})
+    if "estimate" in parts:
+        protocol = opening.settings(cfg, sign_perturbation.Settings)
+        print(flops.text(flops.estimate(runner["models"], protocol, len(lists["contrasts"]))))
+    for block in asked.blocks():
+        opened = partial(open_job, asked, block.pair)
+        if "time" in parts:
+            print(*bench.measure(kind(opened(), cfg.images), cfg.repeats), sep="\n")
+        if "memory" in parts:
+            print(f"{block.name}: {bench.memory(opened, opening.plain(cfg.memory))}")
+
+
+def main() -> None:
+    """Run the command line."""
+    application.main(run, "bench", lambda arguments: grid.complete(arguments, "bench"))

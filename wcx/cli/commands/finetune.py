@@ -1,0 +1,58 @@
+"""Fine-tune a model on a dataset by a recipe; finished ones are skipped, an interrupted one goes on where it was.
+
+python scripts/finetune.py dataset=cub model=mobilenet_v2 recipe=quick
+python scripts/finetune.py -m dataset=cub,cars model=alexnet,vgg16 recipe=head
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from wcx import models, training
+from wcx.cli import application, opening
+
+
+def run(cfg: DictConfig) -> None:
+    """Make the checkpoint of one (dataset, model, seed), or print the plan."""
+    recipe = training.Recipe.of(opening.plain(cfg.recipe))
+    train, test = opening.open_dataset(cfg, "train"), opening.open_dataset(cfg, "test")
+    arguments = opening.plain(cfg.model)
+    folder, name = Path(cfg.paths.checkpoints_dir), arguments["name"]
+    path = Path(
+        arguments.pop("checkpoint", None)
+        or models.checkpoint_path(folder, train.name, name, train.class_names, cfg.seed)
+    )
+    if not cfg.force and (line := training.finished(path, recipe)):
+        print(line)
+        return
+    start = models.load(
+        **arguments, num_classes=len(train.class_names), weights_dir=cfg.paths.weights_dir, seed=cfg.seed
+    )
+    if cfg.plan:
+        plan = training.plan(start, train, test, recipe, path, opening.device(cfg))
+        print(*(f"{key}: {value}" for key, value in plan.items()), sep="\n")
+        return
+    meta = training.finetune(
+        start,
+        train,
+        test,
+        recipe,
+        path,
+        seed=cfg.seed,
+        device=opening.device(cfg),
+        num_workers=cfg.num_workers,
+        cache_gib=cfg.cache_gib,
+        keep_features=cfg.keep_features,
+        amp=cfg.amp,
+    )
+    print(
+        f"{train.name} {name} {recipe.name}: test accuracy {meta['accuracy']:.3f} on {len(test)} images {test.subset}"
+    )
+    print(f"checkpoint {path}, beside it .history.csv and .curve.png; all: {training.write_accuracies(folder)}")
+
+
+def main() -> None:
+    """Run the command line."""
+    application.main(run, "finetune")

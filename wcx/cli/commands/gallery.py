@@ -1,0 +1,107 @@
+"""Figs. 1, 4 and 5 of chosen images, and one image under every method and contrast, for datasets x models.
+
+python scripts/gallery.py datasets=[cub] models=[vgg16] figures=[fig1,fig4,fig5,methods] count=4
+python scripts/gallery.py datasets=[parts] models=[small_cnn] figures=[fig4] ids=[00012,00017] style=print formats=[pdf]
+
+Each figure is <results>/gallery/<dataset>-<model>-<figure>.png and .pdf, with a .json of its rule, numbers and command beside it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from wcx import contrasts, methods
+from wcx.cli import application, grid, opening, spread
+from wcx.cli.grid import Grid
+from wcx.cli.quoting import CONF
+from wcx.cli.spread import Block
+from wcx.errors import choose
+from wcx.experiments import pictures
+from wcx.experiments.gallery import GalleryJob
+
+_FILES = ("formats", "dpi", "scale", "style")
+
+
+def job(cfg: DictConfig) -> GalleryJob:
+    """Return the gallery of the configuration's dataset and model."""
+    dataset = opening.test_images(cfg)
+    groups = {"method": methods.names(), "contrast": contrasts.names()}
+    options = {group: {name: _options(cfg, group, name) for name in names} for group, names in groups.items()}
+    return GalleryJob(
+        dataset=dataset,
+        loaded=opening.open_model(cfg, dataset),
+        settings=opening.settings(cfg, pictures.Settings),
+        figures=opening.plain(cfg.figures),
+        methods=opening.plain(cfg.methods),
+        contrasts=opening.plain(cfg.contrasts),
+        method_options=options["method"],
+        contrast_options=options["contrast"],
+        dataset_label=cfg.dataset.get("label") or cfg.dataset.name,
+        limit=cfg.limit,
+        batch_size=cfg.batch_size,
+        num_workers=cfg.num_workers,
+        on_error=cfg.on_error,
+    )
+
+
+def draw(cfg: DictConfig, commands: dict[str, str]) -> None:
+    """Make the figures of one dataset and model, and say where they are; with plan=true, say only which they would be."""
+    folder = Path(cfg.paths.results_dir) / "gallery"
+    if cfg.plan:
+        who = f"{cfg.dataset.name}-{cfg.model.name}"
+        count = len(cfg.ids) or cfg.count
+        print(
+            f"{count} images a figure, looked for until they are found:", *(folder / f"{who}-{f}" for f in cfg.figures)
+        )
+        return
+    files = {key: opening.plain(cfg[key]) for key in _FILES}
+    from wcx.report import gallery  # matplotlib is slow to import
+
+    for paths in gallery.make(job(cfg), folder, commands=commands, **files):
+        print("figure:", *paths, flush=True)
+
+
+def run(cfg: DictConfig) -> None:
+    """Make the figures that run.py's configuration asks for."""
+    typed = [argument for argument in sys.argv[1:] if not argument.startswith("figures=")]
+    draw(cfg, {name: command("run.py", [*typed, f"figures=[{name}]"]) for name in cfg.figures})
+
+
+def command(script: str, arguments: Sequence[str]) -> str:
+    """Return a command line that can be pasted into a shell."""
+    return shlex.join(["python", script, *arguments])
+
+
+def run_all(cfg: DictConfig) -> None:
+    """Make the figures of every dataset and model; what fails is reported at the end, and the others are made."""
+    for name in cfg.figures:
+        choose("figure", name, pictures.FIGURES)
+    asked = Grid.of(cfg, "gallery", "gallery")
+    typed = [text for text in asked.overrides if not text.startswith("figures=")]
+
+    def work(block: Block) -> None:
+        dataset, model = block.pair
+        pair = [f"dataset={dataset}", f"model={model}"]
+        lists = [f"datasets=[{dataset}]", f"models=[{model}]"]
+        commands = {f: command("scripts/gallery.py", [*lists, f"figures=[{f}]", *typed]) for f in cfg.figures}
+        draw(application.compose([*pair, *asked.overrides], "gallery"), commands)
+
+    grid.fail(spread.in_turn(asked.blocks(), work))
+
+
+def main() -> None:
+    """Run the command line."""
+    application.main(run_all, "gallery", lambda arguments: grid.complete(arguments, "gallery"))
+
+
+def _options(cfg: DictConfig, group: str, name: str) -> dict[str, object]:
+    """Return the options of a method or contrast: of the configuration's own as set there, else of its YAML."""
+    if cfg[group].name == name:
+        return opening.options(cfg[group])
+    chosen = OmegaConf.load(CONF / group / f"{name}.yaml")
+    return opening.options(OmegaConf.create({"profile": cfg.profile, group: chosen})[group])

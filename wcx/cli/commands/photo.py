@@ -1,0 +1,131 @@
+"""One's own photographs: what `image=...` means to run.py.
+
+python run.py image=photo.jpg model=resnet18
+python run.py image=[a.jpg,b.jpg] dataset=cub model=alexnet target="Laysan Albatross" foils=["Sooty Albatross"]
+python run.py image=holiday/ model=custom model.factory=mine.nets:make model.weights=mine.pth model.classes=labels.txt
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from wcx import contrasts, methods, models
+from wcx.cli import opening
+from wcx.datasets import Transform, as_transform, imagenet
+from wcx.datasets.base import decode
+from wcx.errors import DataError, WcxError
+from wcx.experiments import photo
+from wcx.explainer import Explainer
+from wcx.manifest import manifest
+from wcx.paths import native, visible
+
+
+def complete(arguments: Sequence[str]) -> list[str]:
+    """Return run.py's command line with what image=... implies.
+
+    Raises:
+        WcxError: image=... beside another experiment.
+    """
+    value = dict(argument.partition("=")[::2] for argument in arguments)
+    if "image" not in value:
+        return list(arguments)
+    if value.get("experiment", "photo") != "photo":
+        raise WcxError(f"image=... is an experiment of its own: leave experiment={value['experiment']} out.")
+    implied = [] if "dataset" in value else ["dataset=imagenet"]
+    implied += [] if "experiment" in value else ["experiment=photo"]
+    return [*arguments, *implied]
+
+
+def run(cfg: DictConfig) -> None:
+    """Explain each photograph, or print what would be done."""
+    if cfg.image in (None, "", []):
+        raise WcxError("experiment photo needs an image: image=photo.jpg, image=[a.jpg,b.jpg] or image=folder.")
+    files = photo.find(_list(cfg.image))
+    names = tuple(dict.fromkeys(("original", cfg.contrast.name)))
+    if cfg.plan:
+        maps = sum(4 if contrasts.get(name).uses_foils else 2 for name in names)  # of both classes
+        print(f"images: {len(files)}\nforward_passes: {len(files) * (1 + maps)}\nbackward_passes: {len(files) * maps}")
+        return
+    dataset = None
+    if cfg.dataset.name != "imagenet" and "factory" not in cfg.model and cfg.model.checkpoint is None:
+        dataset = opening.open_dataset(cfg, "test")  # it says which checkpoint
+    loaded = opening.open_model(cfg, dataset)
+    classes = models.distinct(loaded.class_names or (dataset.class_names if dataset else imagenet.class_names()))
+    transform = _transform(cfg, loaded)
+    question = photo.Question(
+        target=None if cfg.target is None else photo.class_id(cfg.target, classes),
+        foils=_foils(cfg.foils, classes),
+        contrasts=names,
+        contrast_options={cfg.contrast.name: opening.options(cfg.contrast)},
+        blur_sigma=cfg.blur_sigma,
+        blur_kernel=cfg.blur_kernel,
+        align_corners=cfg.align_corners,
+    )
+    method = methods.create(cfg.method.name, **opening.options(cfg.method))
+    explainer = Explainer(loaded.model, method, loaded.layer if method.space == "activation" else None)
+    facts = {"stand_in": loaded.stand_in, "weights_hash": loaded.weights_hash, "transform": asdict(transform)}
+    facts["manifest"] = manifest(opening.device(cfg))
+
+    from wcx.report import photo as report  # matplotlib: not needed to find a mistake in the above
+
+    skipped = 0
+    for file in files:
+        try:
+            pixels = transform(decode(file))
+        except DataError as error:
+            if cfg.on_error != "skip":
+                remedy = " Or leave it out with on_error=skip." if len(files) > 1 else ""
+                raise DataError(f"{error}{remedy}") from error
+            print(f"skipped: {error}", file=sys.stderr)
+            skipped += 1
+            continue
+        explained = photo.explain(explainer, pixels, question)
+        answer = report.Report(
+            image=file,
+            explained=explained,
+            class_names=classes,
+            model=loaded.name,
+            method=cfg.method.name,
+            weights=loaded.weights,
+            name=native(report.file_name(visible(file.stem), loaded.name, *_differing(cfg, question))),
+            facts=facts,
+        )
+        path = report.write(answer, Path(cfg.paths.results_dir) / "images")
+        print(f"{visible(file)}: {', '.join(f'{name} {p:.3f}' for _, name, p in answer.predictions())}")
+        print(answer.question, *answer.sentences(), f"figure, .npz and .json beside it: {path}", sep="\n")
+    if skipped == len(files):
+        raise DataError(f"none of the {skipped} images could be read.")
+
+
+def _transform(cfg: DictConfig, loaded: models.LoadedModel) -> Transform:
+    """Return the transform of the network's training; for ImageNet's weights, the one that the configuration states."""
+    value = loaded.transform if loaded.class_names else opening.plain(cfg.dataset.transform)
+    return models.own_transform(loaded.name, cfg.model.get("pinned")) if value == "own" else as_transform(value)
+
+
+def _differing(cfg: DictConfig, question: photo.Question) -> list[str]:
+    """Return the parts of the files' names that tell questions about one photograph apart."""
+    parts = ["" if cfg.dataset.name == "imagenet" or "factory" in cfg.model else cfg.dataset.name]
+    parts += ["" if cfg.method.name == "gradcam" else cfg.method.name]
+    parts += ["" if cfg.contrast.name == "weighted" else cfg.contrast.name]
+    parts += ["" if question.target is None else f"why{question.target}"]
+    foils = question.foils
+    parts += ["" if foils is None else f"top{foils}" if isinstance(foils, int) else "not" + "_".join(map(str, foils))]
+    return [part[:40] for part in parts]
+
+
+def _foils(value: object, classes: Sequence[str]) -> int | tuple[int, ...] | None:
+    """Return foils as class ids: None and a number k stay, names and lists become a tuple."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    return tuple(photo.class_id(item, classes) for item in _list(value))
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (ListConfig, list, tuple)) else [value]

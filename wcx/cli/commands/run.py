@@ -1,0 +1,54 @@
+"""One cell (dataset, model, method, contrast), or a sweep of them with -m.
+
+python run.py                                                  the embedded default: drawn birds, a small network
+python run.py dataset=cub method=gradcam contrast=weighted     the paper's cell (vgg16): masking, Table 1
+python run.py dataset=imagenet model=alexnet contrast=max      gradient-sign perturbation, Fig. 3
+python run.py image=photo.jpg model=resnet18                   one's own photograph
+python run.py experiment=gallery dataset=cub figures=[fig1]    Figs. 1, 4 and 5
+python run.py -m dataset=cub,cars contrast=original,weighted   a sweep
+
+`wcx key=value ...` is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from omegaconf import DictConfig, OmegaConf
+
+from wcx import pipeline
+from wcx.cli import application, opening
+from wcx.cli.commands import gallery, photo
+
+
+def run(cfg: DictConfig) -> None:
+    """Run the cell, or print its plan."""
+    if cfg.experiment in PICTURES:
+        PICTURES[cfg.experiment](cfg)
+        return
+    job = opening.job([cfg])
+    if cfg.plan:
+        print(*(f"{key}: {value}" for key, value in pipeline.plan(job).items()), sep="\n")
+        return
+    [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True))
+
+    from wcx.report import plain, recorded, selected  # pandas and matplotlib are slow to import
+
+    table = plain.table([shard])
+    table.to_csv(shard.path / "summary.csv", index=False, float_format="%.6f")
+    print(plain.text(table, cfg.experiment))
+    print(f"passes (images): {dict(passes) or 'none, all records were there'}")
+    print(f"records, summary.csv, manifest.json: {shard.path}")
+    if samples := selected.samples(job, [shard], cfg.figure):
+        title = selected.title(application.job_name(cfg), len(samples), job.settings.threshold)
+        print(f"figure: {selected.figure(samples, shard.path / 'selected.png', title)}")
+    for line in recorded.unchecked([shard]):
+        print(line)
+
+
+PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run}  # without records
+
+
+def main() -> None:
+    """Run the command line."""
+    application.main(run, complete=photo.complete)

@@ -1,0 +1,130 @@
+"""Table 1: the masking experiment for datasets x models x methods x contrasts, one table from all records.
+
+python scripts/table1.py datasets=[cub,cars] models=[vgg16] methods=[gradcam] contrasts=[original,weighted] limit=100
+python scripts/table1.py datasets=[cub] masks=[sign,equal] seeds=[0,1,2]     two protocols, three trained networks
+python scripts/table1.py collect=only                                       the tables of all records there are
+python scripts/table1.py collect=only threshold=0.3                         of their images with p_t2 above 0.3
+
+A network that has no checkpoint is fine-tuned first. With several GPUs, each (dataset, model) has a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from wcx import models, pipeline
+from wcx.cli import application, grid, opening, spread
+from wcx.cli.commands import finetune
+from wcx.cli.grid import Grid
+from wcx.cli.spread import Block
+from wcx.errors import WcxError, choose
+from wcx.pipeline import Job
+from wcx.records import Shard
+
+
+def jobs(asked: Grid, block: Block) -> Iterator[tuple[Job, str]]:
+    """Yield the jobs of a block, a protocol and seed each, and their configurations as text; fine-tune what is missing."""
+    for variant in asked.variants():
+        cfgs = asked.cells(block.pair, variant)
+        seed = [text for text in variant if text.startswith("seed=")]
+        if not prepare(asked, block, cfgs[0], seed):
+            # a plan: passes are timed with random weights, which tell nothing about the threshold
+            for cfg in cfgs:
+                cfg.model.weights, cfg.select = "random", "all"
+        yield opening.job(cfgs), OmegaConf.to_yaml(cfgs[0], resolve=True)
+
+
+def prepare(asked: Grid, block: Block, cfg: DictConfig, seed: Sequence[str]) -> bool:
+    """Fine-tune the network if it has no checkpoint yet; return whether it has one then: after a plan it has not."""
+    chosen = (
+        cfg.model.get("checkpoint") is not None or cfg.model.get("weights") != "auto"
+    )  # the user's choice of weights
+    if chosen or cfg.dataset.name == "imagenet" or not cfg.finetune:
+        return True
+    classes = opening.open_dataset(cfg, "test").class_names
+    path = models.checkpoint_path(cfg.paths.checkpoints_dir, cfg.dataset.name, cfg.model.name, classes, cfg.seed)
+    if path.exists():
+        return True
+    typed = any(text.startswith("recipe=") for text in asked.overrides)
+    recipe = [] if typed else [f"recipe={cfg.model.recipe}"]
+    dataset, model = block.pair
+    training = application.compose([f"dataset={dataset}", f"model={model}", *recipe, *asked.overrides, *seed], "table1")
+    print(
+        f"{block.name}: no checkpoint {path}; fine-tuning comes first, recipe {training.recipe.name} (finetune=false refuses)"
+    )
+    finetune.run(training)
+    return path.exists()
+
+
+def draw(job: Job, shards: list[Shard], count: int) -> list[str]:
+    """Draw the first selected images of a job under every contrast, a figure for each method."""
+    from wcx.report import frames, selected
+
+    lines = []
+    mask, seed = job.settings.mask, job.loaded.meta.get("seed")
+    variant = (f"-{mask}" if mask != "sign" else "") + (f"-seed{seed}" if seed else "")
+    for method in dict.fromkeys(cell.method for cell in job.cells):
+        path = job.results_dir / "figures" / f"{job.dataset.name}-{job.loaded.name}-{method}{variant}.png"
+        if samples := selected.samples(job, [shard for shard in shards if shard.key[2] == method], count):
+            name = f"{job.dataset.name} {job.loaded.name} {method}"
+            title = selected.title(name, len(samples), job.settings.threshold)
+            lines.append(f"figure: {selected.figure(samples, path, title)}")
+            facts = {key: shards[0].labels[key] for key in ("dataset", "weights", "subset")}
+            frames.write(samples, path.with_suffix(""), title, model=job.loaded.name, method=method, **facts)
+    return lines
+
+
+def tables(cfg: DictConfig, shards: list[Shard], refused: list[str], threshold: float | None = None) -> list[str]:
+    """Write the tables, for images above another `threshold` than the records' own if given; return the lines for the screen.
+
+    Damaged records are left out, with a line each in `refused`.
+    """
+    from wcx.report import collected, table1
+
+    results = Path(cfg.paths.results_dir)
+    fitting, notes = collected.table1(results, shards, refused if cfg.collect else [])
+    excess = len(fitting) - len(shards)
+    if cfg.collect:
+        shards = fitting
+    else:
+        notes = [f"{excess} other sets of records in {results}: collect=true makes tables of all"] if excess else []
+    if not shards:
+        nothing = f"no complete records in {results}; make some: python scripts/table1.py datasets=[...]"
+        raise WcxError(refused[0] if refused else nothing)
+    return [*table1.write_all(shards, results, threshold, refused=refused), *notes, f"records: {results / 'records'}"]
+
+
+def run(cfg: DictConfig) -> None:
+    """Run every block; one that fails is reported at the end, and the others finish."""
+    asked = Grid.of(cfg, "table1", "table1")
+    choose("collect", str(cfg.collect).lower(), ["false", "true", "only"])
+    shards: list[Shard] = []
+    figures: list[str] = []
+    refused: list[str] = []
+
+    def work(block: Block) -> None:
+        for job, config in jobs(asked, block):
+            if cfg.plan:
+                print("; ".join(f"{key}: {value}" for key, value in pipeline.plan(job).items()))
+                continue
+            computed, passes = pipeline.run(job, config)
+            print(f"{block.name}: passes (images) {dict(passes) or 'none, all records were there'}", flush=True)
+            shards.extend(computed)
+            if cfg.report:
+                figures.extend(draw(job, computed, cfg.figure))
+
+    blocks = asked.blocks() if cfg.collect != "only" else []
+    failed = spread.run(blocks, work, [] if cfg.plan else spread.devices(cfg.device))
+    if cfg.report and not cfg.plan and (shards or cfg.collect):
+        typed = cfg.collect == "only" and any(text.startswith("threshold=") for text in asked.overrides)
+        threshold = cfg.threshold if typed else None  # None: that of the records
+        print(*tables(cfg, shards, refused, threshold), *figures, sep="\n")
+    grid.fail(failed, refused)
+
+
+def main() -> None:
+    """Run the command line."""
+    application.main(run, "table1", lambda arguments: grid.complete(arguments, "table1"))

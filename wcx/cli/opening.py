@@ -1,0 +1,157 @@
+"""From a composed configuration to the plain arguments of wcx: datasets, models, settings, jobs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from wcx import datasets, experiments, models
+from wcx.cli.user_errors import SkipError
+from wcx.errors import WcxError, choose
+from wcx.experiments import Cell, images
+from wcx.experiments.base import check_method
+from wcx.models import custom
+from wcx.pipeline import Job
+
+
+def plain(cfg: Any) -> Any:
+    """Return a configuration node as plain Python values, interpolations resolved."""
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_config(cfg) else cfg
+
+
+def options(cfg: DictConfig) -> dict[str, Any]:
+    """Return the options of a method or contrast: all but its name."""
+    return {key: value for key, value in plain(cfg).items() if key != "name"}
+
+
+def settings(cfg: DictConfig, kind: type) -> Any:
+    """Return the dataclass `kind` filled from the configuration's keys of the same names; lists become tuples."""
+    values = {f.name: plain(cfg[f.name]) for f in dataclasses.fields(kind)}
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def device(cfg: DictConfig) -> torch.device:
+    """Return the device asked for; `auto` is a GPU where there is one.
+
+    Raises:
+        WcxError: a device that is not there.
+    """
+    name = str(cfg.device)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = f"cuda:{name}" if name.isdigit() else name
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise WcxError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:<number>.") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise WcxError(
+            f"device {name!r} is not there: {torch.cuda.device_count()} GPUs are visible; give device=cpu or auto."
+        )
+    return chosen
+
+
+def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
+    """Open one split of the dataset in the configuration."""
+    arguments = plain(cfg.dataset)
+    name, folder = arguments.pop("name"), arguments.pop("folder", None)
+    root = arguments.pop("root", None) or Path(cfg.paths.data_dir) / (folder or name)
+    arguments.pop("label", None)
+    if isinstance(arguments.get("transform"), str):
+        choose("transform", arguments["transform"], ["own"])
+        arguments["transform"] = models.own_transform(cfg.model.name, cfg.model.get("pinned"))
+    channels = custom.channels(plain(cfg.model.mean), plain(cfg.model.std)) if "factory" in cfg.model else 3
+    return datasets.load(name, Path(root), split, channels=channels, **arguments)
+
+
+def test_images(cfg: DictConfig) -> datasets.ImageDataset:
+    """Open the test split that an experiment computes on; with cache=true, decoded once for all networks."""
+    dataset = open_dataset(cfg, "test")
+    if not cfg.cache or cfg.plan:
+        return dataset
+    cached = datasets.cached(dataset, cfg.paths.cache_dir)
+    if cfg.get("limit_selected") is None:  # else it shows on the way how many it takes
+        cached.fill(images.order(len(cached), cfg.limit, cfg.seed), cfg.num_workers)
+    return cached
+
+
+def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models.LoadedModel:
+    """Load the model in the configuration for a dataset: ImageNet's weights for imagenet or None, else its checkpoint.
+
+    `model.weights=random` (or null) is a network of random weights, labelled so, for trying a road out.
+
+    Raises:
+        WcxError: no checkpoint; ImageNet weights asked for on another dataset; one's own network that cannot be had.
+    """
+    arguments = plain(cfg.model)
+    if "factory" in arguments:
+        loaded = custom.load(**arguments, device=device(cfg), seed=cfg.seed)
+        return loaded.to_channels_last() if cfg.channels_last else loaded
+    checkpoint, weights, name = arguments.pop("checkpoint", None), arguments.get("weights", "auto"), arguments["name"]
+    num_classes = None
+    if dataset is not None and dataset.name != "imagenet" and checkpoint is None:
+        num_classes = len(dataset.class_names)
+        if weights == "auto":
+            folder = cfg.paths.checkpoints_dir
+            checkpoint = models.checkpoint_path(folder, dataset.name, name, dataset.class_names, cfg.seed)
+        elif weights not in (None, "random"):
+            command = models.finetune_command(
+                dataset.name, arguments.get("choice", name), arguments.get("recipe", "quick")
+            )
+            raise WcxError(
+                f"model.weights={weights} knows no classes of {dataset.name}; fine-tune it: {command} "
+                f"{shlex.quote(f'model.weights={weights}')}"
+            )
+    loaded = models.load(
+        **arguments,
+        checkpoint=checkpoint,
+        weights_dir=cfg.paths.weights_dir,
+        device=device(cfg),
+        seed=cfg.seed,
+        dataset=dataset.name if dataset else None,
+        num_classes=None if checkpoint else num_classes,
+    )
+    return loaded.to_channels_last() if cfg.channels_last else loaded
+
+
+def job(cfgs: Sequence[DictConfig]) -> Job:
+    """Return the job of one (dataset, model) whose cells are the method and contrast of each configuration.
+
+    Raises:
+        SkipError: a method that the experiment does not take.
+        WcxError: a dataset, model or setting that does not fit.
+    """
+    cfg = cfgs[0]
+    experiment = experiments.get(cfg.experiment)
+    for cell in cfgs:
+        try:
+            check_method(experiment, cell.method.name)
+        except WcxError as error:
+            raise SkipError(str(error)) from error
+    protocol = settings(cfg, experiment.protocol)
+    dataset = test_images(cfg)
+    return Job(
+        experiment=experiment,
+        dataset=dataset,
+        loaded=open_model(cfg, dataset),
+        cells=[Cell(cell.method.name, cell.contrast.name) for cell in cfgs],
+        settings=protocol,
+        method_options={cell.method.name: options(cell.method) for cell in cfgs},
+        contrast_options={cell.contrast.name: options(cell.contrast) for cell in cfgs},
+        results_dir=Path(cfg.paths.results_dir),
+        dataset_label=cfg.dataset.get("label") or cfg.dataset.name,
+        limit=cfg.limit,
+        limit_selected=cfg.get("limit_selected"),
+        seed=cfg.seed,
+        batch_size=cfg.batch_size,
+        chunk_size=cfg.chunk_size,
+        num_workers=cfg.num_workers,
+        on_error=cfg.on_error,
+        save_maps=cfg.save_maps,
+    )

@@ -1,0 +1,222 @@
+"""What every experiment shares: the subject whose maps it measures, and what an experiment declares of itself."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wcx import methods
+from wcx.errors import WcxError
+from wcx.experiments.images import Item
+from wcx.explainer import cotangents, upsample
+from wcx.images import device_of
+from wcx.methods import Method, Run
+from wcx.methods.activation import ActivationMethod, ActivationRun
+
+Row = dict[str, Any]
+Keep = Callable[["Cell", int, Tensor], None]  # takes an image's map: cell, index in the dataset, (T, h, w)
+
+
+class Cell(NamedTuple):
+    """One cell of a table: names as on the command line."""
+
+    method: str
+    contrast: str
+
+
+@dataclass
+class Subject:
+    """A network and the methods that look at it.
+
+    Attributes:
+        model: [0, 1] pixels (N, channels, H, W) -> logits (N, C), on its device.
+        layer: of the methods in activation space; None looks for it.
+        methods: by the name that cells use.
+        contrast_options: for each contrast by name.
+        batch_size: images a pass: what bounds the memory.
+        passes: counts images: forward (those that a gradient is taken from), backward, and what an experiment adds.
+    """
+
+    model: nn.Module
+    layer: str | None
+    methods: Mapping[str, Method]
+    contrast_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    batch_size: int = 32
+    passes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return device_of(self.model)
+
+    @property
+    def zero(self) -> list[float]:
+        """The pixel value, one a channel, of zero in the normalised space (the mean colour); 0 for a bare network."""
+        return getattr(self.model, "zero", [0.0])
+
+    def look(self, pixels: Tensor) -> Look:
+        """Do the first forward pass of pixels (N, channels, H, W) on the subject's device."""
+        return Look(self, pixels)
+
+    def groups(self) -> list[Mapping[str, Method]]:
+        """Return the methods in groups that share their passes: those of an activation's gradient, and each other alone."""
+        shared = {name: method for name, method in self.methods.items() if isinstance(method, ActivationMethod)}
+        single = [{name: method} for name, method in self.methods.items() if name not in shared]
+        return [shared, *single] if shared else [*single]
+
+
+class Look:
+    """A batch of images seen by a subject: one forward pass, and further ones only where maps are asked for.
+
+    Attributes:
+        logits: (N, C), detached.
+    """
+
+    def __init__(self, subject: Subject, pixels: Tensor) -> None:
+        self._subject, self._pixels = subject, pixels
+        self._groups = subject.groups()
+        self._runs: dict[int, Run] = {}
+        self.logits = self._run(0).logits
+
+    def maps(self, cells: Sequence[Cell], targets: Tensor, foils: Tensor) -> dict[Cell, Tensor]:
+        """Return the signed maps of cells: (T, N, h, w) at the layer's resolution, (T, N, channels, H, W) of input methods.
+
+        One backward pass per (target, contrast) for all methods of an activation's gradient together.
+
+        Args:
+            cells: of the subject's methods.
+            targets: (T, N).
+            foils: masks (T, N, C), see `contrasts.foil_masks`.
+        """
+        maps: dict[Cell, Tensor] = {}
+        for number, group in enumerate(self._groups):
+            names = list(dict.fromkeys(cell.contrast for cell in cells if cell.method in group))
+            for name in names:  # one contrast at a time: its gradients are gone before the next ones are made
+                asked = {cell.method: group[cell.method] for cell in cells if cell[1] == name and cell[0] in group}
+                explained = self._explain(number, asked, name, targets, foils)
+                maps |= {Cell(method, name): attribution for method, attribution in explained.items()}
+        return {cell: maps[cell] for cell in cells}
+
+    def _explain(
+        self, number: int, group: Mapping[str, Method], name: str, targets: Tensor, foils: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the maps (T, N, ...) of methods of one group under one contrast."""
+        run = self._run(number)
+        v = cotangents([name], run.logits, targets, foils, self._subject.contrast_options)
+        self._subject.passes["backward"] += targets.numel()
+        if isinstance(run, ActivationRun):  # it walks no path
+            sharing = {name: method for name, method in group.items() if isinstance(method, ActivationMethod)}
+            return run.explain_each(sharing, v(run.logits) if callable(v) else v)
+        return {method: run.explain(v) for method in group}
+
+    def _run(self, number: int) -> Run:
+        if number not in self._runs:
+            subject, method = self._subject, next(iter(self._groups[number].values()))
+            layer = subject.layer if method.space == "activation" else None
+            self._runs[number] = run = method.run(subject.model, self._pixels, layer)
+            subject.layer = run.layer or subject.layer  # looked for once
+            subject.passes["forward"] += len(self._pixels)
+        return self._runs[number]
+
+
+def at_pixels(maps: Tensor, shape: Sequence[int], align_corners: bool = False) -> Tensor:
+    """Return maps (T, N, h, w) up-sampled to (T, N, H, W), or those of the input (T, N, channels, H, W) summed over channels."""
+    return maps.sum(2) if maps.ndim == 5 else upsample(maps, (shape[-2], shape[-1]), align_corners)
+
+
+class Experiment(ABC):
+    """What is measured of a subject's maps, a row an image and cell. A subclass stands in a file of its name.
+
+    Attributes:
+        protocol: its settings, a frozen dataclass whose fields are the keys of conf/experiment/<name>.yaml.
+        version: part of the fingerprint: raise it with every change that may change a number.
+        spaces: of the methods that it takes.
+        selects: its rows say `above_threshold`, so that `limit_selected` may end it early.
+        keeps_maps: it can hand on its maps (save_maps=true).
+    """
+
+    protocol: ClassVar[type]
+    version: ClassVar[int] = 1
+    spaces: ClassVar[tuple[str, ...]] = ("activation", "input")
+    selects: ClassVar[bool] = False
+    keeps_maps: ClassVar[bool] = False
+
+    def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Any) -> None:
+        self.subject, self.cells, self.settings = subject, list(cells), settings
+
+    @classmethod
+    def name(cls) -> str:
+        """Its name on the command line: that of its file."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    @abstractmethod
+    def columns(cls, settings: Any, boxes: bool = False) -> list[str]:
+        """Return the columns of its records, in their order; with `boxes`, the dataset knows where the objects are."""
+
+    @classmethod
+    def counted(cls, settings: Any) -> Sequence[str]:  # noqa: ARG003
+        """Return the contrasts whose maps count in every cell, whatever its own."""
+        return ()
+
+    @abstractmethod
+    def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:
+        """Return for each cell one row an image, in the order of `items`.
+
+        Args:
+            items: the images of a chunk; those that could not be read have rows with `skipped`.
+            most: with `selects`: the rows end with the image that is the `most`-th above the threshold.
+            keep: with `keeps_maps`: takes the maps of the selected images.
+        """
+
+    @abstractmethod
+    def passes(self) -> Counter[str]:
+        """Return the passes that an image needs at most, all cells together, by what `Subject.passes` calls them."""
+
+    def plan(self, probe: Sequence[Item], images: int, most: int | None = None) -> dict[str, Any]:  # noqa: ARG002
+        """Return what `images` more images cost, or only so many that `most` are selected: passes, seconds and disk.
+
+        Args:
+            probe: a few images that could be read.
+            images: how many are left.
+            most: at most so many of them are wanted above the threshold.
+        """
+        seconds, passes = self.seconds(probe), self.passes()
+        return {
+            **{f"{kind}_passes": f"at most {count * images}" for kind, count in passes.items()},
+            "seconds": f"at most about {passes.total() * images * seconds:.0f}",
+            "megabytes": f"about {len(self.cells) * images * 0.0006:.1f}",
+        }
+
+    def seconds(self, probe: Sequence[Item]) -> float:
+        """Return how long the forward pass of an image takes."""
+        start = time.perf_counter()
+        with torch.no_grad():
+            self.subject.model(
+                torch.stack([item.pixels for item in probe if item.pixels is not None]).to(self.subject.device)
+            )
+        return (time.perf_counter() - start) / len(probe)
+
+
+def check_method(experiment: type[Experiment], method: str) -> None:
+    """Check that an experiment takes a method.
+
+    Raises:
+        WcxError: it does not.
+    """
+    if methods.get(method).space not in experiment.spaces:
+        choices = ", ".join(name for name in methods.names() if methods.get(name).space in experiment.spaces)
+        article = " or ".join(experiment.spaces)
+        raise WcxError(f"experiment {experiment.name()} needs an {article} method, not {method}; try: {choices}.")
+
+
+def blank(item: Item) -> Row:
+    """Return the beginning of an image's row."""
+    return {"index": item.index, "id": item.id, "label": item.label, "skipped": item.pixels is None}
