@@ -297,4 +297,4 @@ def _carry_out(folder: Path, facts: dict[str, Any]) -> None:
 def _text(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, float_format=_FLOAT)
+    return str(pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, float_format=_FLOAT))

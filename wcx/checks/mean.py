@@ -86,4 +86,4 @@ def text(table: pd.DataFrame) -> str:
         for column, (name, q) in product(("distance", "cosine"), _QUANTILES):
             row[f"{column} {name}"] = group[column].quantile(q)
         rows.append(row)
-    return pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format)
+    return str(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
