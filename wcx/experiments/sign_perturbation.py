@@ -45,7 +45,7 @@ class Settings:
         epsilon: largest change of a pixel, in [0, 1].
         iterations: the numbers of steps n, each a walk of its own with a = epsilon / n.
         target_rule: t is the image's ``label``, or the class ``predicted`` for the clean image.
-        precision: of the computation; see `wcx.precision` and docs/protocols.md.
+        precision: of the computation; see `wcx.models.precision` and docs/protocols.md.
         foils: of the contrasts; None is every other class, an int k the k most probable others of the clean image.
 
     Raises:
