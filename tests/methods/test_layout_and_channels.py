@@ -99,6 +99,10 @@ LAST = {
     "channels cut in two and put together": lambda c: Function(
         lambda a: torch.cat([a[..., : c // 2] * 2, a[..., c // 2 :]], -1)
     ),
+    "stacked and summed": lambda c: Function(lambda a: torch.stack([a, a.sin(), a.cos()], 1).sum(1)),
+    "stacked, and one taken": lambda c: Function(lambda a: torch.stack([a, a.sin()], -1)[..., 1] + a[None, :, :][0]),
+    "stacked and unbound": lambda c: Function(lambda a: torch.stack([a, a.sin()], dim=2).unbind(2)[1]),
+    "einsum": lambda c: Function(lambda a: torch.einsum("nhwc, c -> nhwc", a.sin(), torch.arange(c).double())),
     "to windows and back": lambda c: Function(back_from_windows),
     "to tokens and back": lambda c: nn.Sequential(
         nn.Flatten(1, 2), nn.LayerNorm(c), nn.Linear(c, c), Function(lambda a: a.unflatten(1, (-1, 8)))

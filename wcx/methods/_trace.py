@@ -161,10 +161,46 @@ class Trace(TorchFunctionMode):
         return regrouped(call.inputs[0].shape, self.dims(call.inputs[0]), call.outputs[0].shape)
 
     def indexed(self, call: FunctionCall) -> Dims:
-        """x[...]: slices leave the axes where they are."""
+        """x[...]: slices leave the axes where they are, numbers take one away, None adds one."""
         index = call.arguments[1] if isinstance(call.arguments[1], tuple) else call.arguments[1:]
-        slices = all(isinstance(item, slice) or item is Ellipsis for item in index)
-        return self.dims(call.inputs[0]) if slices else ()
+        if not all(item is None or item is Ellipsis or type(item) in (int, slice) for item in index):
+            return ()
+        dims = list(self.dims(call.inputs[0]))
+        untouched = len(dims) - sum(type(item) in (int, slice) for item in index)
+        index = (*index, ...) if Ellipsis not in index else index
+        indexed: list[frozenset[Axis]] = []
+        for item in index:
+            if item is None:
+                indexed.append(frozenset())
+                continue
+            count = untouched if item is Ellipsis else 1
+            indexed += [] if type(item) is int else dims[:count]
+            del dims[:count]
+        return tuple(indexed)
+
+    def stacked(self, call: FunctionCall) -> Dims:
+        """Functions that add an axis."""
+        dims, dim = list(self.dims(call.inputs[0])), call.argument(1, "dim") or 0
+        dims.insert(dim % call.outputs[0].ndim, frozenset())
+        return tuple(dims)
+
+    def unstacked(self, call: FunctionCall) -> Dims:
+        """Functions that take an axis away."""
+        dims, dim = list(self.dims(call.inputs[0])), call.argument(1, "dim") or 0
+        del dims[dim % len(dims)]
+        return tuple(dims)
+
+    def summed(self, call: FunctionCall) -> Dims:
+        """torch.einsum: the letters tell."""
+        operands, arrow, result = str(call.arguments[0]).replace(" ", "").partition("->")
+        if not arrow or "." in operands:
+            return ()
+        letters = {
+            letter: axes
+            for operand, x in zip(operands.split(","), call.inputs, strict=True)
+            for letter, axes in zip(operand, self.met(x) or (), strict=False)
+        }
+        return tuple(letters.get(letter, frozenset()) for letter in result)
 
     def joined(self, call: FunctionCall) -> Dims:
         """Sums, products, concatenations: what stands at the same axis is of the same kind."""
@@ -203,7 +239,10 @@ _RULES = {
     Trace.indexed: "getitem",
     Trace.joined: "add radd iadd sub rsub isub mul rmul imul div truediv itruediv cat concat concatenate where maximum "
     "minimum lerp addcmul copy",
-    Trace.lost: "einsum tensordot cdist kron as_strided set resize resize_as addmm baddbmm",
+    Trace.stacked: "stack",
+    Trace.unstacked: "unbind select",
+    Trace.summed: "einsum",
+    Trace.lost: "tensordot cdist kron as_strided set resize resize_as addmm baddbmm",
 }
 
 
