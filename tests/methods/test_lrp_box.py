@@ -61,3 +61,31 @@ def test_a_box_for_other_convolutions_is_an_error() -> None:
     model = Parts(lambda s, x: F.relu(s.stem(x) if x.detach().std() > 0.1 else F.pad(s.stem(x[..., :8]), (0, 8))))
     with pytest.raises(WcxError, match="other convolutions see the lowest and highest image"):
         wcx.explain(model, nets.images(2).double(), 1, METHOD, composite="epsilon_gamma_box", low=LOW, high=HIGH)
+
+
+def test_what_does_not_see_the_image_is_no_convolution_of_it() -> None:
+    """A convolution of a constant, one under no_grad, one whose weight is a constant's; a linear layer before the first."""
+    conv, linear = randomised(nn.Conv2d(3, 4, 1), seed=5), nn.Linear(4, 4).double()
+    images = nets.images(2, size=4).double()
+    model = nn.ModuleList([conv])
+
+    def network(x: Tensor) -> Tensor:
+        constant = F.conv2d(torch.ones(1, 3, 4, 4, dtype=x.dtype), conv.weight)
+        with torch.no_grad():
+            constant = constant + conv(x) * 0
+        return (conv(x) + 0 * constant).flatten(1)
+
+    model.forward = network
+    run = wcx.Explainer(model, METHOD, composite="epsilon_gamma_box", low=LOW, high=HIGH)(images)
+    low, high = (torch.tensor(end, dtype=torch.float64) for end in (LOW, HIGH))
+    # 1e-5: the sum with the constant has an epsilon of 1e-6.
+    torch.testing.assert_close(
+        run.explain(torch.ones_like(run.logits)), by_box(conv, images, low, high), rtol=1e-5, atol=1e-5
+    )
+    # Behind a linear layer of the identity, the box is that of the image still.
+    linear.weight.data, linear.bias.data = torch.eye(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    model.forward = lambda x: conv(F.linear(x, linear.weight)).flatten(1)
+    run = wcx.Explainer(model, METHOD, composite="epsilon_gamma_box", low=LOW, high=HIGH)(images)
+    torch.testing.assert_close(
+        run.explain(torch.ones_like(run.logits)), by_box(conv, images, low, high), rtol=1e-4, atol=1e-4
+    )

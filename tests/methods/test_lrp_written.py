@@ -70,6 +70,13 @@ def constant_first(s: Parts, x: Tensor) -> Tensor:
     return F.relu(s.stem(x)) + constant
 
 
+def copy_written_into(s: Parts, x: Tensor) -> Tensor:
+    y = F.relu(s.stem(x))
+    z = y * 1
+    z.mul_(2)
+    return y + z
+
+
 WRITTEN = {
     "a constant that is written into later": (constant_written_later, lambda s, x: F.relu(s.stem(x)) + 0.3),
     "a factor that is written into later": (factor_written_later, lambda s, x: 0.3 * F.relu(s.stem(x))),
@@ -92,6 +99,10 @@ WRITTEN = {
     "a sum with a factor": (
         lambda s, x: torch.sub(F.relu(s.stem(x)), F.relu(s.stem2(x)), alpha=2),
         lambda s, x: torch.add(F.relu(s.stem(x)), F.relu(s.stem2(x)), alpha=-2),
+    ),
+    "a copy by the factor 1 that is written into": (
+        copy_written_into,
+        lambda s, x: F.relu(s.stem(x)) + 2 * F.relu(s.stem(x)),
     ),
     "the same tensor twice": (
         twice,

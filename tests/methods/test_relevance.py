@@ -108,6 +108,9 @@ def test_box_is_that_of_black_and_white_pixels_in_either_space() -> None:
         (lambda x: x / x.mean(), "div of two activations"),
         (lambda x: F.batch_norm(x, None, None, training=True), "batch_norm"),
         (lambda x: F.conv2d(x, x[:, :, :2, :2]), "conv2d of two activations"),
+        (lambda x: F.conv2d(torch.ones(1, 3, 8, 8), x[:, :, :2, :2]), "conv2d"),
+        (lambda x: torch.div(torch.ones(1), x), "div"),
+        (lambda x: torch.div(x, 2, rounding_mode="floor"), "div"),
     ],
 )
 def test_a_function_without_a_rule_is_named(function: Callable[[Tensor], Tensor], named: str) -> None:
