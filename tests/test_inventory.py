@@ -137,6 +137,17 @@ def test_records_made_before_are_read_and_called_unchecked(old: list[Shard], tmp
     assert kept(tmp_path) == before
 
 
+def test_truth_values_of_records_made_before_are_read() -> None:
+    """Also beside gaps; a column of words is none."""
+    for column, length in (("True\nFalse\n", 2), ('True\n""\nFalse\n', 3)):
+        rows = "".join(f"{i},{value}\n" for i, value in enumerate(column.splitlines()))
+        frame, fault = inventory._parse(f"index,selected\n{rows}".encode())
+        assert fault == ""
+        assert frame is not None
+        assert len(frame) == length
+    assert inventory._parse(b"index,selected\n0,True\n1,yes\n") == (None, "is no table of records")
+
+
 # what cannot be told without sums
 UNSEEN = {"digits changed", "the chunk of another contrast", "line ends of Windows", "columns exchanged"}
 
