@@ -7,6 +7,7 @@ A back end turns a grid into text; see `backends`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, product
@@ -55,7 +56,9 @@ class Column:
             return NO_NUMBER
         if self.format == "p":
             return f"{value:.1g}" if isinstance(value, float) and value < 0.001 else f"{value:.3f}"
-        return format(value, self.format) if self.format else self.words.get(str(value), str(value))
+        if not self.format:
+            return self.words.get(str(value), str(value))
+        return re.sub(r"^-(?=[0.]*%?$)", "", format(value, self.format))  # no negative zero
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,34 @@ from omegaconf import DictConfig, OmegaConf
 from wcx import pipeline
 from wcx.cli import application, opening
 from wcx.cli.commands import gallery, photo
+from wcx.files import write
 
 
 def run(cfg: DictConfig) -> None:
     """Run the cell, or print its plan."""
     if cfg.experiment in PICTURES:
+        PICTURES[cfg.experiment](cfg)
+        return
+    job = opening.job([cfg])
+    if cfg.plan:
+        print(*(f"{key}: {value}" for key, value in pipeline.plan(job).items()), sep="\n")
+        return
+    [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True))
+
+    from wcx.report import sections, selected  # pandas and matplotlib are slow to import
+
+    section = sections.of(cfg.experiment, [shard])
+    first = section.tables[0]
+    write(shard.path / "summary.csv", first.to_csv(first.header, "%.6f"))
+    print(section.to_text().lstrip("\n"))
+    print(f"passes (images): {dict(passes) or 'none, all records were there'}")
+    print(f"records, summary.csv, manifest.json: {shard.path}")
+    if samples := selected.samples(job, [shard], cfg.figure):
+        title = selected.title(application.job_name(cfg), len(samples), job.settings.threshold)
+        print(f"figure: {selected.figure(samples, shard.path / 'selected.png', title)}")
+
+
+PICTURES:
         PICTURES[cfg.experiment](cfg)
         return
     job = opening.job([cfg])
