@@ -13,7 +13,7 @@ import pytest
 
 from tests.browser import chromium
 from tests.report.results_folder import CONTRASTS, full
-from wcx.report import html
+from wcx.report import page as pages
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make test-browser")
 
@@ -40,8 +40,8 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     root: Path = full(tmp_path_factory.mktemp("results"))
-    html.write(root)
-    return (root / html.NAME).as_uri()
+    pages.write(root)
+    return (root / pages.NAME).as_uri()
 
 
 @pytest.fixture

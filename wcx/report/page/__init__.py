@@ -57,7 +57,11 @@ def document(contents: Contents, album: Album) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"formula": formula, "embed": album.embed, "dataset": contents.label}
-    import sys; sys.path.insert(0, "/tmp"); import fake  # TODO
+    import sys
+
+    sys.path.insert(0, "/tmp")
+    import fake  # TODO
+
     sections = fake.sections(contents.folder)
     galleries, photographs = contents.pictures("gallery") + contents.pictures("figures"), contents.pictures("images")
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
@@ -70,7 +74,12 @@ def document(contents: Contents, album: Album) -> str:
         photographs=photographs,
         steps=provenance.steps(contents, {"masking": "Table 1", "sign_perturbation": "Fig. 3"}),
         machines=provenance.machines(contents.sets),
-        records=fake.data("Records", provenance.table(contents.sets), ["dataset", "model", "method", "contrast", "state"], [("images", "images", ".0f", None)]),
+        records=fake.data(
+            "Records",
+            provenance.table(contents.sets),
+            ["dataset", "model", "method", "contrast", "state"],
+            [("images", "images", ".0f", None)],
+        ),
         fills={},
         policy=_policy(style, script),
         style=Markup(style),

@@ -61,7 +61,10 @@ class Drawn:
     def images(self) -> list[str]:
         """What is said of each image; a photograph's file says it of itself."""
         if top := self.objects("predictions"):
-            predicted = {"classes": [each.get("class") for each in top], "probabilities": [each.get("p") for each in top]}
+            predicted = {
+                "classes": [each.get("class") for each in top],
+                "probabilities": [each.get("p") for each in top],
+            }
             return [_image(predicted | {"id": Path(self.say("image")).name})]
         return [_image(image) for image in self.objects("images")]
 
@@ -151,7 +154,11 @@ class Contents:
         """Return the pictures below a folder, by path: no frames, and none of which there are frames beside a mere sheet."""
         switched = {drawn.path.parent for drawn in self.switches}
         files = [file for file in sorted(self.folder.glob(f"{name}/**/*.png")) if file.parent not in switched]
-        return [self._drawn(file) for file in files if file.with_suffix(".json").exists() or file.with_suffix("") not in switched]
+        return [
+            self._drawn(file)
+            for file in files
+            if file.with_suffix(".json").exists() or file.with_suffix("") not in switched
+        ]
 
     def label(self, drawn: Drawn) -> str:
         """Return the name in tables of a picture's dataset; "" if it names none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -32,7 +31,11 @@ def steps(contents: Contents, titles: Mapping[str, str]) -> list[tuple[str, str,
     pictures = [*contents.pictures("gallery"), *contents.pictures("images")]
     page = f"python scripts/report.py {shlex.quote(f'paths.results_dir={contents.folder}')}"
     listed = [
-        ("The networks", "Fine-tune once; what is finished is skipped.", finetuning(each.shard for each in contents.sets)),
+        (
+            "The networks",
+            "Fine-tune once; what is finished is skipped.",
+            finetuning(each.shard for each in contents.sets),
+        ),
         *recorded,
         ("Pictures", "", _once(drawn.command for drawn in pictures)),
         ("This page", "", [page]),
@@ -44,8 +47,7 @@ def finetuning(shards: Iterable[Shard]) -> list[str]:
     """Return the commands of fine-tuning, for the records of networks that were fine-tuned."""
     lines = []
     for shard in shards:
-        named = re.search(r"recipe (\w+)", str(shard.labels.get("weights", "")))  # all that old records tell
-        if recipe := shard.labels.get("recipe") or (named and named[1]):
+        if recipe := shard.labels.get("recipe"):  # older records have no such fact
             overrides = [f"dataset={shard.key[0]}", *commands.network(shard), f"recipe={recipe}"]
             overrides += [f"seed={shard.labels['seed']}"] if shard.labels.get("seed") else []
             lines.append(f"python scripts/finetune.py {shlex.join(overrides)}")

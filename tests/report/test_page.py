@@ -17,9 +17,9 @@ from tests.report import shards
 from tests.report.results_folder import CONTRASTS, NASTY, SUBSET, full, picture, switch
 from wcx.cli import main as command_line
 from wcx.experiments.masking import Settings
-from wcx.report import frames, html, html_provenance, html_results, html_table1, table1
-from wcx.report.html_images import Pictures
-from wcx.report.html_results import Made
+from wcx.report import frames, page as pages, table1
+from wcx.report.page.contents import RecordSet
+from wcx.report.page.embedded import Album
 
 SECTIONS = ["table1", "fig3", "gallery", "photographs", "reproduce", "manifest"]
 VOID = {"meta", "img", "br", "hr"}
@@ -59,18 +59,19 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = full(tmp_path_factory.mktemp("results"))
-    html.write(root)
+    pages.write(root)
     return root
 
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Page:
-    return Page((folder / html.NAME).read_text())
+    return Page((folder / pages.NAME).read_text())
 
 
 def written(root: Path) -> tuple[Page, list[str]]:
-    lines = html.write(root)
-    return Page((root / html.NAME).read_text()), lines
+    refused: list[str] = []
+    lines = pages.write(root, refused)
+    return Page((root / pages.NAME).read_text()), [*lines, *refused]
 
 
 def test_every_section_is_there_and_filled(page: Page) -> None:
@@ -80,7 +81,7 @@ def test_every_section_is_there_and_filled(page: Page) -> None:
 
 
 def test_nothing_comes_from_outside_and_no_link_is_dead(folder: Path, page: Page) -> None:
-    text = (folder / html.NAME).read_text()
+    text = (folder / pages.NAME).read_text()
     assert all(image["src"].startswith("data:image/") for image in page.all("img"))
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
     assert all(link["href"][0] == "#" and link["href"][1:] in ids for link in page.all("a"))
@@ -89,7 +90,7 @@ def test_nothing_comes_from_outside_and_no_link_is_dead(folder: Path, page: Page
 
 
 def test_the_policy_lets_its_own_style_and_script_run_and_no_other(folder: Path, page: Page) -> None:
-    text = (folder / html.NAME).read_text()
+    text = (folder / pages.NAME).read_text()
     [policy] = [meta["content"] for meta in page.all("meta") if meta.get("http-equiv")]
     assert policy.startswith("default-src 'none'; img-src data:;")
     for kind in ("style", "script"):
@@ -124,7 +125,7 @@ def test_table_1_has_its_numbers_intervals_labels_and_the_papers(folder: Path, p
 
 def test_values_to_sort_by_are_the_tables_own(folder: Path) -> None:
     frame = pd.read_csv(folder / "table1_paired.csv")
-    values = [float(v) for v in re.findall(r'data-value="([^"]+)"', (folder / html.NAME).read_text())]
+    values = [float(v) for v in re.findall(r'data-value="([^"]+)"', (folder / pages.NAME).read_text())]
     assert set(frame["difference"]) <= set(values)
 
 
@@ -158,7 +159,7 @@ def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path, capsys: pytest.Capt
     monkeypatch.setattr("sys.argv", ["scripts/report.py", f"paths.results_dir={root}"])
     command_line("report")
     assert str(root / "report.html") in capsys.readouterr().out
-    page = Page((root / html.NAME).read_text())
+    page = Page((root / pages.NAME).read_text())
     assert [section["id"] for section in page.all("section")] == SECTIONS
     for command in ("make table1", "make demo", "make fig3", "make gallery", "python run.py image="):
         assert command in page.text
@@ -208,25 +209,24 @@ def test_frames_are_looked_for_in_their_own_folder_only(tmp_path: Path) -> None:
 def test_large_pictures_are_shown_smaller_and_too_many_not_at_all(tmp_path: Path) -> None:
     noise = Image.effect_noise((3200, 1000), 90)
     noise.save(tmp_path / "large.png")
-    pictures = Pictures(tmp_path)
-    shown = pictures.show(tmp_path / "large.png", "noise")
-    assert 'width="1600" height="500"' in shown
-    assert pictures.notes == ["large.png: shown at 1600 × 500 of 3200 × 1000 pixels"]
-    assert pictures.used < (tmp_path / "large.png").stat().st_size
+    album = Album(tmp_path)
+    shown = album.embed(tmp_path / "large.png")
+    assert (shown.width, shown.height) == (1600, 500)
+    assert album.notes == ["large.png: shown at 1600 × 500 of 3200 × 1000 pixels"]
+    assert album.used < (tmp_path / "large.png").stat().st_size
     small = picture(tmp_path / "small.png", (20, 10))
-    assert base64.b64encode(small.read_bytes()).decode() in pictures.show(small, "as it is")
-    over = Pictures(tmp_path, budget=10)
-    assert "is not embedded" in over.show(small, "too much")
-    assert over.used == 0
+    assert album.embed(small).source == f"data:image/png;base64,{base64.b64encode(small.read_bytes()).decode()}"
+    over = Album(tmp_path, budget=10)
+    assert "is not embedded" in over.embed(small).note
+    assert (over.used, over.damaged) == (0, []), "a bound, no damage"
 
 
 def test_commands_are_the_recorded_ones_or_are_made_from_the_records(tmp_path: Path) -> None:
     shard = shards.make(tmp_path, "weighted", settings=Settings(threshold=0.2, mask="equal"))
-    recorded = Made(shard, {"command": ["/home/x/scripts/table1.py", "datasets=[cub]", "limit=10"]})
-    assert html_provenance.command_of(recorded) == "python scripts/table1.py 'datasets=[cub]' limit=10"
+    recorded = RecordSet(shard, {"command": ["/home/x/scripts/table1.py", "datasets=[cub]", "limit=10"]})
+    assert recorded.command == "python scripts/table1.py 'datasets=[cub]' limit=10"
     for argv in (["/usr/bin/pytest", "tests"], [], None, [3]):
-        made = html_provenance.command_of(Made(shard, {"command": argv}))
-        assert made == (
+        assert RecordSet(shard, {"command": argv}).command == (
             "python run.py experiment=masking dataset=cub model=vgg16 method=gradcam contrast=weighted threshold=0.2 mask=equal"
         )
 
@@ -252,6 +252,6 @@ def test_frames_of_an_earlier_run_go(tmp_path: Path) -> None:
 
 def test_style_and_script_are_package_data(root: Path) -> None:
     patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["wcx"]
-    for name in ("report/html.css", "report/html.js"):
+    for name in ("report/page/page.html.j2", "report/page/style.css", "report/page/script.js"):
         assert (root / "wcx" / name).is_file()
         assert any(PurePath(name).match(pattern) for pattern in patterns)
