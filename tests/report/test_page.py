@@ -197,6 +197,21 @@ def test_files_that_cannot_be_read_are_named_and_the_rest_is_shown(tmp_path: Pat
     assert "weighted beats original" in page.text
 
 
+@pytest.mark.parametrize(
+    "facts",
+    ['{"images": 3, "predictions": [4]}', '{"images": [{"maps": 3}]}', '{"images": [{"classes": 1, "probabilities": [0.5]}]}',
+     '{"sentences": 7}', "[]", "[" * 100_000, "\xff", '{"manifest": 1, "command": ["x"], "images": [null]}'],
+)  # fmt: skip
+def test_what_is_said_of_a_picture_may_be_anything(tmp_path: Path, facts: str) -> None:
+    """A foreign file beside a picture: the picture is shown, and what cannot be said of it is named or left out."""
+    picture(tmp_path / "gallery" / "a.png", (30, 30)).with_suffix(".json").write_text(facts, encoding="latin-1")
+    picture(tmp_path / "images" / "b.png", (30, 30), {"question": "Why?", "predictions": [{"class": "Auk", "p": 0.5}]})
+    page, lines = written(tmp_path)
+    assert len(page.all("img")) == 2
+    assert "Why?" in page.text
+    assert lines[-1].startswith("gallery/a.json") or lines[-1].startswith("report: ")
+
+
 def test_frames_are_looked_for_in_their_own_folder_only(tmp_path: Path) -> None:
     index = switch(tmp_path / "figures" / "x", count=1)
     picture(tmp_path / "secret.jpg", (8, 8))

@@ -47,6 +47,11 @@ class Drawn:
         return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
     @property
+    def switched(self) -> bool:
+        """Whether it is an index of frames."""
+        return self.path.name == frames.INDEX
+
+    @property
     def title(self) -> str:
         """What it shows, in short."""
         return self.say("title") or self.say("question") or self.path.stem.replace("-", " ").replace("_", " ")
@@ -118,7 +123,7 @@ class RecordSet:
         if self.fault:
             return f"damaged: {self.fault}"
         if not self.shard.complete:
-            return f"incomplete: {self.shard.chunks()} chunks so far"
+            return f"incomplete: {counted(self.shard.chunks(), 'chunk')} so far"
         return "complete, unchecked" if self.shard.unchecked else "complete"
 
     @property
@@ -170,7 +175,7 @@ class Contents:
         index = path.with_suffix(".json")
         drawn = Drawn(path, self._json(index))
         try:
-            check = _frames if path == index else _caption
+            check = _frames if drawn.switched else _caption
             check(drawn)
         except (KeyError, TypeError, AttributeError, ValueError):
             self.refused.append(f"{index.relative_to(self.folder)} is left out: not as wcx writes it.")
@@ -200,6 +205,11 @@ class Contents:
             return facts
         self.refused.append(f"{path.relative_to(self.folder)} is left out: not an object in JSON.")
         return {}
+
+
+def counted(n: int, noun: str) -> str:
+    """Return "1 network", "2 networks"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _image(facts: Facts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 
 from wcx.records import Shard
 from wcx.report import commands
-from wcx.report.page.contents import Contents, RecordSet
+from wcx.report.page.contents import Contents, RecordSet, counted
 
 _SHORT = 12  # digits of a hash
 _SHARED = ("git_commit", "device", "platform", "versions")
@@ -56,11 +57,8 @@ def finetuning(shards: Iterable[Shard]) -> list[str]:
 
 def machines(sets: Iterable[RecordSet]) -> list[dict[str, str]]:
     """Return what records were made with, those of the same commit, device and versions together."""
-    counted: dict[str, int] = {}
-    for each in sets:
-        shared = json.dumps({key: each.manifest.get(key) for key in _SHARED}, sort_keys=True)
-        counted[shared] = counted.get(shared, 0) + 1
-    return [_machine(json.loads(shared)) | {"made": f"{n} sets of records"} for shared, n in counted.items()]
+    shared = Counter(json.dumps({key: each.manifest.get(key) for key in _SHARED}, sort_keys=True) for each in sets)
+    return [_machine(json.loads(facts)) | {"made": f"{counted(n, 'set')} of records"} for facts, n in shared.items()]
 
 
 def _machine(shared: Mapping[str, Any]) -> dict[str, str]:
