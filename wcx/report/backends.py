@@ -1,0 +1,186 @@
+"""A table as screen text, Markdown, LaTeX and HTML, each from the same grid (see `tables`)."""
+
+from __future__ import annotations
+
+import html as escaping
+import re
+from collections.abc import Iterator
+from numbers import Real
+
+import pandas as pd
+
+from wcx.report.tables import Entry, Grid, GridLine, Heading, Table
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+}  # fmt: skip
+_FORMULA = r"\b([tpy])_(t?_?[\di]|t)\b"  # t_1, p_t2, y_t
+
+
+def text(table: Table) -> str:
+    """Return a table for a screen: title, what its rows share, columns; * marks the better."""
+    grid = table.grid()
+    cells = [
+        *_matrix(grid),
+        *([_plain(entry, "*", grid) for entry in (*line.labels, *line.entries)] for line in grid.lines),
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    places = list(enumerate(widths))
+    lines = ["  ".join(row[i].ljust(w) if i < grid.labels else row[i].rjust(w) for i, w in places) for row in cells]
+    notes = [table.title, *_shared(grid), table.note]
+    return "\n".join([*filter(None, notes), *(line.rstrip() for line in lines)])
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown: a heading, its note, and a pipe table whose levels of headings stand in one line."""
+    grid = table.grid()
+    head = [" ".join(filter(None, names)) for names in zip(*_matrix(grid, is_repeated=True), strict=True)]
+    rule = ["---"] * grid.labels + ["---:"] * (len(head) - grid.labels)
+    rows = [[_plain(entry, "**", grid) for entry in (*line.labels, *line.entries)] for line in grid.lines]
+    lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (head, rule, *rows)]
+    notes = map(markdown_text, filter(None, [*_shared(grid), table.note]))
+    return "\n\n".join([f"### {markdown_text(table.title)}", *notes, "\n".join(lines)])
+
+
+def latex(table: Table) -> str:
+    """Return a table environment for a document with booktabs and graphicx."""
+    grid = table.grid()
+    caption = ". ".join(latex_text(note.rstrip(".")) for note in (table.title, *_shared(grid), table.note) if note)
+    alignment = "l" * grid.labels + "r" * (len(grid.columns) - grid.labels)
+    before: tuple[str, ...] = ()
+    body = []
+    for line in grid.lines:
+        labels = tuple(latex_text(entry.text) for entry in line.labels)
+        body += [r"\midrule"] if (grid.is_spread and labels[:1] != before[:1]) or not before else []
+        labels_shown = [
+            "" if labels[: i + 1] == before[: i + 1] and grid.is_spread else label for i, label in enumerate(labels)
+        ]
+        numbers = [
+            rf"\textbf{{{latex_text(_plain(entry, '', grid))}}}" if entry.best else latex_text(_plain(entry, "", grid))
+            for entry in line.entries
+        ]
+        body.append(" & ".join([*labels_shown, *numbers]) + r" \\")
+        before = labels
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering\setlength{\tabcolsep}{3pt}",
+            rf"\caption{{{caption}.}}",
+            r"\resizebox{\textwidth}{!}{%",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            *_latex_head(grid),
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            r"\end{table*}",
+        ]
+    )
+
+
+def html(table: Table) -> str:
+    """Return a ``<table>``: caption, scopes, the lines' subjects and the numbers' values for a script, meanings as titles."""
+    grid = table.grid()
+    names = f' class="{"spread" if grid.is_spread else "long"}" id="table-{_escape(table.name)}"'
+    head = ["<tr>" + "".join(_html_heading(heading) for heading in level) + "</tr>" for level in grid.head]
+    body = [_html_line(line, grid) for line in grid.lines]
+    caption = f"<caption>{html_text(table.title)}</caption>"
+    return f"<table{names}>{caption}<thead>{''.join(head)}</thead><tbody>{''.join(body)}</tbody></table>"
+
+
+def markdown_text(text: str) -> str:
+    """Escape what Markdown would read as markup: underscores between letters are none, so that t_1 stays as it is."""
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def latex_text(text: str) -> str:
+    """Return plain text as LaTeX shows it; t_1, p_t2 and the like become formulas."""
+    parts, position = [], 0
+    for match in re.finditer(_FORMULA, text):
+        parts += [*(_LATEX.get(letter, letter) for letter in text[position : match.start()])]
+        index = re.sub(r"t_?([\di])$", r"t_\1", match[2])
+        parts.append(f"${match[1]}_{{{index}}}$" if len(index) > 1 else f"${match[1]}_{index}$")
+        position = match.end()
+    return "".join([*parts, *(_LATEX.get(letter, letter) for letter in text[position:])])
+
+
+def html_text(text: str) -> str:
+    """Return a sentence as HTML, its formulas' indices set low and its minus signs long."""
+    indexed = re.sub(_FORMULA, r"\1<sub>\2</sub>", _escape(text))
+    return re.sub(r"(?:(?<=[ (\[])|^)-(?=[\d.])", "\u2212", indexed)
+
+
+def _escape(text: object) -> str:
+    return escaping.escape(str(text))
+
+
+def _matrix(grid: Grid, is_repeated: bool = False) -> list[list[str]]:
+    """Return the head as lines of texts: a heading in the lowest level that it spans, over the first or all of its columns."""
+    matrix = [[""] * len(grid.columns) for _ in grid.head]
+    for level, headings in enumerate(grid.head):
+        for heading in headings:
+            row, end = matrix[level + heading.depth - 1], heading.place + (heading.width if is_repeated else 1)
+            row[heading.place : end] = [heading.text] * (end - heading.place)
+    return matrix
+
+
+def _latex_head(grid: Grid) -> Iterator[str]:
+    """Yield the lines above the numbers, with a rule below what spans several columns."""
+    for level, row in enumerate(_matrix(grid)):
+        wide = {heading.place: heading.width for heading in grid.head[level] if heading.width > 1}
+        covered = {place + i + 1 for place, width in wide.items() for i in range(width - 1)}
+        cells = [
+            rf"\multicolumn{{{wide[place]}}}{{c}}{{{latex_text(name)}}}" if place in wide else latex_text(name)
+            for place, name in enumerate(row)
+            if place not in covered
+        ]
+        yield " & ".join(cells) + r" \\"
+        if wide:
+            yield "".join(rf"\cmidrule(lr){{{place + 1}-{place + width}}}" for place, width in wide.items())
+
+
+def _plain(entry: Entry, mark: str, grid: Grid) -> str:
+    """Return an entry as text; with its interval where a line is a row, for a spread has no room."""
+    ends = f" [{entry.interval[0]}, {entry.interval[1]}]" if entry.interval and not grid.is_spread else ""
+    before = mark if mark == "**" else ""
+    return f"{before}{entry.text}{mark}{ends}" if entry.best else entry.text + ends
+
+
+def _shared(grid: Grid) -> list[str]:
+    return ["; ".join(f"{title}: {shown}" for title, shown in grid.shared)] if grid.shared else []
+
+
+def _html_heading(heading: Heading) -> str:
+    is_number = bool(heading.column.format)
+    spans = f' colspan="{heading.width}"' if heading.width > 1 else ""
+    spans += f' rowspan="{heading.depth}"' if heading.depth > 1 else ""
+    kind = ' class="number"' if is_number else ""
+    scope = "colgroup" if heading.width > 1 else "col"
+    meaning = f' title="{_escape(heading.column.meaning)}"' if heading.column.meaning else ""
+    return f'<th scope="{scope}"{spans}{kind}{meaning}>{html_text(heading.text)}</th>'
+
+
+def _html_line(line: GridLine, grid: Grid) -> str:
+    facts = {key: line.facts.get(key) for key in ("dataset", "model", "method")}
+    attributes = "".join(f' data-{key}="{_escape(value)}"' for key, value in facts.items() if value)
+    kind = ' class="beneath"' if line.beneath else ""
+    first = [_html_cell(entry, is_label=True, is_number=False) for entry in line.labels]
+    columns = grid.columns[grid.labels :]
+    cells = [_html_cell(entry, False, bool(column.format)) for entry, column in zip(line.entries, columns, strict=True)]
+    return f"<tr{kind}{attributes}>{''.join(first + cells)}</tr>"
+
+
+def _html_cell(entry: Entry, is_label: bool, is_number: bool) -> str:
+    shown = html_text(entry.text).replace("-", "\u2013") if entry.text == "-" else html_text(entry.text)
+    shown = f"<b>{shown}</b>" if entry.best else shown
+    if entry.interval:
+        shown += f' <small class="interval">[{", ".join(map(html_text, entry.interval))}]</small>'
+    if is_label:
+        return f'<th scope="row">{shown}</th>'
+    known = isinstance(entry.value, Real) and not pd.isna(entry.value)
+    value = f' data-value="{entry.value:.9g}"' if known else ' data-value=""'
+    return f'<td class="number"{value}>{shown}</td>' if is_number else f"<td>{shown}</td>"
+
+
+__all__ = ["html", "html_text", "latex", "latex_text", "markdown", "markdown_text", "text"]
