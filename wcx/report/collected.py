@@ -1,43 +1,45 @@
-"""Which records of an experiment in a results folder stand in one table together."""
+"""Which records of the masking experiment in a results folder stand in one table together."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from wcx import experiments, records
+import pandas as pd
+
+from wcx import records
+from wcx.experiments import masking
 from wcx.records import Shard
+from wcx.report.recorded import Recorded
 
 _CONTRASTS = ("original", "mean", "max", "weighted")  # as in the paper's text; others follow
 
 
-def fitting(
-    results_dir: Path, experiment: str, asked: Sequence[Shard] = (), refused: list[str] | None = None
+def table1(
+    results_dir: Path, own: Sequence[Shard] = (), refused: list[str] | None = None
 ) -> tuple[list[Shard], list[str]]:
-    """Return all records of an experiment that belong into one table, and why others do not.
+    """Return all records that belong into one Table 1, and why others do not.
 
     They are complete, of this version of the experiment, and of trained networks: for each (dataset, model, seed) of one
-    network, that of `asked` or else of the newest records. Where two sets would be one line (other limits, say), it is the
-    one of `asked`, or else of the method's newer version, or else the one of more images, or else the newer.
+    network, that of `own` or else of the newest records. Where two sets would be one line (other limits, say), it is the
+    one of `own`, or else of the method's newer version, or else the one of more images, or else the newer.
 
     Args:
         results_dir: searched for records.
-        experiment: its name.
-        asked: those of the command that asks: they are always among the result.
+        own: those of the command that asks: they are always among the result.
         refused: where a line goes for each set whose shard.json is damaged; None is the log.
 
     Returns:
         the records, by dataset, model, method and contrast; a line for each of those left out.
     """
-    chosen = {_line(shard): shard for shard in asked}
-    networks = {_trained(shard): shard.parts["weights"] for shard in asked}
-    there = {shard.path for shard in asked}
+    chosen = {_line(shard): shard for shard in own}
+    networks = {_trained(shard): shard.parts["weights"] for shard in own}
+    there = {shard.path for shard in own}
     others, left_out = [], []
-    for shard in records.find(results_dir, experiment, refused):
+    for shard in records.find(results_dir, "masking", refused):
         if shard.path in there:
             continue
-        if reason := unfit(shard):
+        if reason := _unfit(shard):
             left_out.append(f"left out: {shard.path}: {reason}")
         else:
             others.append(shard)
@@ -55,26 +57,20 @@ def fitting(
     return sorted(chosen.values(), key=_place), sorted(left_out)
 
 
-def unfit(shard: Shard) -> str:
-    """Return why a set of records cannot stand in a table; "" if it can."""
-    if shard.experiment not in experiments.names():
-        return f"of no experiment of this version: {shard.experiment}"
-    if not shard.complete:
-        return "incomplete"
-    current = experiments.get(shard.experiment).version
-    if (version := shard.parts.get("version")) != current:
-        return f"made by version {version} of the experiment, not {current}"
-    if absent := {"dataset", "weights", "subset"} - set(shard.labels):
-        return f"shard.json tells no {', '.join(sorted(absent))}"
-    if absent := {"settings", "weights"} - set(shard.parts):
-        return f"shard.json tells no {', '.join(sorted(absent))}"
-    return "random weights" if shard.labels["weights"] == "random" else ""
-
-
 def _place(shard: Shard) -> tuple[object, ...]:
     contrast = shard.key[3]
     order = _CONTRASTS.index(contrast) if contrast in _CONTRASTS else len(_CONTRASTS)
     return (*shard.key[:3], order, contrast, shard.path)
+
+
+def _unfit(shard: Shard) -> str:
+    if not shard.complete:
+        return "incomplete"
+    if (version := shard.parts.get("version")) != masking.Masking.version:
+        return f"made by version {version} of the experiment, not {masking.Masking.version}"
+    if absent := {"dataset", "weights", "subset"} - set(shard.labels):
+        return f"shard.json tells no {', '.join(sorted(absent))}"
+    return "random weights" if shard.labels["weights"] == "random" else ""
 
 
 def _trained(shard: Shard) -> tuple[object, ...]:
@@ -82,10 +78,8 @@ def _trained(shard: Shard) -> tuple[object, ...]:
 
 
 def _line(shard: Shard) -> tuple[object, ...]:
-    settings = shard.parts["settings"]
-    unused = {"seed"} | ({"fraction"} if settings.get("mask") != "fraction" else set())  # no part of the protocol
-    protocol = {key: value for key, value in settings.items() if key not in unused}
-    return (*shard.key, json.dumps(protocol, sort_keys=True), shard.labels.get("seed"))
+    protocol = Recorded(shard, pd.DataFrame(), shard.parts["settings"]["threshold"]).protocol
+    return (*shard.key, protocol, shard.labels.get("seed"))
 
 
 def _method(shard: Shard) -> int:

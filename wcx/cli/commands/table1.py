@@ -85,7 +85,7 @@ def tables(cfg: DictConfig, shards: list[Shard], refused: list[str], threshold: 
     from wcx.report import collected, table1
 
     results = Path(cfg.paths.results_dir)
-    fitting, notes = collected.fitting(results, "masking", shards, refused if cfg.collect else [])
+    fitting, notes = collected.table1(results, shards, refused if cfg.collect else [])
     excess = len(fitting) - len(shards)
     if cfg.collect:
         shards = fitting

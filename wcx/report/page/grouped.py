@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, groupby
+from itertools import accumulate
 
 from wcx.report.tables import Grid, GridLine, Heading
 
@@ -41,19 +41,20 @@ class GroupedGrid:
 
 def grouped(grid: Grid) -> GroupedGrid:
     """Return a spread in groups."""
-    groups = [list(lines) for _, lines in groupby(_titled(grid), lambda pair: pair[0])]
-    members = [[line for _, line in group] for group in groups]
+    members: dict[tuple[str, ...], list[GridLine]] = {}
+    for title, line in _titled(grid):
+        members.setdefault(title, []).append(line)
     level = list(zip(_starts(grid.head[0]), grid.head[0], strict=True))
     single = [(start - grid.labels, heading) for start, heading in level if heading.depth == len(grid.head)]
     above = {
         place: heading.text
         for place, heading in single
-        if place >= 0 and all(_is_shared(lines, place) for lines in members)
+        if place >= 0 and all(_is_shared(lines, place) for lines in members.values())
     }
     gone = {*range(grid.labels - 1), *(place + grid.labels for place in above)}
     first = [heading for start, heading in level if start not in gone]
-    made = tuple(_group(group[0][0], lines, above) for group, lines in zip(groups, members, strict=True))
-    return GroupedGrid((tuple(first), *grid.head[1:]), made, len(grid.columns) - len(gone))
+    groups = tuple(_group(title, lines, above) for title, lines in members.items())
+    return GroupedGrid((tuple(first), *grid.head[1:]), groups, len(grid.columns) - len(gone))
 
 
 def _starts(level: Sequence[Heading]) -> Iterator[int]:
@@ -77,7 +78,9 @@ def _is_shared(lines: Sequence[GridLine], place: int) -> bool:
 def _group(title: tuple[str, ...], lines: Sequence[GridLine], above: dict[int, str]) -> Group:
     beneath = next((line for line in lines if line.beneath), None)
     below = [(beneath.labels[0].text, beneath.entries[place].text) if beneath else ("", "") for place in above]
-    shared = [(text, lines[0].entries[place].text, *pair) for (place, text), pair in zip(above.items(), below, strict=True)]
+    shared = [
+        (text, lines[0].entries[place].text, *pair) for (place, text), pair in zip(above.items(), below, strict=True)
+    ]
     return Group(title, tuple(shared), tuple(_line(line, above) for line in lines))
 
 

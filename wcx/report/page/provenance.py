@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from wcx.records import Shard
 from wcx.report import commands
 from wcx.report.page.contents import Contents, RecordSet, counted
+from wcx.report.tables import Column, Table
 
 _SHORT = 12  # digits of a hash
 _SHARED = ("git_commit", "device", "platform", "versions")
@@ -68,9 +69,12 @@ def _machine(shared: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(fact or "not recorded") for name, fact in (facts | {"versions": listed}).items()}
 
 
-def table(sets: Iterable[RecordSet]) -> pd.DataFrame:
-    """Return a row for every set of records: what, how much, its state, seed, hashes and commit."""
-    return pd.DataFrame([_row(each) for each in sets])
+def table(sets: Sequence[RecordSet]) -> Table:
+    """Return a table of every set of records: what, how much, its state, seed, hashes and commit."""
+    images = Column("images", "rows of complete records", format=".0f")
+    columns = [images if name == "images" else Column(name) for name in _row(sets[0])]
+    frame = pd.DataFrame([_row(each) for each in sets])
+    return Table("records", "Every set of records", tuple(columns), frame, labels=5, is_main=False)
 
 
 def _row(each: RecordSet) -> dict[str, Any]:
