@@ -5,11 +5,8 @@ from __future__ import annotations
 import html as escaping
 import re
 from collections.abc import Iterator
-from numbers import Real
 
-import pandas as pd
-
-from wcx.report.tables import Entry, Grid, GridLine, Heading, Table
+from wcx.report.tables import Entry, Grid, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

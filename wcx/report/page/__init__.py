@@ -83,8 +83,7 @@ def _chapters(contents: Contents, sections: Sequence[Section], commands: int) ->
     """Return the page's sections, with pictures: experiments first, the paper's even if they are empty."""
     found = {section.name: section for section in sections}
     experiments = [found.pop(section.name, section) for section in _PAPER] + [*found.values()]
-    galleries = [*contents.switches, *contents.pictures("gallery"), *contents.pictures("figures")]
-    photographs = contents.pictures("images")
+    galleries, photographs = contents.galleries, contents.photographs
     commits = len({str(each.manifest.get("git_commit")) for each in contents.sets})
     made = f"{counted(len(contents.sets), 'set')} of records, {counted(commits, 'commit')}" if contents.sets else ""
     table = [provenance.table(contents.sets)] if contents.sets else []

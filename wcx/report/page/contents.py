@@ -150,25 +150,28 @@ class Contents:
         return [self._set(shard) for shard in records.find(self.folder, refused=self.refused)]
 
     @cached_property
-    def switches(self) -> list[Drawn]:
-        """The indices of frames (see `wcx.report.frames`) below figures/ and gallery/."""
+    def galleries(self) -> list[Drawn]:
+        """The indices of frames (see `wcx.report.frames`), then the other pictures of gallery/ and figures/."""
         files = [file for name in ("figures", "gallery") for file in self.folder.glob(f"{name}/**/{frames.INDEX}")]
-        return [drawn for drawn in map(self._drawn, sorted(files)) if drawn.facts]
+        switches = [drawn for drawn in map(self._drawn, sorted(files)) if drawn.facts]
+        return [*switches, *self._pictures("gallery"), *self._pictures("figures")]
 
-    def pictures(self, name: str) -> list[Drawn]:
-        """Return the pictures below a folder, by path: no frames, and none of which there are frames beside a mere sheet."""
-        switched = {drawn.path.parent for drawn in self.switches}
-        files = [file for file in sorted(self.folder.glob(f"{name}/**/*.png")) if file.parent not in switched]
-        return [
-            self._drawn(file)
-            for file in files
-            if file.with_suffix(".json").exists() or file.with_suffix("") not in switched
-        ]
+    @cached_property
+    def photographs(self) -> list[Drawn]:
+        """The pictures of images/."""
+        return self._pictures("images")
 
     def label(self, drawn: Drawn) -> str:
         """Return the name in tables of a picture's dataset; "" if it names none."""
         name = drawn.say("dataset")
         return drawn.say("dataset_label") or {each.shard.key[0]: each.dataset for each in self.sets}.get(name, name)
+
+    def _pictures(self, name: str) -> list[Drawn]:
+        """Return the pictures below a folder, by path: no frames, and no mere sheet of what there are frames of."""
+        framed = {file.parent for file in self.folder.glob(f"{name}/**/{frames.INDEX}")}
+        files = [file for file in sorted(self.folder.glob(f"{name}/**/*.png")) if file.parent not in framed]
+        shown = [file for file in files if file.with_suffix(".json").exists() or file.with_suffix("") not in framed]
+        return [self._drawn(file) for file in shown]
 
     def _drawn(self, path: Path) -> Drawn:
         """Return a picture with what is said of it; with nothing, and named, if that is not as we write it."""

@@ -30,7 +30,7 @@ def steps(contents: Contents, titles: Mapping[str, str]) -> list[tuple[str, str,
         (title, "", _once(each.command for each in contents.sets if each.shard.experiment == name))
         for name, title in titles.items()
     ]
-    pictures = [*contents.pictures("gallery"), *contents.pictures("images")]
+    pictures = [*contents.galleries, *contents.photographs]
     page = f"python scripts/report.py {shlex.quote(f'paths.results_dir={contents.folder}')}"
     listed = [
         (
