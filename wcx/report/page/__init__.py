@@ -10,25 +10,25 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from numbers import Real
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-sys.path.insert(0, "/tmp")
 import jinja2
-from fake import sections as make_sections
 from markupsafe import Markup
 
 from wcx.files import write as write_file
+from wcx.report import sections
 from wcx.report.backends import html_text
 from wcx.report.page import provenance
-from wcx.report.page.contents import Contents, Drawn, counted
+from wcx.report.page.contents import Contents, Drawn
 from wcx.report.page.embedded import Album
 from wcx.report.page.grouped import grouped
-from wcx.report.sections import Section
+from wcx.report.sections import Section, counted
 from wcx.report.tables import Entry, Table
 
 NAME = "report.html"
@@ -53,36 +53,39 @@ def write(results_dir: Path, refused: list[str] | None = None) -> list[str]:
     path = contents.folder / NAME
     write_file(path, page)
     damaged = [*contents.refused, *album.damaged]
-    lines = [] if refused is not None else damaged
     if refused is not None:
         refused += damaged
-    return [*lines, *album.notes, f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)"]
+    left_out = damaged if refused is None else []
+    return [*left_out, *album.notes, f"report: {path} ({path.stat().st_size / 1e6:.1f} MB)"]
 
 
 def document(contents: Contents, album: Album) -> str:
     """Return the page."""
-    sections = make_sections(contents.folder, contents.refused)
-    environment = _environment()
-    environment.filters |= {"embed": album.embed, "dataset": contents.label}
+    found = sections.of_folder(contents.folder)
+    contents.refused += chain.from_iterable(section.problems for section in found)
+    steps = provenance.steps(contents, {section.name: section.title for section in found})
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
-    steps = provenance.steps(contents, {section.name: section.title for section in sections})
-    return environment.get_template("page.html.j2").render(
-        contents=contents,
-        chapters=_chapters(contents, sections, sum(len(lines) for _, _, lines in steps)),
-        steps=steps,
-        machines=provenance.machines(contents.sets),
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        most_switched=MOST_SWITCHED,
-        most_open=MOST_OPEN,
-    )
+    environment = _environment()
+    with TemporaryDirectory() as scratch:  # drawings come from records, too: files of an earlier run may be of others
+        environment.filters |= {"drawn": lambda plot: plot.write(Path(scratch))[0], "embed": album.embed}
+        environment.filters |= {"dataset": contents.label}
+        return environment.get_template("page.html.j2").render(
+            contents=contents,
+            chapters=_chapters(contents, found, sum(len(lines) for _, _, lines in steps)),
+            steps=steps,
+            machines=provenance.machines(contents.sets),
+            policy=_policy(style, script),
+            style=Markup(style),
+            script=Markup(script),
+            most_switched=MOST_SWITCHED,
+            most_open=MOST_OPEN,
+        )
 
 
-def _chapters(contents: Contents, sections: Sequence[Section], commands: int) -> list[tuple[Section, Sequence[Drawn]]]:
+def _chapters(contents: Contents, found: Sequence[Section], commands: int) -> list[tuple[Section, Sequence[Drawn]]]:
     """Return the page's sections, with pictures: experiments first, the paper's even if they are empty."""
-    found = {section.name: section for section in sections}
-    experiments = [found.pop(section.name, section) for section in _PAPER] + [*found.values()]
+    there = {section.name: section for section in found}
+    experiments = [there.pop(section.name, section) for section in _PAPER] + [*there.values()]
     galleries, photographs = contents.galleries, contents.photographs
     commits = len({str(each.manifest.get("git_commit")) for each in contents.sets})
     made = f"{counted(len(contents.sets), 'set')} of records, {counted(commits, 'commit')}" if contents.sets else ""

@@ -11,9 +11,10 @@ from typing import Any
 
 from wcx import records
 from wcx.errors import WcxError
-from wcx.manifest import again, command_line
+from wcx.manifest import command_line
 from wcx.records import Shard
 from wcx.report import commands, frames
+from wcx.report.sections import counted
 
 Facts = Mapping[str, Any]
 _CAPTION = {  # told in the caption itself
@@ -186,14 +187,12 @@ class Contents:
         return drawn
 
     def _set(self, shard: Shard) -> RecordSet:
-        """Return a shard with its manifest; what is damaged is named."""
+        """Return a shard with its manifest, and what is damaged in it; the section of its experiment names that, too."""
         try:
             faults = shard.check().faults if shard.complete else {}
             fault = "; ".join(f"{name} {fault}" for name, fault in faults.items())
         except WcxError as error:
             fault = str(error)
-        if fault:
-            self.refused.append(f"{shard.path.relative_to(self.folder)}: {fault}; {again(shard.path)}")
         return RecordSet(shard, self._json(shard.path / "manifest.json"), fault)
 
     def _json(self, path: Path) -> dict[str, Any]:
@@ -208,11 +207,6 @@ class Contents:
             return facts
         self.refused.append(f"{path.relative_to(self.folder)} is left out: not an object in JSON.")
         return {}
-
-
-def counted(n: int, noun: str) -> str:
-    """Return "1 network", "2 networks"."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def _image(facts: Facts) -> str:

@@ -12,7 +12,8 @@ import pandas as pd
 
 from wcx.records import Shard
 from wcx.report import commands
-from wcx.report.page.contents import Contents, RecordSet, counted
+from wcx.report.page.contents import Contents, RecordSet
+from wcx.report.sections import counted
 from wcx.report.tables import Column, Table
 
 _SHORT = 12  # digits of a hash
