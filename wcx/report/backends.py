@@ -25,7 +25,7 @@ def text(table: Table) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     places = list(enumerate(widths))
     lines = ["  ".join(row[i].ljust(w) if i < grid.labels else row[i].rjust(w) for i, w in places) for row in cells]
-    notes = [table.title, *_shared(grid), table.note]
+    notes = [table.title, *map(str, table.networks), *_shared(grid), table.note]
     return "\n".join([*filter(None, notes), *(line.rstrip() for line in lines)])
 
 
@@ -36,14 +36,19 @@ def markdown(table: Table) -> str:
     rule = ["---"] * grid.labels + ["---:"] * (len(head) - grid.labels)
     rows = [[_plain(entry, "**", grid) for entry in (*line.labels, *line.entries)] for line in grid.lines]
     lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (head, rule, *rows)]
-    notes = map(markdown_text, filter(None, [*_shared(grid), table.note]))
+    networks = "\n".join(f"- {network}" for network in table.networks)
+    notes = map(markdown_text, filter(None, [networks, *_shared(grid), table.note]))
     return "\n\n".join([f"### {markdown_text(table.title)}", *notes, "\n".join(lines)])
 
 
 def latex(table: Table) -> str:
     """Return a table environment for a document with booktabs and graphicx."""
     grid = table.grid()
-    caption = ". ".join(latex_text(note.rstrip(".")) for note in (table.title, *_shared(grid), table.note) if note)
+    caption = ". ".join(
+        latex_text(note.rstrip("."))
+        for note in (table.title, *map(str, table.networks), *_shared(grid), table.note)
+        if note
+    )
     alignment = "l" * grid.labels + "r" * (len(grid.columns) - grid.labels)
     before: tuple[str, ...] = ()
     body = []

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from wcx.files import write
+from wcx.files import write as write_file
 
 NO_NUMBER = "-"
 
@@ -153,6 +153,28 @@ class Grid:
     is_spread: bool = False
 
 
+@dataclass(frozen=True)
+class Note:
+    """Something to be said of numbers; a caution is what keeps them from being the paper's."""
+
+    text: str
+    is_caution: bool = False
+
+
+@dataclass(frozen=True)
+class Network:
+    """A trained network whose numbers stand in a table: its name there, its images, and what is to be said of them."""
+
+    name: str
+    images: str
+    notes: tuple[Note, ...]
+    dataset: str = ""
+    model: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}: n = {self.images} images; {'; '.join(note.text for note in self.notes)}"
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """A table.
@@ -166,7 +188,12 @@ class Table:
         shown: names of the columns that are shown; () shows all that are described.
         labels: how many of the shown ones tell what a row is of.
         spread: the layout; None shows a line a row.
-        is_main: whether it stands open at once, and not on request.
+        networks: what is to be said of those in it, where no other table says it.
+        is_main: whether it stands open at once and on the screen, and not on request.
+        is_shown: whether it is shown at all; else it is a file.
+        whole: the frame that its own is a part of, where one is divided for the eye; files hold it.
+        header: the columns of ``<name>.csv``, a projection of the frame; () writes none.
+        digits: of the numbers in it.
     """
 
     name: str
@@ -177,7 +204,12 @@ class Table:
     shown: tuple[str, ...] = ()
     labels: int = 1
     spread: Spread | None = None
+    networks: tuple[Network, ...] = ()
     is_main: bool = True
+    is_shown: bool = True
+    whole: pd.DataFrame | None = None
+    header: tuple[str, ...] = ()
+    digits: str = "%.6g"
 
     def column(self, name: str) -> Column:
         """Return the description of a column; one of the name alone, where there is none."""
@@ -219,23 +251,38 @@ class Table:
         return backends.html(self)
 
 
-def write_whole(tables: Sequence[Table], folder: Path) -> list[Path]:
-    """Write the whole frame of every table into ``tables/<name>_full.csv``, those of one name together; return the files."""
+def write(tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Write ``tables/<name>_full.csv``, the whole frame, and ``<name>.csv``, its projection; tables of one name share them.
+
+    Files of an earlier run that nothing stands in now are removed: they would seem to belong to this one.
+
+    Returns:
+        the projections that were written.
+    """
     files = []
     for name, group in groupby(sorted(tables, key=lambda table: table.name), lambda table: table.name):
-        frames = [table.frame for table in group if len(table.frame)]
-        path = folder / "tables" / f"{name}_full.csv"
-        path.unlink(missing_ok=True)  # of an earlier run: it would seem to belong to this one
-        if frames:
-            write(path, pd.concat(frames, ignore_index=True).to_csv(index=False, float_format="%.9g"))
-            files.append(path)
+        members = list(group)
+        wholes = [table.frame if table.whole is None else table.whole for table in members]
+        frames = {id(frame): frame for frame in wholes if len(frame)}
+        frame = pd.concat(list(frames.values()) or wholes[:1], ignore_index=True)
+        first = replace(members[0], frame=frame)
+        texts = {folder / "tables" / f"{name}_full.csv": first.to_csv()}
+        if first.header:
+            texts[folder / f"{name}.csv"] = first.to_csv(first.header, first.digits)
+        for path, text in texts.items():
+            if frames:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_file(path, text)
+            else:
+                path.unlink(missing_ok=True)
+        files += list(texts)[1:] if frames else []
     return files
 
 
 def _long(table: Table) -> Grid:
     """Return a grid of a line a row."""
     names = table.shown or tuple(column.name for column in table.columns)
-    columns = [table.column(name) for name in names]
+    columns = [table.column(name) for name in names if table.frame[name].notna().any()]
     shared = [column for column in columns if column.folded and table.frame[column.name].nunique(dropna=False) == 1]
     labels = sum(column not in shared for column in columns[: table.labels])
     columns = [column for column in columns if column not in shared]
@@ -256,34 +303,38 @@ def _spread(table: Table, spread: Spread) -> Grid:
     titles: list[tuple[str, ...]] = [(column.title,) for column in keys]
     for block in spread.blocks:
         column = table.column(block.name)
-        for values in _combinations(frame, block.across):
+        for values in _combinations(frame.dropna(subset=block.name), block.across):
             names = [table.column(key).show(value) for key, value in zip(block.across, values, strict=True)]
             places.append((block, values))
             titles.append((*([column.title] if block.headed or not names else []), *names))
     columns = [*keys, *(table.column(block.name) for block, _ in places)]
-    lines = [line for _, rows in _groups(frame, spread.rows) for line in _lines(table, spread, places, rows)]
+    better = {block.name: _best(table, spread, block) for block in spread.blocks}
+    lines: list[GridLine] = []
+    for values in _combinations(frame, spread.rows):
+        rows = _where(frame, spread.rows, values)
+        lines += _lines(table, spread, places, rows, better)
     return Grid(_head(titles, columns), tuple(columns), len(keys), tuple(lines), is_spread=True)
 
 
 def _lines(
-    table: Table, spread: Spread, places: Sequence[tuple[Block, tuple[Any, ...]]], rows: pd.DataFrame
+    table: Table,
+    spread: Spread,
+    places: Sequence[tuple[Block, tuple[Any, ...]]],
+    rows: pd.DataFrame,
+    better: Mapping[str, pd.Series],
 ) -> Iterator[GridLine]:
     """Yield the line of some rows, and the one beneath it, where there are such numbers."""
     facts = rows.iloc[0].to_dict()
-    better = {block.name: _best(table, spread, block) for block in spread.blocks}
     labels = tuple(_entry(table.column(name), facts) for name in spread.rows)
     below = dict(spread.beneath)
     entries, lower = [], []
     for block, values in places:
-        found = _first(rows, block.across, values)
-        column = table.column(block.name)
-        entries.append(
-            Entry(NO_NUMBER) if found is None else _entry(column, found[1], bool(better[block.name][found[0]]))
-        )
-        number = found[1].get(below.get(block.name, "")) if found else None
-        lower.append(
-            Entry("") if number is None or pd.isna(number) else Entry(column.show(number), number, row=found[1])
-        )
+        column, cells = table.column(block.name), _where(rows, block.across, values)
+        row = cells.iloc[0].to_dict() if len(cells) else {}
+        number = row.get(below.get(block.name, ""))
+        is_best = len(cells) > 0 and bool(better[block.name][cells.index[0]])
+        entries.append(_entry(column, row, is_best) if row else Entry(NO_NUMBER))
+        lower.append(Entry("") if number is None or pd.isna(number) else Entry(column.show(number), number, row=row))
     yield GridLine(labels, tuple(entries), facts)
     if any(entry.text for entry in lower):
         title = (Entry(spread.beneath_title), *(Entry("") for _ in labels[1:]))
@@ -292,19 +343,15 @@ def _lines(
 
 def _combinations(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return the combinations of the keys' values that there are, each key in its own order."""
-    present = set(frame[list(keys)].itertuples(index=False, name=None)) if keys else {()}
+    present = set(frame[list(keys)].itertuples(index=False, name=None)) if keys else {()} if len(frame) else set()
     return [values for values in product(*(dict.fromkeys(frame[key]) for key in keys)) if values in present]
 
 
-def _groups(frame: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    yield from frame.groupby(list(keys), sort=False, dropna=False)
-
-
-def _first(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[Any]) -> tuple[int, dict[str, Any]] | None:
-    """Return place and facts of the first row whose keys have these values."""
+def _where(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[Any]) -> pd.DataFrame:
+    """Return the rows whose keys have these values."""
     for key, value in zip(keys, values, strict=True):
         rows = rows[rows[key] == value]
-    return (int(rows.index[0]), rows.iloc[0].to_dict()) if len(rows) else None
+    return rows
 
 
 def _best(table: Table, spread: Spread, block: Block) -> pd.Series:

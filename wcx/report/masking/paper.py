@@ -9,13 +9,27 @@ from typing import NamedTuple
 import pandas as pd
 
 from wcx.errors import WcxError
+from wcx.report.masking.cells import COLUMNS
+from wcx.report.tables import Column, Table
 
-FOLDER = Path(__file__).parent / "published"
+FOLDER = Path(__file__).parent.parent / "published"
+NETWORK = "vgg16"
 PAPER = "table1_published.csv"
 REPRODUCTION = "table1_independent_reproduction.csv"
 REPRODUCTION_BELOW = "table1_independent_reproduction_below.csv"
 CELL = ("dataset", "method", "target", "baseline", "features_kept", "contrast")
 VALUES = ("relative_probability_unmasked", "relative_probability")
+_COLUMNS = (
+    Column("relative_probability", "Ours.", "ours", ".3f", interval=("ci_low", "ci_high")),
+    Column("published", "The paper's.", "the paper's", ".3f"),
+    Column("difference", "Ours minus the paper's.", "ours − the paper's", "+.3f"),
+    Column("reproduction", "Of the independent reproduction.", "the reproduction's", ".3f"),
+    Column("difference_from_reproduction", "Ours minus the reproduction's.", "ours − the reproduction's", "+.3f"),
+)
+_SHOWN = (
+    *("model", "network", "method", "target", "baseline", "features_kept", "contrast", "n"),
+    *(column.name for column in _COLUMNS),
+)
 HEADER = (
     "dataset", "model", "method", "target", "baseline", "features_kept", "contrast", "mask", "n",
     "relative_probability_unmasked", "relative_probability", "ci_low", "ci_high", "published_model", "published_unmasked",
@@ -59,7 +73,7 @@ class Comparison:
     Attributes:
         model: its name.
         protocol: in words.
-        cells: rows of `table` that have a published value.
+        cells: rows of `beside` that have a published value.
         notes: what keeps them from being comparable: subset, stand-in weights, another network.
         ours: agreement with the paper.
         theirs: the reproduction's rows beside the paper's, columns published and reproduction.
@@ -98,41 +112,75 @@ def read(folder: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(folder / name)
 
 
-def table(ours: pd.DataFrame, folder: Path = FOLDER) -> pd.DataFrame:
-    """Return the rows of our Table 1 that have a published number, beside it: columns `HEADER` (and those of `ours`)."""
-    frame = ours
+def beside(rows: pd.DataFrame, folder: Path = FOLDER) -> pd.DataFrame:
+    """Return the rows of our Table 1 with the paper's number of each cell, the reproduction's, and the differences; NaN for none."""
+    frame = rows
     for name, prefix in ((PAPER, "published"), (REPRODUCTION, "reproduction")):
         names = dict(zip(VALUES, (f"{prefix}_unmasked", prefix), strict=True)) | {"model": f"{prefix}_model"}
         frame = frame.merge(read(folder, name).rename(columns=names), how="left", on=list(CELL))
-    frame = frame[frame["published"].notna() | frame["reproduction"].notna()].reset_index(drop=True)
-    frame["difference"] = frame["relative_probability"] - frame["published"]
-    frame["difference_from_reproduction"] = frame["relative_probability"] - frame["reproduction"]
-    return frame[[*HEADER, *(name for name in ours if name not in HEADER and name != "masked_fraction")]]
+    return frame.assign(
+        difference=frame["relative_probability"] - frame["published"],
+        difference_from_reproduction=frame["relative_probability"] - frame["reproduction"],
+    )
+
+
+def table(rows: pd.DataFrame, protocol: str) -> Table:
+    """Return the cells that have a published number, ours beside it.
+
+    Args:
+        rows: from `beside`, of one protocol.
+        protocol: in words.
+    """
+    frame = rows[rows["published"].notna() | rows["reproduction"].notna()].reset_index(drop=True)
+    frame = frame[[*HEADER, *(name for name in frame if name not in HEADER)]]
+    columns = (*COLUMNS, *_COLUMNS)
+    title, note = (
+        f"Beside the paper, cell by cell ({protocol})",
+        "The reproduction is another team's, of its own network.",
+    )
+    return Table(
+        "table1_vs_published",
+        title,
+        columns,
+        frame,
+        note,
+        _SHOWN,
+        6,
+        is_main=False,
+        is_shown=False,
+        header=HEADER,
+        digits="%.6f",
+    )
 
 
 def comparisons(frame: pd.DataFrame, protocol: str, folder: Path = FOLDER) -> list[Comparison]:
     """Return one comparison a network.
 
     Args:
-        frame: from `table`, with the columns seed and stand_in.
+        frame: from `beside`, with the facts of `Opened.facts`.
         protocol: in words.
         folder: of the published numbers.
     """
-    names = [name for name in CELL if name != "dataset"]
-    paper, reproduction = read(folder, PAPER), read(folder, REPRODUCTION)
-    theirs = paper.rename(columns={"relative_probability": "published"}).merge(
-        reproduction.rename(columns={"relative_probability": "reproduction"}), on=["dataset", *names]
-    )
-    made = []
-    for (model, seed), cells in frame.dropna(subset="published").groupby(["model", "seed"], sort=False, dropna=False):
-        notes = ["subset"] if (cells["subset"] != "").any() else []
-        notes += ["stand-in weights"] if cells["stand_in"].any() else []
-        notes += ["random weights"] if (cells["weights"] == "random").any() else []
-        network = cells["published_model"].iloc[0]
-        notes += [f"not the paper's {network}"] if model != network else []
-        notes += [f"seed {seed:g}"] if pd.notna(seed) and seed else []
-        made.append(Comparison(model, protocol, cells, notes, agreement(cells, "relative_probability"), theirs))
-    return made
+    reproduction = read(folder, REPRODUCTION).drop(columns="model").rename(columns={VALUES[1]: "reproduction"})
+    theirs = read(folder, PAPER).rename(columns={VALUES[1]: "published"}).merge(reproduction, on=list(CELL))
+    groups = frame.dropna(subset="published").groupby(["model", "seed"], sort=False, dropna=False)
+    return [
+        Comparison(str(model), protocol, cells, _notes(model, seed, cells), agreement(cells, VALUES[1]), theirs)
+        for (model, seed), cells in groups
+    ]
+
+
+def _notes(model: str, seed: float, cells: pd.DataFrame) -> list[str]:
+    """Return what keeps a network's numbers from being comparable."""
+    network = cells["published_model"].iloc[0]
+    notes = {
+        "subset": (cells["subset"] != "").any(),
+        "stand-in weights": cells["stand_in"].any(),
+        "random weights": cells["is_random"].any(),
+        f"not the paper's {network}": model != network,
+        f"seed {seed:g}": bool(pd.notna(seed) and seed),
+    }
+    return [note for note, holds in notes.items() if holds]
 
 
 def agreement(cells: pd.DataFrame, column: str) -> Agreement:
@@ -155,3 +203,19 @@ def differences(cells: pd.DataFrame, column: str) -> pd.DataFrame:
         return pd.DataFrame(columns=["dataset", column, "published"])
     both = wide.xs("weighted", axis=1, level=1) - wide.xs("original", axis=1, level=1)
     return both.dropna().reset_index()
+
+
+def with_differences(pairs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return weighted against original with the paper's difference, and both contrasts' intervals, for a drawing.
+
+    Args:
+        pairs: from `paired.frame`.
+        rows: from `beside`, of the same protocol.
+    """
+    if pairs.empty:
+        return pairs
+    keys = [*(name for name in CELL if name != "contrast"), "model", "weights"]
+    for contrast in ("original", "weighted"):
+        cells = rows.loc[rows["contrast"] == contrast, [*keys, "ci_low", "ci_high", "published"]]
+        pairs = pairs.merge(cells.set_index(keys).add_suffix(f"_{contrast}").reset_index(), how="left", on=keys)
+    return pairs.assign(published_difference=pairs["published_weighted"] - pairs["published_original"])

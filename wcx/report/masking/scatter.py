@@ -11,23 +11,28 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from wcx.report import layout, published, recorded
-from wcx.report.published import Comparison
+from wcx.report import opened
+from wcx.report.masking import paper
+from wcx.report.masking.paper import Comparison
 
 _OURS, _THEIRS = "#1f5a94", "#e08214"
 _MARKERS = ("o", "s", "^", "D", "v")
 _WIDTH = 9.5  # inches
 
 
-def figure(comparisons: Sequence[Comparison], path: Path) -> Path:
+def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
     """Draw every comparison: the cells on the left, weighted - original on the right; the caption holds the numbers.
 
     Args:
-        comparisons: from `published.comparisons`.
+        comparisons: from `paper.comparisons`.
         path: of the PNG.
+
+    Returns:
+        the file.
     """
-    caption = "\n".join(line for one in comparisons for text in _caption(one) for line in _wrap(text))
-    caption += f"\nBars: {recorded.INTERVALS[0].lower()}{recorded.INTERVALS[1:]}"
+    notes = [note for comparison in comparisons for note in _caption(comparison)]
+    notes.append(f"Bars: {opened.INTERVALS[0].lower()}{opened.INTERVALS[1:]}")
+    caption = "\n".join(map(_wrap, notes))
     height, below = 4.7 * len(comparisons), 0.17 * (caption.count("\n") + 2)
     canvas = Figure(figsize=(_WIDTH, height + below))
     FigureCanvasAgg(canvas)
@@ -42,7 +47,7 @@ def figure(comparisons: Sequence[Comparison], path: Path) -> Path:
         block.legend(handles=_legend(comparison), fontsize=8, loc="lower center", ncols=4, frameon=False)
     lower.text(0.02, 0.95, caption, fontsize=7.5, va="top", linespacing=1.35)
     canvas.savefig(path, dpi=130, metadata={"Software": None})
-    return path
+    return [path]
 
 
 def _cells(ax: Axes, comparison: Comparison) -> None:
@@ -50,11 +55,11 @@ def _cells(ax: Axes, comparison: Comparison) -> None:
     ax.axline((0.5, 0.5), slope=1, color="0.6", linewidth=0.8, zorder=0)
     theirs = comparison.theirs
     ax.scatter(theirs["published"], theirs["reproduction"], s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4)
-    for (dataset, contrast), some in cells.groupby(["dataset", "contrast"], sort=False):
-        error = [some["relative_probability"] - some["ci_low"], some["ci_high"] - some["relative_probability"]]
+    for (dataset, contrast), points in cells.groupby(["dataset", "contrast"], sort=False):
+        error = [points["relative_probability"] - points["ci_low"], points["ci_high"] - points["relative_probability"]]
         ax.errorbar(
-            some["published"],
-            some["relative_probability"],
+            points["published"],
+            points["relative_probability"],
             yerr=[side.clip(lower=0) for side in error],
             fmt=_marker(datasets, dataset),
             markersize=4.5,
@@ -72,17 +77,17 @@ def _cells(ax: Axes, comparison: Comparison) -> None:
 
 def _pairs(ax: Axes, comparison: Comparison) -> None:
     datasets = list(dict.fromkeys(comparison.cells["dataset"]))
-    ours = published.differences(comparison.cells, "relative_probability")
-    theirs = published.differences(comparison.theirs, "reproduction")
+    ours = paper.differences(comparison.cells, "relative_probability")
+    theirs = paper.differences(comparison.theirs, "reproduction")
     for line in (ax.axhline, ax.axvline):
         line(0, color="0.8", linewidth=0.8, zorder=0)
     ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8, zorder=0)
     ax.scatter(theirs["published"], theirs["reproduction"], s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4)
     for dataset in datasets:
-        some = ours[ours["dataset"] == dataset]
+        points = ours[ours["dataset"] == dataset]
         ax.scatter(
-            some["published"],
-            some["relative_probability"],
+            points["published"],
+            points["relative_probability"],
             s=20,
             marker=_marker(datasets, dataset),
             color=_OURS,
@@ -102,8 +107,8 @@ def _marker(datasets: Sequence[str], dataset: str) -> str:
 def _legend(comparison: Comparison) -> list[Line2D]:
     n = comparison.cells.groupby("dataset", sort=False)["n"].max().to_dict()
     ours = [_handle(f"ours, {name} (n = {n[name]})", _marker(list(n), name), _OURS, _OURS) for name in n]
-    kinds = [_handle("left: original", "o", _OURS, "white"), _handle("left: weighted", "o", _OURS, _OURS)]
-    return [*ours, *kinds, _handle("the reproduction, CUB-200", "x", _THEIRS, _THEIRS)]
+    marks = [_handle("left: original", "o", _OURS, "white"), _handle("left: weighted", "o", _OURS, _OURS)]
+    return [*ours, *marks, _handle("the reproduction, CUB-200", "x", _THEIRS, _THEIRS)]
 
 
 def _handle(label: str, marker: str, colour: str, face: str) -> Line2D:
@@ -117,10 +122,9 @@ def _finish(ax: Axes) -> None:
 
 def _caption(comparison: Comparison) -> list[str]:
     """Return the agreement, and for each network n, weights, subset and what was skipped."""
-    networks = comparison.cells.groupby(["dataset", "weights"], sort=False)
-    about = [f"{name}: n = {some['n'].max()}; {'; '.join(layout.notes(some))}" for (name, _), some in networks]
-    return [layout.capital(comparison.sentence), *about]
+    sentence = comparison.sentence
+    return [sentence[:1].upper() + sentence[1:], *map(str, opened.networks(comparison.cells))]
 
 
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, 150, subsequent_indent="   ")
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, 150, subsequent_indent="   ")
