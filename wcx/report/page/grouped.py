@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from wcx.report.tables import Grid, GridLine, Heading
+from wcx.report.tables import Entry, Grid, GridLine, Heading
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,12 @@ class Group:
     """Lines that share all their labels but the last.
 
     Attributes:
-        title: the labels that they share.
+        labels: that they share.
         shared: (heading, number, title of the line beneath, its number; "" where there is none) of what a group has once.
         lines: with their last label and what is not shared.
     """
 
-    title: tuple[str, ...]
+    labels: tuple[Entry, ...]
     shared: tuple[tuple[str, str, str, str], ...]
     lines: tuple[GridLine, ...]
 
@@ -53,7 +53,7 @@ def grouped(grid: Grid) -> GroupedGrid:
     }
     gone = {*range(grid.labels - 1), *(place + grid.labels for place in above)}
     first = [heading for start, heading in level if start not in gone]
-    groups = tuple(_group(title, lines, above) for title, lines in members.items())
+    groups = tuple(_group(lines, above) for lines in members.values())
     return GroupedGrid((tuple(first), *grid.head[1:]), groups, len(grid.columns) - len(gone))
 
 
@@ -75,13 +75,13 @@ def _is_shared(lines: Sequence[GridLine], place: int) -> bool:
     return len(texts) == len({beneath for beneath, _ in texts})
 
 
-def _group(title: tuple[str, ...], lines: Sequence[GridLine], above: dict[int, str]) -> Group:
+def _group(lines: Sequence[GridLine], above: dict[int, str]) -> Group:
     beneath = next((line for line in lines if line.beneath), None)
     below = [(beneath.labels[0].text, beneath.entries[place].text) if beneath else ("", "") for place in above]
     shared = [
         (text, lines[0].entries[place].text, *pair) for (place, text), pair in zip(above.items(), below, strict=True)
     ]
-    return Group(title, tuple(shared), tuple(_line(line, above) for line in lines))
+    return Group(lines[0].labels[:-1], tuple(shared), tuple(_line(line, above) for line in lines))
 
 
 def _line(line: GridLine, above: dict[int, str]) -> GridLine:
