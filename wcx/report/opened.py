@@ -22,7 +22,7 @@ COLUMNS = (
     Column("model", "The network.", folded=True),
     Column("method", "Of the explanation.", words={"linear_approximation": "LA", "gradcam": "GC", "xgradcam": "XGC"}),
     Column("contrast", "What the class is explained against.", words={"original": "ori.", "weighted": "wtd."}),
-    Column("network", "The dataset, and what tells its networks from one another.", heading="dataset"),
+    Column("network", "The dataset, and what tells its networks from one another.", heading="dataset", folded=True),
     Column("n", "Images.", format="d"),
     Column("n_skipped", "Images that could not be read.", heading="skipped", format="d"),
     Column("foils", "The classes a contrast may be against.", folded=True),
@@ -141,11 +141,22 @@ def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(network=frame["dataset"].where(~several, names))
 
 
-def networks(frame: pd.DataFrame) -> tuple[Network, ...]:
-    """Return what is to be said of each network in a frame that has the facts of `Opened.facts` and `with_networks`."""
+def networks(frame: pd.DataFrame, name: str = "network") -> tuple[Network, ...]:
+    """Return what is to be said of each network in a frame.
+
+    Args:
+        frame: with the facts of `Opened.facts`, and the column of `with_networks`.
+        name: the column that names a network.
+    """
     return tuple(
-        Network(name, "/".join(map(str, dict.fromkeys(cells["n"]))), tuple(_notes(cells)), dataset, model)
-        for (dataset, model, name, _), cells in frame.groupby(["dataset", "model", "network", "weights"], sort=False)
+        Network(
+            str(cells[name].iloc[0]),
+            "/".join(map(str, dict.fromkeys(cells["n"]))),
+            tuple(_notes(cells)),
+            dataset,
+            model,
+        )
+        for (dataset, model, _), cells in frame.groupby(["dataset", "model", "weights"], sort=False)
     )
 
 

@@ -282,23 +282,30 @@ def write(tables: Sequence[Table], folder: Path) -> list[Path]:
 def _long(table: Table) -> Grid:
     """Return a grid of a line a row."""
     names = table.shown or tuple(column.name for column in table.columns)
-    columns = [table.column(name) for name in names if table.frame[name].notna().any()]
-    shared = [column for column in columns if column.folded and table.frame[column.name].nunique(dropna=False) == 1]
-    labels = sum(column not in shared for column in columns[: table.labels])
-    columns = [column for column in columns if column not in shared]
+    columns, shared = _folded(table, [name for name in names if table.frame[name].notna().any()])
+    labels = sum(column.name in names[: table.labels] for column in columns)
     lines = []
     for row in table.frame.to_dict("records"):
         entries = tuple(_entry(column, row) for column in columns)
         lines.append(GridLine(entries[:labels], entries[labels:], row))
     head = (tuple(Heading(column.title, place, 1, 1, column) for place, column in enumerate(columns)),)
-    said = tuple((column.title, column.show(table.frame[column.name].iloc[0])) for column in shared)
-    return Grid(head, tuple(columns), labels, tuple(lines), said)
+    return Grid(head, tuple(columns), labels, tuple(lines), shared)
+
+
+def _folded(table: Table, names: Sequence[str]) -> tuple[list[Column], tuple[tuple[str, str], ...]]:
+    """Return the columns that are shown, and what the others have in all rows; what the table's networks say is left out."""
+    columns = [table.column(name) for name in names]
+    frame, named = table.frame, {network.name for network in table.networks}
+    shared = [column for column in columns if column.folded and frame[column.name].nunique(dropna=False) == 1]
+    pairs = [(column.title, column.show(frame[column.name].iloc[0])) for column in shared]
+    shown = [column for column in columns if column not in shared]
+    return shown, tuple(pair for pair in pairs if pair[1] not in named)
 
 
 def _spread(table: Table, spread: Spread) -> Grid:
     """Return a grid of the paper's kind."""
     frame = table.frame.reset_index(drop=True)
-    keys = [table.column(name) for name in spread.rows]
+    keys, shared = _folded(table, spread.rows)
     places: list[tuple[Block, tuple[Any, ...]]] = []
     titles: list[tuple[str, ...]] = [(column.title,) for column in keys]
     for block in spread.blocks:
@@ -311,21 +318,21 @@ def _spread(table: Table, spread: Spread) -> Grid:
     better = {block.name: _best(table, spread, block) for block in spread.blocks}
     lines: list[GridLine] = []
     for values in _combinations(frame, spread.rows):
-        rows = _where(frame, spread.rows, values)
-        lines += _lines(table, spread, places, rows, better)
-    return Grid(_head(titles, columns), tuple(columns), len(keys), tuple(lines), is_spread=True)
+        lines += _lines(table, spread, keys, places, _where(frame, spread.rows, values), better)
+    return Grid(_head(titles, columns), tuple(columns), len(keys), tuple(lines), shared, is_spread=True)
 
 
 def _lines(
     table: Table,
     spread: Spread,
+    keys: Sequence[Column],
     places: Sequence[tuple[Block, tuple[Any, ...]]],
     rows: pd.DataFrame,
     better: Mapping[str, pd.Series],
 ) -> Iterator[GridLine]:
     """Yield the line of some rows, and the one beneath it, where there are such numbers."""
     facts = rows.iloc[0].to_dict()
-    labels = tuple(_entry(table.column(name), facts) for name in spread.rows)
+    labels = tuple(_entry(column, facts) for column in keys)
     below = dict(spread.beneath)
     entries, lower = [], []
     for block, values in places:

@@ -17,7 +17,7 @@ from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from wcx.report.fig3_cells import ACCURACY, LOGIT, PROBABILITY, Panel, Part
+from wcx.report.sign_perturbation.cells import ACCURACY, LOGIT, PROBABILITY, Chart, NetworkPanel
 
 # The paper's grey, red and blue for its three iteration counts, in tones of Okabe and Ito that colour-blind readers tell
 # apart by hue and by lightness; further counts take the rest of their palette. The hatch says the same without colour.
@@ -29,40 +29,40 @@ _GROUP = 0.9  # of the room of a contrast
 _PANEL = (4.1, 2.75)  # inches, of up to five contrasts among several networks
 
 
-def write(part: Part, caption: Sequence[str], stem: Path) -> list[Path]:
-    """Draw one part (see `figure`) and write it as PNG and PDF; the suffixes are added to `stem`."""
-    canvas = figure(part, caption)
-    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+def draw_files(chart: Chart, caption: Sequence[str], path: Path) -> list[Path]:
+    """Draw one chart (see `figure`) and write it as PNG into `path` and as PDF beside it; return both."""
+    canvas = figure(chart, caption)
+    files = [path, path.parent / f"{path.stem}.pdf"]
     with mpl.rc_context({"hatch.linewidth": 0.5, "pdf.fonttype": 42}):
         canvas.savefig(files[0], dpi=150, metadata={"Software": None})
         canvas.savefig(files[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
     return files
 
 
-def figure(part: Part, caption: Sequence[str]) -> Figure:
-    """Return the drawing of one part.
+def figure(chart: Chart, caption: Sequence[str]) -> Figure:
+    """Return the drawing of one chart.
 
     Args:
-        part: what is shown.
+        chart: what is shown.
         caption: paragraphs to stand below.
     """
-    columns = min(len(part.panels), 2 if len(part.panels) == 4 else 3)
-    rows = math.ceil(len(part.panels) / columns)
-    room = max(1.0, max(len(panel.cells) for panel in part.panels) / 5)
+    columns = min(len(chart.panels), 2 if len(chart.panels) == 4 else 3)
+    rows = math.ceil(len(chart.panels) / columns)
+    room = max(1.0, max(len(panel.cells) for panel in chart.panels) / 5)
     room *= {1: 1.6, 2: 1.3}.get(columns, 1)
     wide, high = columns * _PANEL[0] * room + 0.7, rows * _PANEL[1] * (1.2 if columns < 3 else 1)
-    words = [line for text in caption for line in textwrap.wrap(text, int(wide * 15.5), subsequent_indent="   ")]
+    words = "\n".join(textwrap.fill(text, int(wide * 15.5), subsequent_indent="   ") for text in caption).split("\n")
     below, legend = 0.155 * len(words) + 0.15, 0.4 if wide > 11 else 0.6
     canvas = Figure(figsize=(wide, high + legend + below))
     FigureCanvasAgg(canvas)
     top, middle, bottom = canvas.subfigures(3, 1, height_ratios=[legend, high, below])
-    _legend(top, part, 2 if wide < 11 else 1)
+    _legend(top, chart, 2 if wide < 11 else 1)
     inches = {"left": 0.75 / wide, "right": 1 - 0.75 / wide, "bottom": 0.35 / high, "top": 1 - 0.3 / high}
     axes = middle.subplots(rows, columns, squeeze=False, gridspec_kw=inches | {"wspace": 0.42, "hspace": 0.36})
-    for ax in axes.flat[len(part.panels) :]:
+    for ax in axes.flat[len(chart.panels) :]:
         ax.set_axis_off()
-    for ax, panel, name in zip(axes.flat, part.panels, _titles(part), strict=False):
-        _draw(ax, panel, name, part)
+    for ax, panel, name in zip(axes.flat, chart.panels, _titles(chart), strict=False):
+        _draw(ax, panel, name, chart)
     middle.text(0.12 / wide, 0.5, "change of $p_t$ and of accuracy", rotation=90, va="center", ha="left", fontsize=10)
     middle.text(1 - 0.12 / wide, 0.5, "change of $y_t$", rotation=270, va="center", ha="right", fontsize=10)
     bottom.text(0.2 / wide, 1, "\n".join(words), fontsize=8, va="top", linespacing=1.35)
@@ -87,8 +87,8 @@ def tone(colour: int, quantity: int) -> tuple[float, ...]:
     return tuple(rgb + share * (end - rgb))
 
 
-def _draw(ax: Axes, panel: Panel, name: str, part: Part) -> None:
-    counts = _counts(part)
+def _draw(ax: Axes, panel: NetworkPanel, name: str, chart: Chart) -> None:
+    counts = _counts(chart)
     twin = ax.twinx()
     ax.set_zorder(twin.get_zorder() + 1)  # the pale bars of the right axis stand behind
     ax.patch.set_visible(False)
@@ -130,9 +130,9 @@ def _bar(
         ax.vlines(at, *inside, color="white", linewidth=1.1, zorder=3)
 
 
-def _legend(figure: SubFigure, part: Part, lines: int) -> None:
+def _legend(figure: SubFigure, chart: Chart, lines: int) -> None:
     """Draw the one legend: what the colours mean, then what the widths mean, in one line or two."""
-    counts = _counts(part)
+    counts = _counts(chart)
     handles = [
         Patch(
             facecolor=tone(i, LOGIT),
@@ -149,7 +149,7 @@ def _legend(figure: SubFigure, part: Part, lines: int) -> None:
             Legend(
                 figure,
                 shown,
-                [one.get_label() for one in shown],
+                [patch.get_label() for patch in shown],
                 loc="center",
                 bbox_to_anchor=(0.5, y),
                 bbox_transform=figure.transSubfigure,
@@ -160,15 +160,15 @@ def _legend(figure: SubFigure, part: Part, lines: int) -> None:
         )
 
 
-def _counts(part: Part) -> list[int]:
-    return sorted({count for panel in part.panels for count in panel.iterations})
+def _counts(chart: Chart) -> list[int]:
+    return sorted({count for panel in chart.panels for count in panel.iterations})
 
 
-def _titles(part: Part) -> list[str]:
+def _titles(chart: Chart) -> list[str]:
     """Return the panels' names: the network's, with what tells two of one name apart, and whether it is a stand-in."""
-    models = [panel.model for panel in part.panels]
+    models = [panel.model for panel in chart.panels]
     named = []
-    for panel in part.panels:
+    for panel in chart.panels:
         notes = [panel.first.weights] if models.count(panel.model) > 1 else []
         notes += ["stand-in"] if panel.first.shard.labels.get("stand_in") and not notes else []
         named.append(panel.model + (f" ({', '.join(notes)})" if notes else ""))

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from wcx import statistics
 from wcx.errors import WcxError
 from wcx.records import Shard
-from wcx.report import recorded
-from wcx.report.recorded import Opened
+from wcx.report import opened
+from wcx.report.opened import Opened
 
 COLUMNS = {"logit": "y_t", "probability": "p_t", "accuracy": "correct"}  # quantity -> its column in the records
 LOGIT, PROBABILITY, ACCURACY = range(3)  # places in the last axis of all arrays here
@@ -21,7 +22,7 @@ _ORDER = ("original", "mean", "max", "weighted", "probability")  # the paper's f
 
 
 @dataclass(frozen=True, eq=False)
-class Cell(Opened):
+class PerturbedCell(Opened):
     """One contrast of one network: the `rows` are those of the images that could be read, by the dataset's index.
 
     Attributes:
@@ -47,25 +48,32 @@ class Cell(Opened):
         """Return iteration count -> images on which the contrast's gradient was exactly zero at some step."""
         return {count: int(self.rows[f"zero_gradient/{count}"].sum()) for count in self.iterations}
 
-    def about(self) -> dict[str, object]:
-        """Return the last columns of every table."""
+    @property
+    def n_skipped(self) -> int:
+        """Images that could not be read."""
+        return self.skipped
+
+    def facts(self) -> dict[str, object]:
+        """See `Opened.facts`; and what every table of Fig. 3 has as columns."""
         notes = [self.subset, "" if self.foils == "others" else f"foils: {self.foils}"]
-        about = {"target_rule": self.settings["target_rule"], "precision": self.settings["precision"]}
-        return about | {"weights": self.weights, "subset": "; ".join(note for note in notes if note)}
+        facts = self.names | {"epsilon": self.settings["epsilon"], "target_rule": self.settings["target_rule"]}
+        facts |= {"precision": self.settings["precision"], "weights": self.weights}
+        facts |= {"subset": "; ".join(note for note in notes if note), "n_skipped": self.n_skipped, "foils": self.foils}
+        return facts | super().facts()
 
 
 @dataclass(frozen=True, eq=False)
-class Panel:
+class NetworkPanel:
     """One network under one protocol and method.
 
     Attributes:
         cells: by contrast, the paper's order first.
     """
 
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, PerturbedCell]
 
     @property
-    def first(self) -> Cell:
+    def first(self) -> PerturbedCell:
         """Any of its cells, for what they share."""
         return next(iter(self.cells.values()))
 
@@ -81,19 +89,19 @@ class Panel:
 
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
-        """Means of `Cell.changes` over bootstrap resamples, by contrast, (resamples, iterations, 3).
+        """Means of `PerturbedCell.changes` over bootstrap resamples, by contrast, (resamples, iterations, 3).
 
         Contrasts of the same images share their resamples: they are paired.
         """
-        made: dict[str, np.ndarray] = {}
+        means_of: dict[str, np.ndarray] = {}
         images = {contrast: tuple(cell.rows.index) for contrast, cell in self.cells.items()}
         for shared in dict.fromkeys(images.values()):
-            names = [contrast for contrast, own in images.items() if own == shared]
+            names = [contrast for contrast, indices in images.items() if indices == shared]
             changes = np.concatenate([self.cells[name].changes for name in names], axis=1)
             ends = np.cumsum([len(self.cells[name].iterations) for name in names])[:-1]
             means = statistics.resampled(changes, self.first.key()[:3])
-            made |= dict(zip(names, np.split(means, ends, axis=1), strict=True))
-        return made
+            means_of |= dict(zip(names, np.split(means, ends, axis=1), strict=True))
+        return means_of
 
     def interval(self, contrast: str) -> tuple[np.ndarray, np.ndarray]:
         """Return low and high ends of the 95 % intervals of a contrast's mean changes, (iterations, 3) each."""
@@ -106,16 +114,17 @@ class Panel:
         Returns:
             n; the iteration counts; the mean differences (iterations, 3); and those of the resamples (resamples, ...).
         """
-        both = [self.cells[contrast], self.cells[other]]
-        counts = [count for count in both[0].iterations if count in both[1].iterations]
-        places = [[cell.iterations.index(count) for count in counts] for cell in both]
-        common = both[0].rows.index.intersection(both[1].rows.index)
+        pair = [self.cells[contrast], self.cells[other]]
+        counts = [count for count in pair[0].iterations if count in pair[1].iterations]
+        places = [list(map(cell.iterations.index, counts)) for cell in pair]
+        common = pair[0].rows.index.intersection(pair[1].rows.index)
         if not len(common):
             return 0, [], np.empty((0, 3)), np.empty((0, 0, 3))
         a, b = (
-            cell.changes[cell.rows.index.get_indexer(common)][:, own] for cell, own in zip(both, places, strict=True)
+            cell.changes[cell.rows.index.get_indexer(common)][:, columns]
+            for cell, columns in zip(pair, places, strict=True)
         )
-        if len(common) == len(both[0].rows) == len(both[1].rows):
+        if len(common) == len(pair[0].rows) == len(pair[1].rows):
             means = self.resampled[contrast][:, places[0]] - self.resampled[other][:, places[1]]
         else:
             means = statistics.resampled(a - b, self.first.key()[:3])
@@ -123,7 +132,7 @@ class Panel:
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class Chart:
     """What one figure shows: the networks on one dataset, under one method and protocol.
 
     Attributes:
@@ -132,7 +141,7 @@ class Part:
     """
 
     name: str
-    panels: Sequence[Panel]
+    panels: Sequence[NetworkPanel]
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -149,12 +158,12 @@ class Part:
         """Dataset, method and protocol in words."""
         rule = {"label": "t: the label", "predicted": "t: the predicted class"}[str(self.settings["target_rule"])]
         method = self.panels[0].first.shard.key[2]
-        words = [f"{self.dataset}, {method}", f"epsilon {self.settings['epsilon']:g}", rule, self.settings["precision"]]
+        terms = [f"{self.dataset}, {method}", f"epsilon {self.settings['epsilon']:g}", rule, self.settings["precision"]]
         foils = self.panels[0].first.foils
-        return ", ".join(map(str, words)) + ("" if foils == "others" else f", foils: {foils}")
+        return ", ".join(map(str, terms)) + ("" if foils == "others" else f", foils: {foils}")
 
 
-def read(shards: Iterable[Shard], refused: list[str] | None = None) -> list[Cell]:
+def read(shards: Iterable[Shard], refused: list[str] | None = None) -> list[PerturbedCell]:
     """Return the shards with their rows; one in which no image could be read is left out.
 
     Args:
@@ -164,56 +173,60 @@ def read(shards: Iterable[Shard], refused: list[str] | None = None) -> list[Cell
     Raises:
         WcxError: two sets of records that would be the same line of a table; or damaged ones.
     """
-    found: dict[tuple[object, ...], Cell] = {}
+    cells: dict[tuple[object, ...], PerturbedCell] = {}
     for shard in shards:
-        if (rows := recorded.rows(shard, refused)) is None:
+        if (rows := opened.rows(shard, refused)) is None:
             continue
         readable = rows[~rows["skipped"].astype(bool)].set_index("index")
-        cell = Cell(shard, readable, int(rows["skipped"].sum()))
-        line = (*shard.key, cell.network, cell.seed, _protocol(cell))
-        if line in found:
+        cell = PerturbedCell(shard, readable, int(rows["skipped"].sum()))
+        line = (*shard.key, cell.network, cell.seed, protocol(cell.shard))
+        if line in cells:
             raise WcxError(
-                f"two sets of records for {' '.join(shard.key)}: {found[line].shard.path} and {shard.path}; "
+                f"two sets of records for {' '.join(shard.key)}: {cells[line].shard.path} and {shard.path}; "
                 f"a figure takes one of them."
             )
-        found[line] = cell
-    return [cell for cell in found.values() if len(cell.rows)]
+        cells[line] = cell
+    return [cell for cell in cells.values() if len(cell.rows)]
 
 
-def parts(cells: Sequence[Cell]) -> list[Part]:
+def charts(cells: Sequence[PerturbedCell]) -> list[Chart]:
     """Return what each figure shows: the most complete first (networks, then contrasts, then images)."""
-    groups: dict[tuple[str, ...], dict[object, dict[str, Cell]]] = {}
+    groups: dict[tuple[str, ...], dict[object, dict[str, PerturbedCell]]] = {}
     for cell in cells:
         dataset, _, method, contrast = cell.shard.key
-        group = groups.setdefault((dataset, method, _protocol(cell)), {})
+        group = groups.setdefault((dataset, method, protocol(cell.shard)), {})
         group.setdefault((cell.network, cell.seed), {})[contrast] = cell
     names = _names(list(groups))
-    made = [Part(names[key], [_panel(network) for network in networks.values()]) for key, networks in groups.items()]
-    return sorted(made, key=lambda part: tuple(-size for size in _size(part)))
+    figures = [Chart(names[key], list(map(_panel, networks.values()))) for key, networks in groups.items()]
+    return sorted(figures, key=_size, reverse=True)
 
 
-def _panel(cells: Mapping[str, Cell]) -> Panel:
+def _panel(cells: Mapping[str, PerturbedCell]) -> NetworkPanel:
     known = [contrast for contrast in _ORDER if contrast in cells]
-    return Panel({contrast: cells[contrast] for contrast in dict.fromkeys([*known, *cells])})
+    return NetworkPanel({contrast: cells[contrast] for contrast in dict.fromkeys([*known, *cells])})
 
 
-def _size(part: Part) -> tuple[int, int, int]:
-    cells = [cell for panel in part.panels for cell in panel.cells.values()]
-    return len(part.panels), len(cells), sum(len(cell.rows) for cell in cells)
+def _size(chart: Chart) -> tuple[int, int, int]:
+    cells = [cell for panel in chart.panels for cell in panel.cells.values()]
+    return len(chart.panels), len(cells), sum(len(cell.rows) for cell in cells)
 
 
-def _protocol(cell: Cell) -> str:
+def protocol(shard: Shard) -> str:
     """Return the settings but the iteration counts, which stand side by side in a figure, as text."""
-    return json.dumps({key: value for key, value in cell.settings.items() if key != "iterations"}, sort_keys=True)
+    return json.dumps(
+        {key: value for key, value in shard.parts["settings"].items() if key != "iterations"}, sort_keys=True
+    )
 
 
 def _names(groups: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     """Return for each (dataset, method, protocol) a name made of what differs between them: "eps0.003-bfloat16"."""
-    facts = [{"dataset": d, "method": m} | json.loads(protocol) for d, m, protocol in groups]
-    told = [key for key in facts[0] if len({json.dumps(one.get(key)) for one in facts}) > 1] if facts else []
+    facts = [{"dataset": dataset, "method": method} | json.loads(settings) for dataset, method, settings in groups]
+    frame = pd.DataFrame(facts).map(json.dumps)
+    differing = [str(key) for key in frame if frame[key].nunique() > 1]
 
     def word(key: str, value: object) -> str:
         text = f"eps{value:g}" if key == "epsilon" else value if isinstance(value, str) else f"{key}{json.dumps(value)}"
         return "".join(letter if letter.isalnum() or letter in "._" else "_" for letter in str(text))
 
-    return {group: "-".join(word(key, one.get(key)) for key in told) for group, one in zip(groups, facts, strict=True)}
+    names = ["-".join(word(key, settings.get(key)) for key in differing) for settings in facts]
+    return dict(zip(groups, names, strict=True))
