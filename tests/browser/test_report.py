@@ -13,7 +13,7 @@ import pytest
 
 from tests.browser import chromium
 from tests.report.results_folder import CONTRASTS, full
-from wcx.report import html
+from wcx.report import page as pages
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make test-browser")
 
@@ -40,8 +40,8 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     root: Path = full(tmp_path_factory.mktemp("results"))
-    html.write(root)
-    return (root / html.NAME).as_uri()
+    pages.write(root)
+    return (root / pages.NAME).as_uri()
 
 
 @pytest.fixture
@@ -162,3 +162,20 @@ def test_without_a_script_everything_is_shown(visit) -> None:
     page = visit(java_script_enabled=False)
     assert page.locator(".switch figure[data-contrast]").filter(visible=True).count() == 4 * len(CONTRASTS)
     assert page.locator("#filters").is_hidden()
+
+
+def test_on_a_telephone_a_number_comes_first_and_no_number_lies_beyond_the_edge(visit) -> None:
+    page = visit(390)
+    first = page.locator("header .headline").first
+    assert any(letter.isdigit() for letter in first.inner_text())
+    assert first.bounding_box()["y"] < 300
+    for summary in page.locator("section details:not([open]) > summary").all():
+        summary.click()
+    lefts = "(cells) => cells.map((cell) => cell.getBoundingClientRect()).filter((b) => b.width).map((b) => [b.left, b.right])"
+    cells = page.locator("table.data tbody .number")
+    assert cells.count() > 100
+    assert all(left >= 0 and right <= 390 for left, right in cells.evaluate_all(lefts))
+    for row in page.locator("table.grid tbody tr:not(.group, .paper)").all():
+        edges = row.locator(".number").evaluate_all(lefts)
+        assert len(edges) >= 4
+        assert all(right <= 390 for _, right in edges[:4]), "two baselines, positive and negative"

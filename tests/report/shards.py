@@ -14,7 +14,7 @@ from wcx.experiments import masking
 from wcx.experiments.hiding import KEPT
 from wcx.experiments.masking import Settings
 from wcx.records import Shard
-from wcx.report import published
+from wcx.report.masking import paper as papers_numbers
 
 Values = Callable[[str, str, str], np.ndarray]  # target, baseline, kept -> a number an image
 
@@ -114,7 +114,7 @@ def pair(root: Path, **options: object) -> list[Shard]:
 
 def papers(root: Path, model: str = "vgg16") -> list[Shard]:
     """Records whose every image has exactly the paper's number."""
-    paper = published.read(published.FOLDER, published.PAPER)
+    paper = papers_numbers.read(papers_numbers.FOLDER, papers_numbers.PAPER)
     shards = []
     for (label, method, contrast), cells in paper.groupby(["dataset", "method", "contrast"], sort=False):
         numbers = cells.set_index(["target", "baseline", "features_kept"])["relative_probability"]

@@ -5,11 +5,8 @@ from __future__ import annotations
 import html as escaping
 import re
 from collections.abc import Iterator
-from numbers import Real
 
-import pandas as pd
-
-from wcx.report.tables import Entry, Grid, GridLine, Heading, Table
+from wcx.report.tables import Entry, Grid, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -86,12 +83,9 @@ def latex(table: Table) -> str:
 
 def html(table: Table) -> str:
     """Return a ``<table>``: caption, scopes, the lines' subjects and the numbers' values for a script, meanings as titles."""
-    grid = table.grid()
-    names = f' class="{"spread" if grid.is_spread else "long"}" id="table-{_escape(table.name)}"'
-    head = ["<tr>" + "".join(_html_heading(heading) for heading in level) + "</tr>" for level in grid.head]
-    body = [_html_line(line, grid) for line in grid.lines]
-    caption = f"<caption>{html_text(table.title)}</caption>"
-    return f"<table{names}>{caption}<thead>{''.join(head)}</thead><tbody>{''.join(body)}</tbody></table>"
+    from wcx.report import page
+
+    return page.html(table)
 
 
 def markdown_text(text: str) -> str:
@@ -154,38 +148,6 @@ def _plain(entry: Entry, mark: str, grid: Grid) -> str:
 
 def _shared(grid: Grid) -> list[str]:
     return ["; ".join(f"{title}: {shown}" for title, shown in grid.shared)] if grid.shared else []
-
-
-def _html_heading(heading: Heading) -> str:
-    is_number = bool(heading.column.format)
-    spans = f' colspan="{heading.width}"' if heading.width > 1 else ""
-    spans += f' rowspan="{heading.depth}"' if heading.depth > 1 else ""
-    kind = ' class="number"' if is_number else ""
-    scope = "colgroup" if heading.width > 1 else "col"
-    meaning = f' title="{_escape(heading.column.meaning)}"' if heading.column.meaning else ""
-    return f'<th scope="{scope}"{spans}{kind}{meaning}>{html_text(heading.text)}</th>'
-
-
-def _html_line(line: GridLine, grid: Grid) -> str:
-    facts = {key: line.facts.get(key) for key in ("dataset", "model", "method")}
-    attributes = "".join(f' data-{key}="{_escape(value)}"' for key, value in facts.items() if value)
-    kind = ' class="beneath"' if line.beneath else ""
-    first = [_html_cell(entry, is_label=True, is_number=False) for entry in line.labels]
-    columns = grid.columns[grid.labels :]
-    cells = [_html_cell(entry, False, bool(column.format)) for entry, column in zip(line.entries, columns, strict=True)]
-    return f"<tr{kind}{attributes}>{''.join(first + cells)}</tr>"
-
-
-def _html_cell(entry: Entry, is_label: bool, is_number: bool) -> str:
-    shown = html_text(entry.text).replace("-", "\u2013") if entry.text == "-" else html_text(entry.text)
-    shown = f"<b>{shown}</b>" if entry.best else shown
-    if entry.interval:
-        shown += f' <small class="interval">[{", ".join(map(html_text, entry.interval))}]</small>'
-    if is_label:
-        return f'<th scope="row">{shown}</th>'
-    known = isinstance(entry.value, Real) and not pd.isna(entry.value)
-    value = f' data-value="{entry.value:.9g}"' if known else ' data-value=""'
-    return f'<td class="number"{value}>{shown}</td>' if is_number else f"<td>{shown}</td>"
 
 
 __all__ = ["html", "html_text", "latex", "latex_text", "markdown", "markdown_text", "text"]

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from wcx.report.html_elements import Markup, join, tag
-
 AS_IT_IS = 150_000  # bytes: a file up to this size is embedded byte by byte
 LONGEST = 1600  # pixels: the width of a larger picture in the page
 TALLEST = 6000
@@ -20,48 +18,56 @@ BUDGET = 24_000_000  # bytes of all pictures of a page
 _TYPES = {"PNG": "png", "JPEG": "jpeg", "GIF": "gif", "WEBP": "webp"}
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """A picture for the page.
+
+    Attributes:
+        source: a data URI; "" where it is not shown.
+        width, height: as it is shown, pixels.
+        note: why it is not shown, or that it is shown smaller; "" otherwise.
+    """
+
+    source: str = ""
+    width: int = 0
+    height: int = 0
+    note: str = ""
+
+
 @dataclass
-class Pictures:
+class Album:
     """The pictures of one page.
 
     Attributes:
         folder: that file names are told relative to.
         budget: bytes that all of them may take.
         used: bytes taken so far.
-        notes: a line for each picture that is shown smaller, or not at all.
+        notes: a line for each picture that is shown smaller, or for which there was no room.
+        damaged: a line for each that cannot be shown.
     """
 
     folder: Path
     budget: int = BUDGET
     used: int = 0
     notes: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
-    def show(self, path: Path, alt: str, class_: str | None = None) -> Markup:
-        """Return an image element; or a line of text that says why there is none.
-
-        Args:
-            path: of the picture.
-            alt: what it shows, in words.
-            class_: of the element.
-        """
+    def embed(self, path: Path) -> Embedded:
+        """Return a picture for the page, with the reason where it is not shown as it is."""
         name = path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else path.name
         try:
             kind, content, (width, height), note = _encode(path)
         except (OSError, UnidentifiedImageError, ValueError) as error:
-            return self._absent(f"{name} cannot be shown: {error}")
+            self.damaged.append(f"{name} cannot be shown: {' '.join(str(error).split())}")
+            return Embedded(note=self.damaged[-1])
         if self.used + len(content) > self.budget:
-            return self._absent(f"{name} is not embedded: the page has reached {self.budget / 1e6:.0f} MB of pictures")
+            self.notes.append(f"{name} is not embedded: the page has reached {self.budget / 1e6:.0f} MB of pictures")
+            return Embedded(note=self.notes[-1])
         self.used += len(content)
-        uri = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-        image = tag("img", src=uri, alt=alt, width=width, height=height, class_=class_)
-        if not note:
-            return image
-        self.notes.append(f"{name}: {note}")
-        return join(image, tag("small", f"{note}: {name}", class_="shrunk"))
-
-    def _absent(self, note: str) -> Markup:
-        self.notes.append(note)
-        return tag("p", note, class_="absent")
+        if note:
+            self.notes.append(f"{name}: {note}")
+        source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        return Embedded(source, width, height, note and f"{note}: {name}")
 
 
 def _encode(path: Path) -> tuple[str, bytes, tuple[int, int], str]:

@@ -61,7 +61,7 @@
 
   // Switching: one heatmap at a time, over the same image; the pointer's place across the image chooses, or a tap.
   all(".switch").forEach((whole, i) => {
-    const contrasts = whole.dataset.contrasts.split(" ");
+    const contrasts = [...new Set(all("figure[data-contrast]", whole).map((figure) => figure.dataset.contrast))];
     if (contrasts.length < 2) return;
     const show = (root, contrast) => {
       for (const figure of all("figure[data-contrast]", root)) {
