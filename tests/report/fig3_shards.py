@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from wcx import records
-from wcx.experiments.sign_perturbation import SignPerturbation
 from wcx.records import Shard
 
 COUNTS = (1, 2, 10)
@@ -82,12 +81,7 @@ def make(
     about = {"dataset": "ImageNet", "weights": "IMAGENET1K_V1", "stand_in": False, "seed": None}
     about |= {"subset": "sample: 1000 images, not the official validation set, likely from the training split"}
     about |= labels or {}
-    parts = {
-        "settings": protocol,
-        "dataset": "listing",
-        "weights": f"hash {about['weights']}",
-        "version": SignPerturbation.version,
-    }
+    parts = {"version": 1, "settings": protocol, "dataset": "listing", "weights": f"hash {about['weights']}"}
     shard = Shard(root, (dataset, model, method, contrast), "sign_perturbation", parts, about)
     shard.describe({})
     records.collect([shard], 2, lambda chunk: [rows[: n // 2] if chunk == 0 else rows[n // 2 :]], columns(iterations))
