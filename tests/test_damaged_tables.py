@@ -149,7 +149,10 @@ def test_the_report_names_what_is_damaged(results: Path, run: Callable[..., Resu
     assert code == 1, "something that is there is missing from the page"
     assert "damaged: chunk-00004.csv is not what was written (SHA-256)" in page
     for text in (page, told):
-        assert text.count("chunk-00004.csv is not what was written (SHA-256); to mend it, run python scripts/table1.py") == 1
+        assert (
+            text.count("chunk-00004.csv is not what was written (SHA-256); to mend it, run python scripts/table1.py")
+            == 1
+        )
         assert "manifest.json is left out" in text
     assert "complete, unchecked" in page
     assert "GC" in page or "gradcam" in page, "what is good is shown"
@@ -163,7 +166,9 @@ def test_the_report_of_older_foreign_and_incomplete_records(results: Path, run: 
     [before] = [file.parent for file in results.rglob("weighted/*/shard.json")]
     facts = json.loads((before / "shard.json").read_bytes())
     older = facts["parts"] | {"version": 0}
-    foreign = records.Shard(results, tuple(facts["key"].values()), "of_another_version", facts["parts"], facts["labels"])
+    foreign = records.Shard(
+        results, tuple(facts["key"].values()), "of_another_version", facts["parts"], facts["labels"]
+    )
     for shard in (records.Shard(results, foreign.key, "masking", older, facts["labels"]), foreign):
         shutil.copytree(before, shard.path)
         shard.relabel()

@@ -177,7 +177,11 @@ def counted(n: int, noun: str) -> str:
 def _module(experiment: str) -> ModuleType:
     package = importlib.import_module("wcx.report")
     names = {module.name for module in pkgutil.iter_modules(package.__path__)}
-    return importlib.import_module(f"wcx.report.{experiment}") if experiment in names & {*experiments.names()} else _summary()
+    return (
+        importlib.import_module(f"wcx.report.{experiment}")
+        if experiment in names & {*experiments.names()}
+        else _summary()
+    )
 
 
 def _summary() -> ModuleType:

@@ -192,6 +192,7 @@ class Table:
         labels: how many of the shown ones tell what a row is of.
         spread: the layout; None shows a line a row.
         networks: what is to be said of those in it, where no other table says it.
+        compared: columns whose numbers, 0 to 1, the page draws on one line in every row.
         is_main: whether it stands open at once and on the screen, and not on request.
         is_shown: whether it is shown at all; else it is a file.
         whole: the frame that its own is a part of, where one is divided for the eye; files hold it.
@@ -208,6 +209,7 @@ class Table:
     labels: int = 1
     spread: Spread | None = None
     networks: tuple[Network, ...] = ()
+    compared: tuple[str, ...] = ()
     is_main: bool = True
     is_shown: bool = True
     whole: pd.DataFrame | None = None

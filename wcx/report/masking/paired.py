@@ -57,7 +57,19 @@ def table(rows: pd.DataFrame, protocol: str) -> Table:
     papers = [_PAPERS.name] if _PAPERS.name in rows else []
     shown = (*_SHOWN, *(column.name for column in (*DIFFERENCE[:3], *_HIDDEN)), *papers, "p", "p_holm")
     title = f"Weighted − original ({protocol})"
-    return Table("table1_paired", title, columns, rows, note, shown, 9, is_main=False, header=HEADER, digits="%.6f")
+    return Table(
+        "table1_paired",
+        title,
+        columns,
+        rows,
+        note,
+        shown,
+        9,
+        compared=("original", "weighted"),
+        is_main=False,
+        header=HEADER,
+        digits="%.6f",
+    )
 
 
 def corrected(frames: Sequence[pd.DataFrame], header: tuple[str, ...]) -> pd.DataFrame:
