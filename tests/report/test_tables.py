@@ -109,8 +109,9 @@ class Elements(HTMLParser):
         self.all.append((tag, dict(attrs)))
 
 
-def test_html_has_what_a_script_and_a_reader_need(spread: Table) -> None:
-    elements = Elements(spread.to_html()).all
+def test_html_has_what_a_script_and_a_reader_need() -> None:
+    layout = Spread(("dataset", "method", "kept"), (Block("p", ("contrast",), headed=False),))
+    elements = Elements(Table("t", "T", COLUMNS, frame(), spread=layout).to_html()).all
     values = [attributes["data-value"] for _, attributes in elements if attributes.get("data-value")]
     assert {"0.5", "0.7", "0.4", "0.2"} <= set(values)
     lines = [attributes for tag, attributes in elements if tag in ("tr", "tbody") and "data-method" in attributes]
