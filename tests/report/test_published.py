@@ -53,10 +53,10 @@ def ours(*lines: tuple[str, ...], **columns: object) -> pd.DataFrame:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The paper has datasets A and B, the reproduction A and D, of another network."""
-    paper = [("A", "blur", "original", 0.5), ("A", "blur", "weighted", 0.7), ("A", "zeros", "original", 0.4)]
-    paper += [("A", "zeros", "weighted", 0.3), ("B", "blur", "original", 0.2)]
+    published = [("A", "blur", "original", 0.5), ("A", "blur", "weighted", 0.7), ("A", "zeros", "original", 0.4)]
+    published += [("A", "zeros", "weighted", 0.3), ("B", "blur", "original", 0.2)]
     again = [("A", "blur", "original", 0.6), ("A", "blur", "weighted", 0.5), ("D", "blur", "original", 0.9)]
-    cells(*paper, model="vgg16", relative_probability_unmasked=0.61).to_csv(tmp_path / paper.PAPER, index=False)
+    cells(*published, model="vgg16", relative_probability_unmasked=0.61).to_csv(tmp_path / paper.PAPER, index=False)
     reproduction = cells(*again, model="vgg16_bn", relative_probability_unmasked=0.62)
     reproduction.to_csv(tmp_path / paper.REPRODUCTION, index=False)
     return tmp_path
@@ -153,7 +153,7 @@ def test_a_comparison_of_one_cell(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("numbers", "paper", "expected"),
+    ("numbers", "published", "expected"),
     [
         # Two pairs of the paper's sign: one up, one down.
         ([0.1, 0.4, 0.5, 0.4], [0.2, 0.3, 0.6, 0.4], (4, None, 0.075, -0.025, 0.1, 2, 2)),
@@ -163,15 +163,15 @@ def test_a_comparison_of_one_cell(folder: Path) -> None:
         ([0.1, 0.9, 0.9, 0.1], [0.1, 0.9, 0.9, 0.1], (4, 1.0, 0.0, 0.0, 0.0, 2, 2)),
     ],
 )
-def test_agreement_by_hand(numbers: list[float], paper: list[float], expected: tuple[float, ...]) -> None:
+def test_agreement_by_hand(numbers: list[float], published: list[float], expected: tuple[float, ...]) -> None:
     names = [
         ("A", "blur", "original"),
         ("A", "blur", "weighted"),
         ("A", "zeros", "original"),
         ("A", "zeros", "weighted"),
     ]
-    frame = cells(*((*name, 0.0) for name in names)).assign(ours=numbers, published=paper)
-    r = np.corrcoef(numbers, paper)[0, 1] if expected[1] is None else expected[1]
+    frame = cells(*((*name, 0.0) for name in names)).assign(ours=numbers, published=published)
+    r = np.corrcoef(numbers, published)[0, 1] if expected[1] is None else expected[1]
     assert paper.agreement(frame, "ours") == pytest.approx((expected[0], r, *expected[2:]), nan_ok=True)
 
 

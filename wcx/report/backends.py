@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html as escaping
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from wcx.report.tables import Entry, Grid, Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "\u2212": "$-$", "\u00b1": r"$\pm$",
 }  # fmt: skip
 _FORMULA = r"\b([tpy])_(t?_?[\di]|t)\b"  # t_1, p_t2, y_t
 
@@ -33,12 +35,16 @@ def markdown(table: Table) -> str:
     """Return a table as Markdown: a heading, its note, and a pipe table whose levels of headings stand in one line."""
     grid = table.grid()
     head = [" ".join(filter(None, names)) for names in zip(*_matrix(grid, is_repeated=True), strict=True)]
-    rule = ["---"] * grid.labels + ["---:"] * (len(head) - grid.labels)
     rows = [[_plain(entry, "**", grid) for entry in (*line.labels, *line.entries)] for line in grid.lines]
-    lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (head, rule, *rows)]
     networks = "\n".join(f"- {network}" for network in table.networks)
     notes = map(markdown_text, filter(None, [networks, *_shared(grid), table.note]))
-    return "\n\n".join([f"### {markdown_text(table.title)}", *notes, "\n".join(lines)])
+    return "\n\n".join([f"### {markdown_text(table.title)}", *notes, pipe_table(head, rows, grid.labels)])
+
+
+def pipe_table(head: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> str:
+    """Return a table of texts in Markdown; the first `labels` columns stand at the left, the others at the right."""
+    rule = ["---"] * labels + ["---:"] * (len(head) - labels)
+    return "\n".join(f"| {' | '.join(map(markdown_text, row))} |" for row in (head, rule, *rows))
 
 
 def latex(table: Table) -> str:
@@ -51,19 +57,15 @@ def latex(table: Table) -> str:
     )
     alignment = "l" * grid.labels + "r" * (len(grid.columns) - grid.labels)
     before: tuple[str, ...] = ()
-    body = []
+    body = [] if grid.is_spread else [r"\midrule"]
     for line in grid.lines:
         labels = tuple(latex_text(entry.text) for entry in line.labels)
-        body += [r"\midrule"] if (grid.is_spread and labels[:1] != before[:1]) or not before else []
-        labels_shown = [
-            "" if labels[: i + 1] == before[: i + 1] and grid.is_spread else label for i, label in enumerate(labels)
-        ]
-        numbers = [
-            rf"\textbf{{{latex_text(_plain(entry, '', grid))}}}" if entry.best else latex_text(_plain(entry, "", grid))
-            for entry in line.entries
-        ]
-        body.append(" & ".join([*labels_shown, *numbers]) + r" \\")
-        before = labels
+        if grid.is_spread and not line.beneath:
+            body += [r"\midrule"] if labels[:1] != before[:1] else []
+            shared = [labels[: i + 1] == before[: i + 1] for i in range(len(labels))]
+            before = labels
+            labels = tuple("" if is_shared else label for is_shared, label in zip(shared, labels, strict=True))
+        body.append(" & ".join([*labels, *(_latex_entry(entry, grid) for entry in line.entries)]) + r" \\")
     return "\n".join(
         [
             r"\begin{table*}",
@@ -139,6 +141,11 @@ def _latex_head(grid: Grid) -> Iterator[str]:
             yield "".join(rf"\cmidrule(lr){{{place + 1}-{place + width}}}" for place, width in wide.items())
 
 
+def _latex_entry(entry: Entry, grid: Grid) -> str:
+    shown = latex_text(_plain(replace(entry, best=False), "", grid))
+    return rf"\textbf{{{shown}}}" if entry.best else shown
+
+
 def _plain(entry: Entry, mark: str, grid: Grid) -> str:
     """Return an entry as text; with its interval where a line is a row, for a spread has no room."""
     ends = f" [{entry.interval[0]}, {entry.interval[1]}]" if entry.interval and not grid.is_spread else ""
@@ -150,4 +157,4 @@ def _shared(grid: Grid) -> list[str]:
     return ["; ".join(f"{title}: {shown}" for title, shown in grid.shared)] if grid.shared else []
 
 
-__all__ = ["html", "html_text", "latex", "latex_text", "markdown", "markdown_text", "text"]
+__all__ = ["html", "html_text", "latex", "latex_text", "markdown", "markdown_text", "pipe_table", "text"]

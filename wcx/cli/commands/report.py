@@ -13,12 +13,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from wcx.cli import application, grid
+from wcx.cli.quoting import CONF
 
 
 def run(cfg: DictConfig) -> None:
     """Write the report."""
-    from wcx.report import page
+    from wcx.report import docs, page
 
+    if cfg.docs:
+        print(f"docs: {docs.write(CONF.parent / 'docs')}")
+        return
     refused: list[str] = []
     print(*page.write(Path(cfg.paths.results_dir), refused), sep="\n")
     grid.fail({}, refused)

@@ -49,7 +49,7 @@ class MaskedCell(Opened):
 
     @cached_property
     def places(self) -> pd.DataFrame:
-        """The table's lines of this cell: columns target, baseline, features_kept; a number's column in the records is its index."""
+        """The table's lines of this cell: target, baseline, features_kept; the index is a number's column in the records."""
         names = ("target", "baseline", "features_kept")
         index = pd.MultiIndex.from_product([self.ranks, self.settings["baselines"], KEPT], names=names)
         frame = index.to_frame(index=False)

@@ -113,7 +113,7 @@ def read(folder: Path, name: str) -> pd.DataFrame:
 
 
 def beside(rows: pd.DataFrame, folder: Path = FOLDER) -> pd.DataFrame:
-    """Return the rows of our Table 1 with the paper's number of each cell, the reproduction's, and the differences; NaN for none."""
+    """Return the rows of our Table 1 with the paper's number of each cell, the reproduction's, and the differences; or NaN."""
     frame = rows
     for name, prefix in ((PAPER, "published"), (REPRODUCTION, "reproduction")):
         names = dict(zip(VALUES, (f"{prefix}_unmasked", prefix), strict=True)) | {"model": f"{prefix}_model"}

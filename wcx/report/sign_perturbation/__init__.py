@@ -16,7 +16,7 @@ from wcx.records import Shard
 from wcx.report import opened
 from wcx.report.sections import Plot, Section, counted
 from wcx.report.sign_perturbation import cells, numbers, plot
-from wcx.report.sign_perturbation.cells import Chart, protocol
+from wcx.report.sign_perturbation.cells import protocol
 from wcx.report.sign_perturbation.numbers import SIGNS
 from wcx.report.tables import Network, Table
 
