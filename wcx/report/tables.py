@@ -224,9 +224,14 @@ class Table:
         """Return what a reader sees of it."""
         return _spread(self, self.spread) if self.spread else _long(self)
 
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The frame that files hold."""
+        return self.frame if self.whole is None else self.whole
+
     def to_csv(self, columns: Sequence[str] | None = None, digits: str = "%.9g") -> str:
         """Return the whole frame, or some of its columns, as CSV."""
-        return self.frame.to_csv(index=False, columns=columns, float_format=digits)
+        return self.complete.to_csv(index=False, columns=columns, float_format=digits)
 
     def to_text(self) -> str:
         """Return it for a screen."""
@@ -267,10 +272,9 @@ def write(tables: Sequence[Table], folder: Path) -> list[Path]:
     files = []
     for name, group in groupby(sorted(tables, key=lambda table: table.name), lambda table: table.name):
         members = list(group)
-        wholes = [table.frame if table.whole is None else table.whole for table in members]
-        frames = {id(frame): frame for frame in wholes if len(frame)}
-        frame = pd.concat(list(frames.values()) or wholes[:1], ignore_index=True)
-        first = replace(members[0], frame=frame)
+        frames = {id(table.complete): table.complete for table in members if len(table.complete)}
+        frame = pd.concat(list(frames.values()) or [members[0].complete], ignore_index=True)
+        first = replace(members[0], frame=frame, whole=None)
         texts = {folder / "tables" / f"{name}_full.csv": first.to_csv()}
         if first.header:
             texts[folder / f"{name}.csv"] = first.to_csv(first.header, first.digits)

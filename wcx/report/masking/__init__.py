@@ -97,7 +97,7 @@ def _tables(members: list[MaskedCell], name: str, published_dir: Path) -> list[T
 
 def _findings(tables: Sequence[Table]) -> list[str]:
     """Return what the tests found, protocol by protocol."""
-    sentences = []
+    sentences: list[str] = []
     for table in tables:
         if len(table.frame) and table.name == "table1_paired":
             sentences += findings.paired(table.frame, table.frame["protocol"].iloc[0])
