@@ -46,29 +46,6 @@ def run(cfg: DictConfig) -> None:
         print(f"figure: {selected.figure(samples, shard.path / 'selected.png', title)}")
 
 
-PICTURES:
-        PICTURES[cfg.experiment](cfg)
-        return
-    job = opening.job([cfg])
-    if cfg.plan:
-        print(*(f"{key}: {value}" for key, value in pipeline.plan(job).items()), sep="\n")
-        return
-    [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True))
-
-    from wcx.report import plain, recorded, selected  # pandas and matplotlib are slow to import
-
-    table = plain.table([shard])
-    table.to_csv(shard.path / "summary.csv", index=False, float_format="%.6f")
-    print(plain.text(table, cfg.experiment))
-    print(f"passes (images): {dict(passes) or 'none, all records were there'}")
-    print(f"records, summary.csv, manifest.json: {shard.path}")
-    if samples := selected.samples(job, [shard], cfg.figure):
-        title = selected.title(application.job_name(cfg), len(samples), job.settings.threshold)
-        print(f"figure: {selected.figure(samples, shard.path / 'selected.png', title)}")
-    for line in recorded.unchecked([shard]):
-        print(line)
-
-
 PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run}  # without records
 
 
