@@ -172,8 +172,8 @@ class Contents:
         """Return the pictures below a folder, by path: no frames, and no mere sheet of what there are frames of."""
         framed = {file.parent for file in self.folder.glob(f"{name}/**/{FRAMES}")}
         files = [file for file in sorted(self.folder.glob(f"{name}/**/*.png")) if file.parent not in framed]
-        shown = [file for file in files if file.with_suffix(".json").exists() or file.with_suffix("") not in framed]
-        return [self._drawn(file) for file in shown]
+        pictures = [file for file in files if file.with_suffix(".json").exists() or file.with_suffix("") not in framed]
+        return [self._drawn(file) for file in pictures]
 
     def _drawn(self, path: Path) -> Drawn:
         """Return a picture with what is said of it; with nothing, and named, if that is not as we write it."""
