@@ -121,7 +121,7 @@ def test_records_made_before_are_read_and_called_unchecked(
         about = json.loads(file.read_bytes())
         file.write_text(json.dumps({"chunks": about["chunks"], "rows": about["rows"]}))
     printed: list[str] = []
-    monkeypatch.setattr("builtins.print", lambda *lines, **_: printed.extend(map(str, lines)))
+    monkeypatch.setattr("builtins.print", lambda *lines, **_: printed.extend("\n".join(map(str, lines)).splitlines()))
     assert run(*SMALL) == (0, "")
     assert run("collect=only") == (0, "")
     assert len([line for line in printed if "none, all records were there" in line]) == 1

@@ -61,9 +61,9 @@ def write(results_dir: Path, refused: list[str] | None = None) -> list[str]:
 
 def document(contents: Contents, album: Album) -> str:
     """Return the page."""
-    found = sections.of_folder(contents.folder)
-    contents.refused += chain.from_iterable(section.problems for section in found)
-    steps = provenance.steps(contents, {section.name: section.title for section in found})
+    reported = sections.of_folder(contents.folder)
+    contents.refused += chain.from_iterable(section.problems for section in reported)
+    steps = provenance.steps(contents, {section.name: section.title for section in reported})
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
     environment = _environment()
     with TemporaryDirectory() as scratch:  # drawings come from records, too: files of an earlier run may be of others
@@ -71,7 +71,7 @@ def document(contents: Contents, album: Album) -> str:
         environment.filters |= {"dataset": contents.label}
         return environment.get_template("page.html.j2").render(
             contents=contents,
-            chapters=_chapters(contents, found, sum(len(lines) for _, _, lines in steps)),
+            chapters=_chapters(contents, reported, sum(len(lines) for _, _, lines in steps)),
             steps=steps,
             machines=provenance.machines(contents.sets),
             policy=_policy(style, script),
@@ -82,20 +82,20 @@ def document(contents: Contents, album: Album) -> str:
         )
 
 
-def _chapters(contents: Contents, found: Sequence[Section], commands: int) -> list[tuple[Section, Sequence[Drawn]]]:
+def _chapters(contents: Contents, reported: Sequence[Section], commands: int) -> list[tuple[Section, Sequence[Drawn]]]:
     """Return the page's sections, with pictures: experiments first, the paper's even if they are empty."""
-    there = {section.name: section for section in found}
-    experiments = [there.pop(section.name, section) for section in _PAPER] + [*there.values()]
+    by_name = {section.name: section for section in reported}
+    experiments = [by_name.pop(section.name, section) for section in _PAPER] + [*by_name.values()]
     galleries, photographs = contents.galleries, contents.photographs
     commits = len({str(each.manifest.get("git_commit")) for each in contents.sets})
-    made = f"{counted(len(contents.sets), 'set')} of records, {counted(commits, 'commit')}" if contents.sets else ""
+    state = f"{counted(len(contents.sets), 'set')} of records, {counted(commits, 'commit')}" if contents.sets else ""
     table = [provenance.table(contents.sets)] if contents.sets else []
     return [
         *((section, ()) for section in experiments),
         (replace(_GALLERIES, state=counted(len(galleries), "picture") if galleries else ""), galleries),
         (replace(_PHOTOGRAPHS, state=counted(len(photographs), "photograph") if photographs else ""), photographs),
         (replace(_REPRODUCE, state=counted(commands, "command")), ()),
-        (replace(_MANIFEST, state=made, tables=table), ()),
+        (replace(_MANIFEST, state=state, tables=table), ()),
     ]
 
 
@@ -121,8 +121,8 @@ def _environment() -> jinja2.Environment:
 
 def _value(entry: Entry) -> str:
     """Return the number behind a cell, to sort by; "" where there is none."""
-    known = isinstance(entry.value, Real) and not math.isnan(entry.value)
-    return f"{entry.value:.9g}" if known else ""
+    is_number = isinstance(entry.value, Real) and not math.isnan(entry.value)
+    return f"{entry.value:.9g}" if is_number else ""
 
 
 def _policy(style: str, script: str) -> str:

@@ -13,10 +13,11 @@ from wcx import records
 from wcx.errors import WcxError
 from wcx.manifest import command_line
 from wcx.records import Shard
-from wcx.report import commands, frames
+from wcx.report import commands
 from wcx.report.sections import counted
 
 Facts = Mapping[str, Any]
+FRAMES = "frames.json"  # the index of single heatmaps in a folder of their own
 _CAPTION = {  # told in the caption itself
     *("figure", "title", "question", "dataset_label", "dataset", "model", "method"),
     *("weights", "subset", "rule", "command", "image"),
@@ -50,7 +51,7 @@ class Drawn:
     @property
     def switched(self) -> bool:
         """Whether it is an index of frames."""
-        return self.path.name == frames.INDEX
+        return self.path.name == FRAMES
 
     @property
     def title(self) -> str:
@@ -152,8 +153,8 @@ class Contents:
 
     @cached_property
     def galleries(self) -> list[Drawn]:
-        """The indices of frames (see `wcx.report.frames`), then the other pictures of gallery/ and figures/."""
-        files = [file for name in ("figures", "gallery") for file in self.folder.glob(f"{name}/**/{frames.INDEX}")]
+        """The indices of frames, then the other pictures of gallery/ and figures/."""
+        files = [file for name in ("figures", "gallery") for file in self.folder.glob(f"{name}/**/{FRAMES}")]
         switches = [drawn for drawn in map(self._drawn, sorted(files)) if drawn.facts]
         return [*switches, *self._pictures("gallery"), *self._pictures("figures")]
 
@@ -169,10 +170,10 @@ class Contents:
 
     def _pictures(self, name: str) -> list[Drawn]:
         """Return the pictures below a folder, by path: no frames, and no mere sheet of what there are frames of."""
-        framed = {file.parent for file in self.folder.glob(f"{name}/**/{frames.INDEX}")}
+        framed = {file.parent for file in self.folder.glob(f"{name}/**/{FRAMES}")}
         files = [file for file in sorted(self.folder.glob(f"{name}/**/*.png")) if file.parent not in framed]
-        shown = [file for file in files if file.with_suffix(".json").exists() or file.with_suffix("") not in framed]
-        return [self._drawn(file) for file in shown]
+        pictures = [file for file in files if file.with_suffix(".json").exists() or file.with_suffix("") not in framed]
+        return [self._drawn(file) for file in pictures]
 
     def _drawn(self, path: Path) -> Drawn:
         """Return a picture with what is said of it; with nothing, and named, if that is not as we write it."""
@@ -223,7 +224,7 @@ def _caption(drawn: Drawn) -> object:
 
 
 def _frames(drawn: Drawn) -> object:
-    """Return what a switch shows, if it can be shown (see `wcx.report.frames`)."""
+    """Return what a switch shows, if it can be shown (single heatmaps that a page switches)."""
     return [
         (image["photograph"] + image["truth"], float(p), [files[i] + name for files in image["frames"].values()])
         for image in drawn.facts["images"]

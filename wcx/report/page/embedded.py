@@ -89,10 +89,10 @@ def _encode(path: Path) -> tuple[str, bytes, tuple[int, int], str]:
         rgba = image.convert("RGBA")
         flat.paste(rgba, mask=rgba.getchannel("A"))
     ratio = min(1, LONGEST / size[0], TALLEST / size[1])
-    shown = (max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio)))
+    reduced = (max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio)))
     if ratio < 1:
-        flat = flat.resize(shown, Image.Resampling.LANCZOS)
+        flat = flat.resize(reduced, Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     flat.save(buffer, "WEBP", quality=86)
-    note = f"shown at {shown[0]} × {shown[1]} of {size[0]} × {size[1]} pixels" if ratio < 1 else ""
-    return "webp", buffer.getvalue(), shown, note
+    note = f"shown at {reduced[0]} × {reduced[1]} of {size[0]} × {size[1]} pixels" if ratio < 1 else ""
+    return "webp", buffer.getvalue(), reduced, note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import textwrap
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def draw_files(chart: Chart, caption: Sequence[str], path: Path) -> list[Path]:
     """Draw one chart (see `figure`) and write it as PNG into `path` and as PDF beside it; return both."""
     canvas = figure(chart, caption)
     files = [path, path.parent / f"{path.stem}.pdf"]
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that it embeds
     with mpl.rc_context({"hatch.linewidth": 0.5, "pdf.fonttype": 42}):
         canvas.savefig(files[0], dpi=150, metadata={"Software": None})
         canvas.savefig(files[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
