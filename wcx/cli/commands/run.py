@@ -32,16 +32,17 @@ def run(cfg: DictConfig) -> None:
         return
     [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True))
 
-    from wcx.report import plain, recorded, selected  # pandas and matplotlib are slow to import
+    from wcx.report import plain, recorded  # pandas and matplotlib are slow to import
+    from wcx.report.pictures import selected
 
     table = plain.table([shard])
     table.to_csv(shard.path / "summary.csv", index=False, float_format="%.6f")
     print(plain.text(table, cfg.experiment))
     print(f"passes (images): {dict(passes) or 'none, all records were there'}")
     print(f"records, summary.csv, manifest.json: {shard.path}")
-    if samples := selected.samples(job, [shard], cfg.figure):
-        title = selected.title(application.job_name(cfg), len(samples), job.settings.threshold)
-        print(f"figure: {selected.figure(samples, shard.path / 'selected.png', title)}")
+    if shown := selected.selected(job, [shard], cfg.figure):
+        title = selected.title_of(application.job_name(cfg), len(shown), job.settings.threshold)
+        print(f"figure: {selected.write_selected(shown, shard.path / 'selected.png', title)}")
     for line in recorded.unchecked([shard]):
         print(line)
 
