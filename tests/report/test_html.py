@@ -17,9 +17,10 @@ from tests.report import shards
 from tests.report.results_folder import CONTRASTS, NASTY, SUBSET, full, picture, switch
 from wcx.cli import main as command_line
 from wcx.experiments.masking import Settings
-from wcx.report import frames, html, html_provenance, html_results, html_table1, table1
+from wcx.report import html, html_provenance, html_results, html_table1, table1
 from wcx.report.html_images import Pictures
 from wcx.report.html_results import Made
+from wcx.report.pictures import selected
 
 SECTIONS = ["table1", "fig3", "gallery", "photographs", "reproduce", "manifest"]
 VOID = {"meta", "img", "br", "hr"}
@@ -244,10 +245,10 @@ def test_protocols_have_tables_of_their_own(tmp_path: Path) -> None:
 
 def test_frames_of_an_earlier_run_go(tmp_path: Path) -> None:
     switch(tmp_path, count=2)
-    assert switch(tmp_path, count=1) == tmp_path / frames.INDEX
+    assert switch(tmp_path, count=1) == tmp_path / selected.INDEX
     assert len(list(tmp_path.glob("*.jpg"))) == 1 + 2 * len(CONTRASTS)
     with Image.open(tmp_path / "0.jpg") as image:
-        assert image.size == (frames.SIDE, frames.SIDE)
+        assert image.size == (selected.SIDE, selected.SIDE)
 
 
 def test_style_and_script_are_package_data(root: Path) -> None:

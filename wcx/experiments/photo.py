@@ -76,7 +76,7 @@ def explain(subject: Subject, pixels: Tensor, names: Sequence[str], question: Qu
         if question.foils is not None:
             asked |= contrasts.foil_masks(logits, targets[0], hiding.as_foils(question.foils))
         foils.extend((asked & ~onehot)[0, 0].nonzero().flatten().tolist())
-        views = {"asked": (against, asked & ~onehot), "others": (against, ~onehot), "none": (alone, ~onehot)}
+        views = {"none": (alone, ~onehot), "asked": (against, asked & ~onehot), "others": (against, ~onehot)}
         if asked.all():
             del views["others"]
         return targets, views

@@ -14,7 +14,8 @@ from wcx import records
 from wcx.errors import WcxError
 from wcx.manifest import again, command_line
 from wcx.records import Shard
-from wcx.report import fig3_tables, frames, localisation, paired, published, seeds, strata, table1
+from wcx.report import fig3_tables, localisation, paired, published, seeds, strata, table1
+from wcx.report.pictures import selected
 
 HEADERS = {
     "table1": table1.HEADER,
@@ -119,7 +120,7 @@ def gather(folder: Path) -> Results:
     results.made = [_made(results, shard) for shard in records.find(results.folder, refused=results.problems)]
     results.gallery = _pictures(results, "gallery")
     results.photographs = _pictures(results, "images")
-    indices = [file for name in ("figures", "gallery") for file in results.folder.glob(f"{name}/**/{frames.INDEX}")]
+    indices = [file for name in ("figures", "gallery") for file in results.folder.glob(f"{name}/**/{selected.INDEX}")]
     results.switches = [Item(file, _json(results, file)) for file in sorted(indices)]
     drawn = {item.path.parent for item in results.switches}
     results.figures = [item for item in _pictures(results, "figures") if item.path.with_suffix("") not in drawn]
@@ -171,5 +172,5 @@ def _json(results: Results, path: Path) -> dict[str, Any]:
 def _pictures(results: Results, name: str) -> list[Item]:
     """Return the pictures of a folder and the folders in it, ordered by name, without the single frames of a switch."""
     files = sorted(results.folder.glob(f"{name}/**/*.png"))
-    indexed = {file.parent for file in results.folder.glob(f"{name}/**/{frames.INDEX}")}
+    indexed = {file.parent for file in results.folder.glob(f"{name}/**/{selected.INDEX}")}
     return [Item(file, _json(results, file.with_suffix(".json"))) for file in files if file.parent not in indexed]
