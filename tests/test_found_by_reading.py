@@ -147,7 +147,7 @@ class TestPhotograph:
         options = {"steps": 3} if method == "integrated_gradients" else {}
         asked = photo.Question(contrasts=("original", contrast), foils=(1, 4))
         subject = Subject(model, None, {method: methods.create(method, **options)})
-        picture = photo.explain(subject, pixels, LETTERS, asked)
+        picture = photo.answer(subject, pixels, LETTERS, asked)
         assert [view.foils for view in picture.raw] == ["none", "asked", "others"]
         for view, maps in picture.raw.items():
             for own, got in zip(picture.targets, maps, strict=True):
@@ -161,7 +161,7 @@ class TestPhotograph:
         monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: backward.append(1) or grad(*a, **k))
         model, images = Normalized(nets.conv_batchnorm()), []
         model.register_forward_pre_hook(lambda _module, arguments: images.append(len(arguments[0])))
-        photo.explain(gradcam(model), torch.rand(3, 16, 16), LETTERS, photo.Question())
+        photo.answer(gradcam(model), torch.rand(3, 16, 16), LETTERS, photo.Question())
         assert (sum(images), len(backward)) == (1 + 6, 6)
 
     @pytest.mark.parametrize("foils", [None, (0, 1, 3, 4)])
@@ -169,7 +169,7 @@ class TestPhotograph:
         names = [*LONG, "Auk", "Tern"]
         model = Normalized(nets.conv_batchnorm())
         pixels = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2))
-        picture = photo.explain(gradcam(model), pixels, names, photo.Question(target=2, foils=foils))
+        picture = photo.answer(gradcam(model), pixels, names, photo.Question(target=2, foils=foils))
         page = report.Photograph(Path("x.png"), picture, "model " * 30, "weights " * 30, "2", "x")
         drawn = report.photograph_figure(page)
         texts, axes = boxes(drawn, report.DPI)

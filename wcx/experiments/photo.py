@@ -49,7 +49,7 @@ class Question:
     align_corners: bool = False
 
 
-def explain(subject: Subject, pixels: Tensor, names: Sequence[str], question: Question) -> Picture:
+def answer(subject: Subject, pixels: Tensor, names: Sequence[str], question: Question) -> Picture:
     """Answer a question about one image; where it names all classes there are, no view is against ``others``.
 
     Args:
@@ -101,7 +101,7 @@ def pair(logits: Tensor, target: int | None, foils: int | tuple[int, ...] | None
     return target, int(contrasts.most_probable(logits.masked_fill(~mask, -torch.inf)[None], 1))
 
 
-def find(paths: Sequence[str | Path]) -> list[Path]:
+def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """Return the image files that are meant by `paths`: files as they are, and of a folder those with an image's suffix, sorted.
 
     Raises:

@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> None:
     """Explain each photograph, or print what would be done."""
     if cfg.image in (None, "", []):
         raise WcxError("experiment photo needs an image: image=photo.jpg, image=[a.jpg,b.jpg] or image=folder.")
-    files = photo.find(_list(cfg.image))
+    files = photo.image_files(_list(cfg.image))
     names = tuple(dict.fromkeys(("original", cfg.contrast.name)))
     if cfg.plan:
         maps = sum(4 if contrasts.get(name).uses_foils else 2 for name in names)  # of both classes
@@ -86,7 +86,7 @@ def run(cfg: DictConfig) -> None:
             continue
         answer = report.Photograph(
             image=file,
-            picture=photo.explain(subject, pixels, classes, question),
+            picture=photo.answer(subject, pixels, classes, question),
             model=loaded.name,
             weights=loaded.weights,
             layer=subject.layer if method.space == "activation" else None,

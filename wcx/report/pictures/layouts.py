@@ -18,7 +18,7 @@ TITLES = {
 }
 
 
-def pairs(plate: Plate) -> Sheet:
+def class_pairs(plate: Plate) -> Sheet:
     """Lay out for each image and method the maps of every class under each contrast (Fig. 4, the demo).
 
     Below them, where the plate has them, the images without their negative features (Fig. 1).
@@ -73,7 +73,7 @@ def classes(plate: Plate) -> Sheet:
 
 def methods(plate: Plate) -> Sheet:
     """Lay out one image's most probable class under every method (rows) and contrast (columns)."""
-    [picture], columns = plate.pictures, len(plate.contrasts)
+    picture, columns = plate.pictures[0], len(plate.contrasts)
     sheet = _begin(plate, [SMALL] * (1 + columns), [0.1] + [0.06] * (columns - 1))
     sheet.rule()
     about = [bold(is_a(picture) or picture.item.id), Label(_question(plate, picture))]
@@ -94,7 +94,7 @@ def methods(plate: Plate) -> Sheet:
     return _end(plate, sheet)
 
 
-LAYOUTS = {"fig1": pairs, "fig4": pairs, "fig5": classes, "methods": methods, "selected": pairs}
+LAYOUTS = {"fig1": class_pairs, "fig4": class_pairs, "fig5": classes, "methods": methods, "selected": class_pairs}
 
 
 def plate_figure(plate: Plate) -> Figure:

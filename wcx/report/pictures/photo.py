@@ -33,7 +33,7 @@ class Photograph:
 
     Attributes:
         image: the file.
-        picture: what was found: target and rival, with the views of `wcx.experiments.photo.explain`.
+        picture: what was found: target and rival, with the views of `wcx.experiments.photo.answer`.
         model: its name as on the command line.
         weights: of the model, for tables.
         layer: of the maps; None for input methods.
