@@ -20,14 +20,16 @@ from torch import Tensor
 
 import wcx
 from tests import nets
-from tests.report.test_gallery import LONG, _overlap, boxes
+from tests.report.pictures.test_gallery import LONG, _overlap, boxes
 from tests.test_photo import NAMES, SIZE, ask, folder  # noqa: F401
-from wcx import contrasts
+from wcx import contrasts, methods
 from wcx.cli import application, opening
-from wcx.experiments import photo
+from wcx.experiments import Subject, photo, pictures
+from wcx.experiments.images import Item
 from wcx.images import Normalized
-from wcx.report import photo as report
-from wcx.report import render, words
+from wcx.report.pictures import draw
+from wcx.report.pictures import photo as report
+from wcx.report.pictures.plate import percent
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -57,7 +59,7 @@ class TestPhotograph:
     def texts(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:  # noqa: F811
         """All that is written in the figures, blanks left out; the figures themselves are not drawn."""
         written: list[str] = []
-        monkeypatch.setattr(render, "save", lambda figure, *_: written.append(squeezed(figure)))
+        monkeypatch.setattr(draw, "write_figure", lambda figure, path, *_: written.append(squeezed(figure)) or [path])
         return written
 
     @pytest.mark.parametrize(
@@ -144,13 +146,14 @@ class TestPhotograph:
         pixels = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         options = {"steps": 3} if method == "integrated_gradients" else {}
         asked = photo.Question(contrasts=("original", contrast), foils=(1, 4))
-        done = photo.explain(wcx.Explainer(model, method, **options), pixels, asked)
-        target, rival = done.pair
-        for view, answers in done.answers.items():
-            for own, answer in zip((target, rival), answers, strict=True):
-                foils = sorted({target, 1, 4} - {own}) if view.foils == "asked" else None
+        subject = Subject(model, None, {method: methods.create(method, **options)})
+        picture = photo.answer(subject, pixels, LETTERS, asked)
+        assert [view.foils for view in picture.raw] == ["none", "asked", "others"]
+        for view, maps in picture.raw.items():
+            for own, got in zip(picture.targets, maps, strict=True):
+                foils = sorted({picture.targets[0], 1, 4} - {own}) if view.foils == "asked" else None
                 expected = wcx.explain(model, pixels[None], own, method, view.contrast, foils, **options)[0]
-                torch.testing.assert_close(answer.raw, expected, rtol=1e-9, atol=1e-12)
+                torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
 
     def test_passes_are_one_for_each_class_contrast_and_set_of_foils(self, monkeypatch: pytest.MonkeyPatch) -> None:
         backward: list[int] = []
@@ -158,7 +161,7 @@ class TestPhotograph:
         monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: backward.append(1) or grad(*a, **k))
         model, images = Normalized(nets.conv_batchnorm()), []
         model.register_forward_pre_hook(lambda _module, arguments: images.append(len(arguments[0])))
-        photo.explain(wcx.Explainer(model, "gradcam", "2"), torch.rand(3, 16, 16), photo.Question())
+        photo.answer(gradcam(model), torch.rand(3, 16, 16), LETTERS, photo.Question())
         assert (sum(images), len(backward)) == (1 + 6, 6)
 
     @pytest.mark.parametrize("foils", [None, (0, 1, 3, 4)])
@@ -166,9 +169,9 @@ class TestPhotograph:
         names = [*LONG, "Auk", "Tern"]
         model = Normalized(nets.conv_batchnorm())
         pixels = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2))
-        done = photo.explain(wcx.Explainer(model, "gradcam", "2"), pixels, photo.Question(target=2, foils=foils))
-        page = report.Report(Path("x.png"), done, names, "model " * 30, "gradcam", "weights " * 30, "x")
-        drawn = report.figure(page)
+        picture = photo.answer(gradcam(model), pixels, names, photo.Question(target=2, foils=foils))
+        page = report.Photograph(Path("x.png"), picture, "model " * 30, "weights " * 30, "2", "x")
+        drawn = report.photograph_figure(page)
         texts, axes = boxes(drawn, report.DPI)
         for text, box in texts:
             assert min(box.x0, box.y0) >= 0, text
@@ -192,13 +195,18 @@ class TestPhotograph:
             (1, 2, 3, 4, 5, 6): "not b, c, d, e or 2 more",
             (0, 1, 2, 3, 4, 5, 6): "not b, c, d, e or 3 more",
         }.items():
-            done = photo.Explained(torch.rand(3, 2, 2), logits, (7, 1), list(foils), None, {})
-            assert report.Report(Path("x.png"), done, list("abcdefgh"), "m", "gradcam", "w", "x").foils(0) == named
-        assert (
-            report.Report(Path("x.png"), done, list("abcdefgh"), "m", "gradcam", "w", "x")
-            .foils(1)
-            .startswith("not h, c")
-        )
+            item = Item(0, "x", -1, torch.rand(3, 2, 2))
+            picture = pictures.Picture(item, LETTERS, logits, [7, 1], {}, foils=list(foils))
+            asked = report.Photograph(Path("x.png"), picture, "m", "w", None, "x")
+            assert asked.foils(0) == named
+        assert asked.foils(1).startswith("not h, c")
+
+
+LETTERS = list("abcdefgh")
+
+
+def gradcam(model: Normalized) -> Subject:
+    return Subject(model, "2", {"gradcam": methods.create("gradcam")})
 
 
 def squeezed(figure: Figure) -> str:
@@ -217,7 +225,7 @@ def numbers(answer: dict, pair: set[str]) -> list[str]:
     for name, key in ((answer["class"], "p"), (*(pair - {answer["class"]}), "p_other")):
         before, after = (f"{answer[f'{key}_{when}']:.3f}" for when in ("before", "after"))
         lines.append(f"{name}: {before} → {after}{'' if before == after else ' ▲' if after > before else ' ▼'}")
-    return [*lines, f"{words.percent(answer['masked_fraction'])} of the pixels blurred"]
+    return [*lines, f"{percent(answer['masked_fraction'])} of the pixels blurred"]
 
 
 def split(pixels: Tensor, layer: int) -> tuple[list[float], Tensor]:

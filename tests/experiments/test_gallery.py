@@ -16,14 +16,17 @@ from wcx import contrasts, methods
 from wcx.errors import DataError, WcxError
 from wcx.experiments import Cell, Subject, pictures
 from wcx.experiments import images as items
+from wcx.experiments.gallery import FIGURES, FigureKind, GallerySettings
 from wcx.experiments.images import Item
 from wcx.experiments.masking import Masking
 from wcx.experiments.masking import Settings as Protocol
-from wcx.experiments.pictures import FIGURES, Figure, Settings
+from wcx.experiments.pictures import Picture, View
 from wcx.experiments.selection import Walk, by_id
 from wcx.images import Normalized
 
-ALL = Figure(("gradcam", "linear_approximation", "input_x_gradient"), ("original", "max", "probability"), 3, hides=True)
+ALL = FigureKind(
+    ("gradcam", "linear_approximation", "input_x_gradient"), ("original", "max", "probability"), 3, hides=True
+)
 
 
 class Counted(nn.Module):
@@ -49,21 +52,27 @@ def some() -> list[Item]:
     return [Item(i, f"images/{i}.jpg", i % 3, p) for i, p in enumerate(pixels)]
 
 
-def lens(model: Counted, figure: Figure, batch_size: int = 32) -> Subject:
+def lens(model: Counted, figure: FigureKind, batch_size: int = 32) -> Subject:
     made = {name: methods.create(name) for name in figure.methods}
     return Subject(model, "model.2", made, {"finer": {"k": 2}}, batch_size)
 
 
+def show(
+    subject: Subject, some: Sequence[Item], figure: FigureKind, settings: GallerySettings | None = None
+) -> list[Picture]:
+    return (settings or GallerySettings()).explain(subject, some, figure, [f"class {i}" for i in range(6)])
+
+
 def test_maps_are_those_of_explain(model: Counted, some: list[Item]) -> None:
-    shown = pictures.show(lens(model, ALL, batch_size=2), some[:3], replace(ALL, hides=False), Settings(foils=4))
+    shown = show(lens(model, ALL, batch_size=2), some[:3], replace(ALL, hides=False), GallerySettings(foils=4))
     for one in shown:
         y = model(one.item.pixels[None])[0].detach()
-        assert one.classes == y.argsort(descending=True)[:3].tolist() == one.targets
-        torch.testing.assert_close(one.probabilities, y.softmax(0)[one.classes])
-        for cell, maps in one.maps.items():
+        assert one.predicted(3) == y.argsort(descending=True)[:3].tolist() == one.targets
+        torch.testing.assert_close(one.probabilities, y.softmax(0))
+        for view, maps in one.maps.items():
             for target, got in zip(one.targets, maps, strict=True):
-                layer = "model.2" if methods.get(cell.method).space == "activation" else None
-                raw = wcx.explain(model, one.item.pixels[None], target, *cell, foils=4, layer=layer)
+                layer = "model.2" if methods.get(view.method).space == "activation" else None
+                raw = wcx.explain(model, one.item.pixels[None], target, *view[:2], foils=4, layer=layer)
                 expected = wcx.upsample(raw, 16)[0] if raw.ndim == 3 else raw[0].sum(0)
                 torch.testing.assert_close(got, expected)
 
@@ -72,23 +81,23 @@ def test_maps_are_those_of_explain(model: Counted, some: list[Item]) -> None:
 def test_hidden_images_are_those_of_masking(model: Counted, some: list[Item], sigma: float) -> None:
     """Shares of t_1 against t_2, and of the pixels, as the masking experiment has them."""
     figure = FIGURES["fig1"]
-    settings = Settings(blur_sigma=sigma, seed=3)
+    settings = GallerySettings(blur_sigma=sigma, seed=3)
     protocol = Protocol(threshold=0.0, baselines=("blur",), blur_sigma=sigma, seed=3)
     cells = [Cell("gradcam", name) for name in figure.contrasts]
     subject = Subject(model, "model.2", {"gradcam": methods.create("gradcam")})
     rows = Masking(subject, cells, protocol).rows(some[:3])
-    for i, one in enumerate(pictures.show(lens(model, figure), some[:3], figure, settings)):
+    for i, one in enumerate(show(lens(model, figure), some[:3], figure, settings)):
         for cell in cells:
-            row, hidden = rows[cell][i], one.hidden[cell]
+            row, hidden, after = rows[cell][i], one.hidden[View(*cell)], one.after(View(*cell))
             for t in (0, 1):
-                both = hidden.after[t]
+                both = after[t]
                 assert float(both[t] / both.sum()) == pytest.approx(
                     row[f"relative_probability/t_{t + 1}/blur/positive"]
                 )
                 assert float(hidden.share[t]) == row[f"masked_fraction/t_{t + 1}/positive"]
                 changed = model(hidden.pixels[t][None])[0].softmax(0)[one.targets]
-                torch.testing.assert_close(hidden.after[t], changed.detach())
-                kept = one.maps[cell][t] >= 0
+                torch.testing.assert_close(after[t], changed.detach())
+                kept = one.maps[View(*cell)][t] >= 0
                 assert torch.equal(hidden.pixels[t][:, kept], one.item.pixels[:, kept])
 
 
@@ -97,23 +106,23 @@ def test_passes_are_shared(model: Counted, some: list[Item], monkeypatch: pytest
     backward: list[int] = []
     grad = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: backward.append(1) or grad(*args, **kwargs))
-    shown = pictures.show(lens(model, FIGURES["fig4"]), some[:4], FIGURES["fig4"], Settings())
+    shown = show(lens(model, FIGURES["fig4"]), some[:4], FIGURES["fig4"])
     assert model.images == 4
     assert len(backward) == 2 * 2
     assert len(shown[0].maps) == 4
     model.images = 0
     figure = replace(FIGURES["fig1"], contrasts=("original", "weighted", "mean"))
-    pictures.show(lens(model, figure), some[:4], figure, Settings())
+    show(lens(model, figure), some[:4], figure)
     assert model.images == 4 + 4 * 3 * 2, "one more for every image with hidden features"
 
 
 def test_cosines_of_figure_5(model: Counted, some: list[Item]) -> None:
     """Section 5.3: max of t_1 and t_2 are each other's negatives."""
-    (one,) = pictures.show(lens(model, FIGURES["fig5"]), some[:1], FIGURES["fig5"], Settings())
+    (one,) = show(lens(model, FIGURES["fig5"]), some[:1], FIGURES["fig5"])
     own = pictures.cosines(one)["gradcam"]
     assert own["max: t_1, t_2"] == pytest.approx(-1)
     assert set(own) >= {"original, mean: t_3", "max, weighted: t_2", "weighted: t_1, t_3"}
-    a, b = (one.maps[Cell("gradcam", name)][1].flatten() for name in ("original", "weighted"))
+    a, b = (one.maps[View("gradcam", name)][1].flatten() for name in ("original", "weighted"))
     assert own["original, weighted: t_2"] == pytest.approx(float(torch.cosine_similarity(a, b, 0)))
 
 
@@ -161,7 +170,7 @@ def test_the_figures_are_the_papers() -> None:
         "fig5": (3, 3, False, None),
         "methods": (1, 2, False, 1),
     }
-    defaults = Settings(p_t2_min=0.2, p_t3_min=0.3)
+    defaults = GallerySettings(p_t2_min=0.2, p_t3_min=0.3)
     assert (defaults.count, defaults.blur_sigma, defaults.blur_kernel, defaults.align_corners) == (4, 15.0, 101, False)
     assert [defaults.minimum(rank) for rank in (2, 3, 4)] == [0.2, 0.3, 0.3]
 
@@ -189,7 +198,7 @@ def test_images_are_given_by_id() -> None:
 )
 def test_settings_are_checked(values: dict, message: str) -> None:
     with pytest.raises(WcxError, match=message):
-        Settings(**values)
+        GallerySettings(**values)
 
 
 def steep(logits: Tensor, target: Tensor, foils: Tensor, gamma: float = 1.0, k: int = 1) -> Tensor:
@@ -205,10 +214,10 @@ def test_the_gallery_keeps_the_options_of_two_contrasts_apart(
     options = {"finer": {"gamma": 0.2, "k": 2}, "steep": {"gamma": 3.0, "k": 4}}
     model = Normalized(nets.conv_batchnorm()).double().eval()
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    figure = Figure(("gradcam", "gradient", "linear_approximation"), order, targets=2)
+    figure = FigureKind(("gradcam", "gradient", "linear_approximation"), order, targets=2)
     made = {name: methods.create(name) for name in figure.methods}
     batch = [Item(i, str(i), 0, x) for i, x in enumerate(pixels)]
-    shown = pictures.show(Subject(model, "2", made, options), batch, figure, Settings())
+    shown = show(Subject(model, "2", made, options), batch, figure)
     for one in shown:
         y = model(one.item.pixels[None])[0].tolist()
         for method in figure.methods:
@@ -223,12 +232,12 @@ def test_the_gallery_keeps_the_options_of_two_contrasts_apart(
                 vs["steep"] = [3.0 * (s == target) - 0.4 * (s != target) for s in range(6)]
                 for name in order:
                     expected = torch.einsum("s,shw->hw", torch.tensor(vs[name], dtype=torch.float64), phi)
-                    torch.testing.assert_close(one.maps[Cell(method, name)][t], expected, rtol=1e-9, atol=1e-12)
+                    torch.testing.assert_close(one.maps[View(method, name)][t], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_an_option_that_the_gallerys_contrast_has_not_is_one_line() -> None:
     made = {"gradcam": methods.create("gradcam")}
     lens = Subject(Normalized(nets.conv_batchnorm()), "2", made, {"mean": {"gamma": 1}})
-    figure = Figure(("gradcam",), ("mean", "finer"), targets=1)
+    figure = FigureKind(("gradcam",), ("mean", "finer"), targets=1)
     with pytest.raises(WcxError, match="unknown contrast option 'gamma'"):
-        pictures.show(lens, [Item(0, "a", 0, torch.rand(3, 16, 16))], figure, Settings())
+        show(lens, [Item(0, "a", 0, torch.rand(3, 16, 16))], figure)

@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 
 from tests.report import fig3_shards, shards
-from wcx.report import frames, sections
-from wcx.report.selected import Sample
+from wcx.experiments.images import Item
+from wcx.experiments.pictures import Picture, View
+from wcx.report import sections
+from wcx.report.pictures import selected
 
 NASTY = 'Gull <b onclick="x">& "Tern"</b>'  # a class name from a file
 SUBSET = "subset: 2 of 200 classes, 30 of 5794 test images"
@@ -55,16 +57,12 @@ def full(root: Path) -> Path:
 def switch(folder: Path, count: int = 2, side: int = 32) -> Path:
     """Write frames of drawn images under three contrasts."""
     generator = torch.Generator().manual_seed(0)
-    samples = [
-        Sample(
-            torch.rand(3, side, side, generator=generator),
-            {name: torch.randn(2, side, side, generator=generator) for name in CONTRASTS},
-            [NASTY, "Auk"],
-            [0.7, 0.2],
-            NASTY,
-        )
-        for _ in range(count)
-    ]
+    names, logits = [NASTY, "Auk", "Tern"], torch.tensor([0.7, 0.2, 0.1]).log()
+    shown = []
+    for i in range(count):
+        pixels = torch.rand(3, side, side, generator=generator)
+        raw = {View("gradcam", name): torch.randn(2, side, side, generator=generator) for name in CONTRASTS}
+        shown.append(Picture(Item(i, f"{i}.jpg", 0, pixels), names, logits, [0, 1], raw))
     facts = {
         "dataset": "CUB-200",
         "model": "vgg16",
@@ -72,7 +70,7 @@ def switch(folder: Path, count: int = 2, side: int = 32) -> Path:
         "weights": "stand-in: x.pth",
         "subset": SUBSET,
     }
-    return frames.write(samples, folder, f"the first {count} images with p_t2 > 0.1", **facts)
+    return selected.write_frames(shown, folder, f"the first {count} images with p_t2 > 0.1", **facts)
 
 
 def picture(path: Path, size: tuple[int, int], about: dict | None = None) -> Path:

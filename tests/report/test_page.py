@@ -19,10 +19,10 @@ from wcx import records
 from wcx.cli import main as command_line
 from wcx.experiments.masking import Settings
 from wcx.records import Shard
-from wcx.report import frames
 from wcx.report import page as pages
 from wcx.report.page.contents import RecordSet
 from wcx.report.page.embedded import Album
+from wcx.report.pictures import selected
 
 SECTIONS = ["masking", "sign_perturbation", "gallery", "photographs", "reproduce", "manifest"]
 VOID = {"meta", "img", "br", "hr"}
@@ -271,10 +271,10 @@ def test_a_new_experiments_table_appears_under_its_name(tmp_path: Path) -> None:
 
 def test_frames_of_an_earlier_run_go(tmp_path: Path) -> None:
     switch(tmp_path, count=2)
-    assert switch(tmp_path, count=1) == tmp_path / frames.INDEX
+    assert switch(tmp_path, count=1) == tmp_path / selected.INDEX
     assert len(list(tmp_path.glob("*.jpg"))) == 1 + 2 * len(CONTRASTS)
     with Image.open(tmp_path / "0.jpg") as image:
-        assert image.size == (frames.SIDE, frames.SIDE)
+        assert image.size == (selected.SIDE, selected.SIDE)
 
 
 def test_style_and_script_are_package_data(root: Path) -> None:

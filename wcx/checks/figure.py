@@ -14,12 +14,13 @@ from torchvision.models import ResNet18_Weights
 
 from wcx import contrasts, methods
 from wcx.checks.cells import Request, Result
-from wcx.experiments import Subject, pictures
+from wcx.experiments import Subject
+from wcx.experiments.gallery import FigureKind, GallerySettings
 from wcx.experiments.images import Item
 from wcx.images import Transform
 from wcx.models import LoadedModel
-from wcx.report import gallery_layouts
-from wcx.report.gallery_page import Page
+from wcx.report.pictures.layouts import plate_figure
+from wcx.report.pictures.plate import Plate
 
 NETWORK = "squeezenet1_1"
 OPTIONS: dict[str, dict[str, Any]] = {"integrated_gradients": {"steps": 32}}
@@ -30,28 +31,20 @@ def photograph() -> Tensor:
     return Transform("crop")(Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB"))
 
 
-def picture(loaded: LoadedModel) -> Figure:
+def drawing(loaded: LoadedModel) -> Figure:
     """Draw a row a method and a column a contrast: the gallery's figure `methods`, for the predicted class."""
     created = {name: methods.create(name, **OPTIONS.get(name, {})) for name in methods.names()}
     created["gradient (smooth)"] = methods.create("gradient", samples=16)
     created = dict(sorted(created.items(), key=lambda pair: pair[1].space))
-    figure = pictures.Figure(tuple(created), tuple(contrasts.names()), targets=1)
+    kind = FigureKind(tuple(created), tuple(contrasts.names()), targets=1)
     item = Item(0, "A portrait of Grace Hopper", -1, photograph())
-    return gallery_layouts.draw(
-        Page(
-            figure="methods",
-            shown=pictures.show(Subject(loaded.model, loaded.layer, created), [item], figure, pictures.Settings()),
-            class_names=ResNet18_Weights.IMAGENET1K_V1.meta["categories"],
-            dataset="imagenet",
-            model=loaded.name,
-            label="ImageNet's classes",
-            weights=loaded.weights,
-            spaces={name: method.space for name, method in created.items()},
-        )
-    )
+    names = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
+    subject = Subject(loaded.model, loaded.layer, created)
+    about = {"dataset_label": "ImageNet's classes", "model": loaded.name, "weights": loaded.weights}
+    return plate_figure(Plate("methods", GallerySettings().explain(subject, [item], kind, names), about))
 
 
-def save(figure: Figure, file: Path) -> None:
+def write_small(figure: Figure, file: Path) -> None:
     """Write a figure as a PNG of 256 colours, a third of the size."""
     canvas = io.BytesIO()
     figure.savefig(canvas, dpi=110)
@@ -62,5 +55,5 @@ def check(request: Request) -> Result:
     """Draw methods_x_contrasts.png."""
     file = request.folder / "methods_x_contrasts.png"
     file.parent.mkdir(parents=True, exist_ok=True)
-    save(picture(request.network(NETWORK)), file)
+    write_small(drawing(request.network(NETWORK)), file)
     return Result(f"figure: {file}")

@@ -10,12 +10,98 @@ from typing import Any
 from wcx import contrasts, methods
 from wcx.datasets import ImageDataset
 from wcx.errors import WcxError, choose
-from wcx.experiments import images
-from wcx.experiments.base import Subject
+from wcx.experiments import images, pictures
+from wcx.experiments.base import Cell, Subject
 from wcx.experiments.images import Item
-from wcx.experiments.pictures import FIGURES, Figure, Settings
+from wcx.experiments.pictures import Picture
 from wcx.experiments.selection import Choice, Walk, by_id
+from wcx.images import drawn_sigma, make_baseline
 from wcx.models import LoadedModel, label_map
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """What one figure shows.
+
+    Attributes:
+        methods, contrasts: every pair of them is a map; empty means all there are.
+        targets: the so many most probable classes are explained.
+        rank: images are chosen by the probability of t_rank.
+        hides: whether the images with the negative features hidden belong to it.
+        most: images at most.
+    """
+
+    methods: tuple[str, ...]
+    contrasts: tuple[str, ...]
+    targets: int
+    rank: int = 2
+    hides: bool = False
+    most: int | None = None
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every pair of method and contrast."""
+        return [Cell(method, contrast) for method in self.methods for contrast in self.contrasts]
+
+
+FIGURES = {
+    "fig1": FigureKind(("gradcam",), ("original", "weighted"), targets=2, hides=True),
+    "fig4": FigureKind(("gradcam", "linear_approximation"), ("original", "weighted"), targets=2),
+    "fig5": FigureKind(("gradcam",), ("original", "mean", "max", "weighted"), targets=3, rank=3),
+    "methods": FigureKind((), (), targets=1, most=1),
+}
+
+
+@dataclass(frozen=True)
+class GallerySettings:
+    """The protocol: which images, and how features are hidden (as in the masking experiment).
+
+    Attributes:
+        count: images a figure.
+        ids: these images instead of random ones.
+        p_t2_min, p_t3_min: images are chosen among those with p_t2 (for Fig. 5 p_t3) above it.
+        baseline: what the hidden pixels become.
+        baseline_space: what ``zeros`` is, as in `hiding.Protocol`; likewise the other three.
+        foils: of the contrasts.
+        seed: of the images' order, and of drawn sigmas.
+
+    Raises:
+        WcxError: a value outside of these.
+    """
+
+    count: int = 4
+    ids: tuple[str, ...] = ()
+    p_t2_min: float = 0.1
+    p_t3_min: float = 0.1
+    baseline: str = "blur"
+    baseline_space: str = "normalized"
+    align_corners: bool = False
+    blur_sigma: float | tuple[float, float] = 15.0
+    blur_kernel: int = 101
+    foils: int | tuple[int, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise WcxError(f"count = {self.count} images; give at least 1.")
+        for name in ("p_t2_min", "p_t3_min"):
+            if not 0 <= getattr(self, name) < 1:
+                raise WcxError(f"{name} = {getattr(self, name)} is no probability; give a number from 0 to below 1.")
+
+    def minimum(self, rank: int) -> float:
+        """Return the threshold on the probability of t_rank."""
+        return self.p_t3_min if rank >= 3 else self.p_t2_min
+
+    def explain(self, subject: Subject, items: Sequence[Item], kind: FigureKind, names: Sequence[str]) -> list[Picture]:
+        """Return what a figure shows of each image that could be read; `names` are those of the model's outputs."""
+        ask = pictures.most_probable(kind.targets, kind.cells, self.foils)
+        explained = pictures.explain(subject, items, names, ask, self.align_corners)
+        zero = subject.zero if self.baseline_space == "normalized" else 0.0
+        for picture in explained if kind.hides else ():
+            sigma, batch = drawn_sigma(self.blur_sigma, self.seed, picture.item.index), picture.pixels[None]
+            baseline = make_baseline(self.baseline, batch, sigma=sigma, kernel=self.blur_kernel, zero=zero)
+            pictures.hide(subject, picture, baseline[0])
+        return explained
 
 
 @dataclass(frozen=True)
@@ -42,7 +128,7 @@ class GalleryJob:
 
     dataset: ImageDataset
     loaded: LoadedModel
-    settings: Settings = field(default_factory=Settings)
+    settings: GallerySettings = field(default_factory=GallerySettings)
     figures: Sequence[str] = ("fig1", "fig4", "fig5")
     methods: Sequence[str] = ()
     contrasts: Sequence[str] = ()
@@ -64,7 +150,7 @@ class GalleryJob:
         for name in self.contrasts:
             contrasts.get(name)
 
-    def spec(self, figure: str) -> Figure:
+    def kind(self, figure: str) -> FigureKind:
         """Return what a figure shows here, with `methods` and `contrasts` in the place of its own."""
         usual = FIGURES[figure]
         return replace(
@@ -73,10 +159,16 @@ class GalleryJob:
             contrasts=tuple(self.contrasts or usual.contrasts or contrasts.names()),
         )
 
-    def subject(self, spec: Figure) -> Subject:
-        """Return the model with the methods of a figure."""
-        created = {name: methods.create(name, **self.method_options.get(name, {})) for name in spec.methods}
-        return Subject(self.loaded.model, self.loaded.layer, created, self.contrast_options, self.batch_size)
+    def explain(self, kind: FigureKind) -> tuple[Choice, list[Picture]]:
+        """Return how the images of a figure were chosen, and its pictures.
+
+        Raises:
+            WcxError: no image over the threshold, or none of a given id.
+        """
+        choice = self.choose(kind)
+        created = {name: methods.create(name, **self.method_options.get(name, {})) for name in kind.methods}
+        subject = Subject(self.loaded.model, self.loaded.layer, created, self.contrast_options, self.batch_size)
+        return choice, self.settings.explain(subject, list(self.read(choice.indices)), kind, self.class_names)
 
     def read(self, indices: Sequence[int]) -> Iterator[Item]:
         """Yield images of the dataset.
@@ -108,7 +200,7 @@ class GalleryJob:
         note = f"{among} {self.dataset.split} images (seed {seed})"
         return Walk(self.loaded.model, self.read, order, note, self.batch_size)
 
-    def choose(self, spec: Figure) -> Choice:
+    def choose(self, kind: FigureKind) -> Choice:
         """Return the images of a figure.
 
         Raises:
@@ -117,9 +209,9 @@ class GalleryJob:
         settings = self.settings
         if settings.ids:
             chosen = by_id(settings.ids, self.dataset.ids)
-            return Choice(chosen.indices[: spec.most], chosen.rule)
-        count = min(settings.count, spec.most or settings.count)
-        return self.walk.choose(spec.rank, settings.minimum(spec.rank), count)
+            return Choice(chosen.indices[: kind.most], chosen.rule)
+        count = min(settings.count, kind.most or settings.count)
+        return self.walk.choose(kind.rank, settings.minimum(kind.rank), count)
 
 
 def _by_space() -> list[str]:

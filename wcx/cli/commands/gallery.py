@@ -21,8 +21,7 @@ from wcx.cli.grid import Grid
 from wcx.cli.quoting import CONF
 from wcx.cli.spread import Block
 from wcx.errors import choose
-from wcx.experiments import pictures
-from wcx.experiments.gallery import GalleryJob
+from wcx.experiments.gallery import FIGURES, GalleryJob, GallerySettings
 
 _FILES = ("formats", "dpi", "scale", "style")
 
@@ -35,7 +34,7 @@ def job(cfg: DictConfig) -> GalleryJob:
     return GalleryJob(
         dataset=dataset,
         loaded=opening.open_model(cfg, dataset),
-        settings=opening.settings(cfg, pictures.Settings),
+        settings=opening.settings(cfg, GallerySettings),
         figures=opening.plain(cfg.figures),
         methods=opening.plain(cfg.methods),
         contrasts=opening.plain(cfg.contrasts),
@@ -60,7 +59,7 @@ def draw(cfg: DictConfig, commands: dict[str, str]) -> None:
         )
         return
     files = {key: opening.plain(cfg[key]) for key in _FILES}
-    from wcx.report import gallery  # matplotlib is slow to import
+    from wcx.report.pictures import gallery  # matplotlib is slow to import
 
     for paths in gallery.make(job(cfg), folder, commands=commands, **files):
         print("figure:", *paths, flush=True)
@@ -80,7 +79,7 @@ def command(script: str, arguments: Sequence[str]) -> str:
 def run_all(cfg: DictConfig) -> None:
     """Make the figures of every dataset and model; what fails is reported at the end, and the others are made."""
     for name in cfg.figures:
-        choose("figure", name, pictures.FIGURES)
+        choose("figure", name, FIGURES)
     asked = Grid.of(cfg, "gallery", "gallery")
     typed = [text for text in asked.overrides if not text.startswith("figures=")]
 

@@ -20,8 +20,7 @@ from wcx.cli import opening
 from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
 from wcx.errors import DataError, WcxError
-from wcx.experiments import photo
-from wcx.explainer import Explainer
+from wcx.experiments import Subject, photo
 from wcx.manifest import manifest
 from wcx.paths import native, visible
 
@@ -46,7 +45,7 @@ def run(cfg: DictConfig) -> None:
     """Explain each photograph, or print what would be done."""
     if cfg.image in (None, "", []):
         raise WcxError("experiment photo needs an image: image=photo.jpg, image=[a.jpg,b.jpg] or image=folder.")
-    files = photo.find(_list(cfg.image))
+    files = photo.image_files(_list(cfg.image))
     names = tuple(dict.fromkeys(("original", cfg.contrast.name)))
     if cfg.plan:
         maps = sum(4 if contrasts.get(name).uses_foils else 2 for name in names)  # of both classes
@@ -62,17 +61,17 @@ def run(cfg: DictConfig) -> None:
         target=None if cfg.target is None else photo.class_id(cfg.target, classes),
         foils=_foils(cfg.foils, classes),
         contrasts=names,
-        contrast_options={cfg.contrast.name: opening.options(cfg.contrast)},
         blur_sigma=cfg.blur_sigma,
         blur_kernel=cfg.blur_kernel,
         align_corners=cfg.align_corners,
     )
     method = methods.create(cfg.method.name, **opening.options(cfg.method))
-    explainer = Explainer(loaded.model, method, loaded.layer if method.space == "activation" else None)
+    contrast_options = {cfg.contrast.name: opening.options(cfg.contrast)}
+    subject = Subject(loaded.model, loaded.layer, {cfg.method.name: method}, contrast_options)
     facts = {"stand_in": loaded.stand_in, "weights_hash": loaded.weights_hash, "transform": asdict(transform)}
     facts["manifest"] = manifest(opening.device(cfg))
 
-    from wcx.report import photo as report  # matplotlib: not needed to find a mistake in the above
+    from wcx.report.pictures import photo as report  # matplotlib: not needed to find a mistake in the above
 
     skipped = 0
     for file in files:
@@ -85,18 +84,16 @@ def run(cfg: DictConfig) -> None:
             print(f"skipped: {error}", file=sys.stderr)
             skipped += 1
             continue
-        explained = photo.explain(explainer, pixels, question)
-        answer = report.Report(
+        answer = report.Photograph(
             image=file,
-            explained=explained,
-            class_names=classes,
+            picture=photo.answer(subject, pixels, classes, question),
             model=loaded.name,
-            method=cfg.method.name,
             weights=loaded.weights,
+            layer=subject.layer if method.space == "activation" else None,
             name=native(report.file_name(visible(file.stem), loaded.name, *_differing(cfg, question))),
             facts=facts,
         )
-        path = report.write(answer, Path(cfg.paths.results_dir) / "images")
+        path = report.write_photograph(answer, Path(cfg.paths.results_dir) / "images")
         print(f"{visible(file)}: {', '.join(f'{name} {p:.3f}' for _, name, p in answer.predictions())}")
         print(answer.question, *answer.sentences(), f"figure, .npz and .json beside it: {path}", sep="\n")
     if skipped == len(files):

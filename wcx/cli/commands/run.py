@@ -33,7 +33,8 @@ def run(cfg: DictConfig) -> None:
         return
     [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True))
 
-    from wcx.report import sections, selected  # pandas and matplotlib are slow to import
+    from wcx.report import sections  # pandas and matplotlib are slow to import
+    from wcx.report.pictures import selected
 
     section = sections.of(cfg.experiment, [shard])
     for table in section.tables[:1]:
@@ -41,9 +42,9 @@ def run(cfg: DictConfig) -> None:
     print(section.to_text().lstrip("\n"))
     print(f"passes (images): {dict(passes) or 'none, all records were there'}")
     print(f"records, summary.csv, manifest.json: {shard.path}")
-    if samples := selected.samples(job, [shard], cfg.figure):
-        title = selected.title(application.job_name(cfg), len(samples), job.settings.threshold)
-        print(f"figure: {selected.figure(samples, shard.path / 'selected.png', title)}")
+    if shown := selected.selected(job, [shard], cfg.figure):
+        title = selected.title_of(application.job_name(cfg), len(shown), job.settings.threshold)
+        print(f"figure: {selected.write_selected(shown, shard.path / 'selected.png', title)}")
 
 
 PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run}  # without records

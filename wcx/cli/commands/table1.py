@@ -61,19 +61,19 @@ def prepare(asked: Grid, block: Block, cfg: DictConfig, seed: Sequence[str]) -> 
 
 def draw(job: Job, shards: list[Shard], count: int) -> list[str]:
     """Draw the first selected images of a job under every contrast, a figure for each method."""
-    from wcx.report import frames, selected
+    from wcx.report.pictures import selected
 
     lines = []
     mask, seed = job.settings.mask, job.loaded.meta.get("seed")
     variant = (f"-{mask}" if mask != "sign" else "") + (f"-seed{seed}" if seed else "")
     for method in dict.fromkeys(cell.method for cell in job.cells):
         path = job.results_dir / "figures" / f"{job.dataset.name}-{job.loaded.name}-{method}{variant}.png"
-        if samples := selected.samples(job, [shard for shard in shards if shard.key[2] == method], count):
+        if shown := selected.selected(job, [shard for shard in shards if shard.key[2] == method], count):
             name = f"{job.dataset.name} {job.loaded.name} {method}"
-            title = selected.title(name, len(samples), job.settings.threshold)
-            lines.append(f"figure: {selected.figure(samples, path, title)}")
+            title = selected.title_of(name, len(shown), job.settings.threshold)
+            lines.append(f"figure: {selected.write_selected(shown, path, title)}")
             facts = {key: shards[0].labels[key] for key in ("dataset", "weights", "subset")}
-            frames.write(samples, path.with_suffix(""), title, model=job.loaded.name, method=method, **facts)
+            selected.write_frames(shown, path.with_suffix(""), title, model=job.loaded.name, method=method, **facts)
     return lines
 
 

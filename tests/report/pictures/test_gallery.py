@@ -18,10 +18,12 @@ from wcx.cli import application
 from wcx.cli import main as command_line
 from wcx.cli.commands import run
 from wcx.errors import WcxError
-from wcx.experiments.base import Cell
+from wcx.experiments.gallery import FIGURES
 from wcx.experiments.images import Item
-from wcx.experiments.pictures import FIGURES, Hidden, Shown
-from wcx.report import gallery, gallery_layouts, render, sheet
+from wcx.experiments.pictures import Hidden, Picture, View
+from wcx.report.pictures import draw, gallery, sheet
+from wcx.report.pictures.layouts import plate_figure
+from wcx.report.pictures.plate import Plate
 
 LONG = [
     "Mercedes-Benz Sprinter Passenger Van Extended Wheelbase High Roof 2012 Special Edition",
@@ -31,22 +33,31 @@ LONG = [
 ]
 
 
-def page(figure: str, count: int = 2, **more: object) -> gallery.Page:
-    spec = FIGURES[figure]
+def plate(figure: str, count: int = 2, names: list[str] = LONG, foils: str = "", **facts: object) -> Plate:
+    kind = FIGURES[figure]
     random = torch.Generator().manual_seed(1)
-    names = spec.methods or ("gradcam", "gradient")
-    cells = [Cell(method, contrast) for method in names for contrast in spec.contrasts or ("original", "probability")]
-    shown = []
+    methods = kind.methods or ("gradcam", "gradient")
+    views = [View(method, contrast) for method in methods for contrast in kind.contrasts or ("original", "probability")]
+    t = kind.targets
+    pictures = []
     for i in range(count):
         pixels = torch.rand(3, 24, 24, generator=random)
-        maps = {cell: torch.randn(spec.targets, 24, 24, generator=random) for cell in cells}
-        t = spec.targets
-        hidden = {cell: Hidden(pixels.expand(t, 3, 24, 24), torch.rand(t), torch.rand(t, t)) for cell in cells}
-        item = Item(i, f"{i}.jpg", 3 - i, pixels)
-        p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-        shown.append(Shown(item, [0, 1, 2], p, maps, hidden if spec.hides else {}))
-    options = {"class_names": LONG, "dataset": "cub", "model": "vgg16", "weights": "w " * 60, "rule": "the first " * 30}
-    return gallery.Page(figure=figure, shown=shown, spaces={"gradient": "input"}, **options | more)
+        raw = {view: torch.randn(t, *([3] * (view.method == "gradient")), 24, 24, generator=random) for view in views}
+        logits = torch.tensor([0.5, 0.3, 0.2, 1e-30], dtype=torch.float64).log()
+        picture = Picture(Item(i, f"{i}.jpg", 3 - i, pixels), names, logits, [0, 1, 2][:t], raw)
+        for view in views if kind.hides else ():
+            hidden = torch.randn(t, 4, generator=random)
+            picture.hidden[view] = Hidden(pixels.expand(t, 3, 24, 24), torch.rand(t, generator=random), hidden)
+        pictures.append(picture)
+    about = {
+        "dataset": "cub",
+        "dataset_label": "cub",
+        "model": "vgg16",
+        "weights": "w " * 60,
+        "subset": "",
+        "command": "",
+    }
+    return Plate(figure, pictures, about | {"rule": "the first " * 30} | facts, foils)
 
 
 def boxes(figure: Figure, dpi: int) -> tuple[list[tuple[str, Bbox]], list[Bbox]]:
@@ -63,7 +74,7 @@ def boxes(figure: Figure, dpi: int) -> tuple[list[tuple[str, Bbox]], list[Bbox]]
 
 @pytest.mark.parametrize(("figure", "dpi"), list(zip(FIGURES, (72, 100, 150, 200), strict=True)))
 def test_no_text_meets_another_or_is_cut(figure: str, dpi: int) -> None:
-    drawn = gallery_layouts.draw(page(figure))
+    drawn = plate_figure(plate(figure))
     texts, axes = boxes(drawn, dpi)
     width, height = drawn.bbox.width, drawn.bbox.height
     for text, box in texts:
@@ -97,9 +108,9 @@ def test_wrap_breaks_where_it_has_to() -> None:
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_files_and_numbers(figure: str, tmp_path: Path) -> None:
-    one = page(figure, 1, rule="given by id", command="python scripts/gallery.py", facts={"settings": {"seed": 0}})
-    png, pdf, beside = gallery.write(one, tmp_path, ("png", "pdf"), dpi=40)
-    assert (tmp_path / one.name / "frames.json").is_file() == (figure == "fig5")
+    one = plate(figure, 1, rule="given by id", command="python scripts/gallery.py", settings={"seed": 0})
+    png, pdf, beside = gallery.write_plate(one, tmp_path, ("png", "pdf"), dpi=40)
+    assert (tmp_path / f"cub-vgg16-{figure}/frames.json").is_file() == (figure == "fig5")
     assert [png.name, pdf.name, beside.name] == [f"cub-vgg16-{figure}.{suffix}" for suffix in ("png", "pdf", "json")]
     assert png.read_bytes()[:4] == b"\x89PNG"
     assert pdf.read_bytes()[:4] == b"%PDF"
@@ -107,46 +118,58 @@ def test_files_and_numbers(figure: str, tmp_path: Path) -> None:
     assert about["files"] == [png.name, pdf.name]
     known = {"figure", "dataset", "model", "weights", "subset", "rule", "command", "caption", "settings", "images"}
     assert set(about) >= known
-    (image,), (shown,) = about["images"], one.shown
+    (image,), (shown,) = about["images"], one.pictures
     assert (image["id"], image["truth"], image["classes"]) == ("0.jpg", LONG[3], LONG[:3])
     assert image["probabilities"] == [0.5, 0.3, 0.2]
     assert len(image["maps"]) == len(shown.maps)
-    for written, (cell, maps) in zip(image["maps"], shown.maps.items(), strict=True):
-        assert (written["method"], written["contrast"]) == cell
+    for written, (view, maps) in zip(image["maps"], shown.maps.items(), strict=True):
+        assert (written["method"], written["contrast"], "") == view
         assert written["negative_share"][0] == pytest.approx(float((maps[0] < 0).double().mean()), abs=1e-6)
         if figure == "fig1":
-            assert written["probabilities_after"][1] == pytest.approx(shown.hidden[cell].after[1].tolist(), abs=1e-6)
+            after = shown.hidden[view].logits[1].exp() / shown.hidden[view].logits[1].exp().sum()
+            assert written["probabilities_after"][1] == pytest.approx(after[:2].tolist(), abs=1e-6)
     if figure == "fig4":
         before = {file: file.read_bytes() for file in (png, pdf)}
-        gallery.write(one, tmp_path, ("png", "pdf"), dpi=40)
+        gallery.write_plate(one, tmp_path, ("png", "pdf"), dpi=40)
         assert before == {file: file.read_bytes() for file in (png, pdf)}
 
 
 def test_scales() -> None:
     """One for the classes of a contrast, or for all contrasts of a method, where probability gets Proposition 2's factor."""
-    one = page("methods", 1)
-    shown = one.shown[0]
-    first, second = (Cell("gradcam", name) for name in ("original", "probability"))
+    one = plate("methods", 1)
+    [shown] = one.pictures
+    first, second = (View("gradcam", name) for name in ("original", "probability"))
     assert one.scale_of(shown, first) == pytest.approx(float(shown.maps[first].abs().max()))
     by_method = replace(one, scale="method")
     expected = max(float(shown.maps[first].abs().max()), float(shown.maps[second].abs().max()) / 0.25)
     assert by_method.scale_of(shown, first) == by_method.scale_of(shown, second) == pytest.approx(expected)
-    blocks = one.drawn(shown, Cell("gradient", "original"))
+    blocks = one.drawn(shown, View("gradient", "original"))
     assert blocks.shape == (1, 12, 12)
-    torch.testing.assert_close(blocks.sum(), shown.maps[Cell("gradient", "original")].double().sum())
+    torch.testing.assert_close(blocks.sum(), shown.raw[View("gradient", "original")].double().sum())
 
 
 def test_the_question_names_the_foils_that_the_maps_have() -> None:
     """Not the next classes, when the maps are against all others."""
     for foils, words in (("", "any other class"), ("the 3 most probable others", "the 3 most probable others")):
-        drawn = gallery_layouts.draw(page("methods", 1, class_names=["A", "B", "C", "D"], foils=foils))
+        drawn = plate_figure(plate("methods", 1, ["A", "B", "C", "D"], foils))
         texts = " ".join(text.get_text() for text in drawn.texts)
         assert f"why A (p = 0.500) rather than {words}? Next: B (p = 0.300), C (p = 0.200)" in texts
 
 
+def test_an_image_whose_maps_are_all_zero_is_drawn() -> None:
+    """White everywhere, without a line, hatching or a division by zero."""
+    one = plate("fig5", 1)
+    for maps in one.pictures[0].raw.values():
+        maps.zero_()
+    drawn = plate_figure(replace(one, style="print"))
+    assert {bar.get_xticks()[-1] for bar in drawn.axes if not bar.images} == {1.0}
+    assert all(len(ax.collections) == 0 for ax in drawn.axes if ax.images)
+    assert gallery.facts(one)["images"][0]["cosines"]["gradcam"]["max: t_1, t_2"] is None
+
+
 def test_colours_are_symmetric_and_centred() -> None:
     """White at zero; equal strengths are equally light: OKLab's L from sRGB, the other way round."""
-    rgb = render.COLOURS(np.linspace(0, 1, 257))[:, :3]
+    rgb = draw.COLOURS(np.linspace(0, 1, 257))[:, :3]
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     lms = np.cbrt(
         linear
@@ -171,18 +194,18 @@ def test_print_style_hatches_the_negative_half() -> None:
     attribution = torch.linspace(-1, 1, 32).expand(32, 32)
     for style, hatches in (("colour", 0), ("print", 1)):
         ax = Figure().add_subplot()
-        render.overlay(ax, torch.rand(3, 32, 32), attribution, 1.0, style=style)
+        draw.paint_map(ax, torch.rand(3, 32, 32), attribution, 1.0, style)
         hatched = [one for one in ax.collections if getattr(one, "hatches", [None])[0]]
         assert len(hatched) == hatches
         for one in hatched:
             assert one.get_paths()[0].get_extents().x1 == pytest.approx(15.5, abs=0.01), "up to the zero line"
     with pytest.raises(WcxError, match="unknown style 'grey'"):
-        render.overlay(ax, torch.rand(3, 4, 4), torch.rand(4, 4), 1.0, style="grey")
+        draw.paint_map(ax, torch.rand(3, 4, 4), torch.rand(4, 4), 1.0, "grey")
 
 
 def test_unknown_format() -> None:
     with pytest.raises(WcxError, match=r"unknown format 'pgn'\. Did you mean 'png'"):
-        render.save(Figure(), Path("x"), ["pgn"])
+        draw.write_figure(Figure(), Path("x"), ["pgn"])
 
 
 def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from wcx.report.words import masking, percent
+from wcx.report.pictures.photo import masking
+from wcx.report.pictures.plate import percent
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from torch import Tensor
+from torch import Tensor, nn
 
 from wcx.errors import WcxError, choose
 
 STYLES = ("colour", "print")
 FORMATS = ("png", "pdf", "svg")
 FOR, AGAINST = "#a8172b", "#1c5fa8"  # of numbers and frames
+BLOCK = 8  # pixels; input-space maps are drawn as sums over blocks of this side, or nothing would be seen of them
+QUANTILE = 0.995  # of the absolute values of such maps: the end of their scale
 _HATCH = {"hatch.linewidth": 0.35}  # points; Matplotlib reads it when hatching is made, or when it is drawn
 _FADE = 0.45  # how far the photograph below a map is moved towards white
 
@@ -68,60 +69,58 @@ def scale_of(maps: Tensor, quantile: float = 1.0) -> float:
     return float(np.quantile(values, quantile)) or 1.0
 
 
-def photograph(ax: Axes, pixels: Tensor) -> None:
+def block_sums(maps: Tensor) -> Tensor:
+    """Return maps (T, H, W) summed over blocks of pixels, (T, H // BLOCK, W // BLOCK); small images keep 12 blocks a side."""
+    block = max(1, min(BLOCK, maps.shape[-1] // 12))
+    return nn.functional.avg_pool2d(maps[:, None], block)[:, 0] * block**2
+
+
+def paint_photograph(ax: Axes, pixels: Tensor) -> None:
     """Show pixels (3, H, W), or grey ones (1, H, W), in [0, 1]."""
     ax.imshow(pixels.expand(3, -1, -1).movedim(0, 2).clamp(0, 1).cpu().numpy())
     ax.set_axis_off()
 
 
-def overlay(
-    ax: Axes, pixels: Tensor, attribution: Tensor, scale: float, alpha: float = 0.85, style: str = "colour"
-) -> AxesImage:
-    """Show a signed map (H, W) over its photograph (channels, H, W), in grey and faded, with a line where the sign changes.
+def paint_map(ax: Axes, pixels: Tensor | None, attribution: Tensor, scale: float, style: str = "colour") -> None:
+    """Show a signed map (H, W) over its photograph, in grey and faded, with a line where the sign changes.
 
     Args:
+        ax: axes to draw into.
+        pixels: (channels, H, W) in [0, 1]; where the map is zero they alone are seen. None: the map alone, in a thin frame.
+        attribution: the map.
         scale: value of the deepest colours, the same for all maps that are to be compared.
-        alpha: of the colours where the map is strongest; at zero the photograph alone is seen.
         style: ``colour``, or ``print``: what is negative is hatched, so that the sign is seen in grey too.
+
+    Raises:
+        WcxError: an unknown style.
     """
-    grey = pixels.mean(0).clamp(0, 1).cpu().numpy()
-    ax.imshow(_FADE + (1 - _FADE) * grey, cmap="gray", vmin=0, vmax=1)
     values = attribution.double().cpu().numpy()
-    strength = np.clip(np.abs(values) / scale, 0, 1) ** 0.35
-    image = ax.imshow(values, cmap=COLOURS, norm=Normalize(-scale, scale), alpha=alpha * strength)
-    _signs(ax, values, style)
-    ax.set_axis_off()
-    return image
-
-
-def bare(ax: Axes, attribution: Tensor, scale: float) -> AxesImage:
-    """Show a signed map (h, w) alone, in a thin frame."""
-    values = attribution.double().cpu().numpy()
-    image = ax.imshow(values, cmap=COLOURS, norm=Normalize(-scale, scale), interpolation="nearest")
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set(linewidth=0.4, color="0.6")
-    return image
-
-
-def _signs(ax: Axes, values: np.ndarray, style: str) -> None:
-    """Draw the line at zero, and hatch what is negative in print."""
-    hatched = choose("style", style, STYLES) == "print"
+    colours = {"cmap": COLOURS, "norm": Normalize(-scale, scale)}
+    choose("style", style, STYLES)
+    if pixels is None:
+        ax.imshow(values, interpolation="nearest", **colours)
+        paint_frame(ax, "0.6", 0.4)
+        return
+    ax.imshow(_FADE + (1 - _FADE) * pixels.mean(0).clamp(0, 1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+    ax.imshow(values, alpha=0.85 * np.clip(np.abs(values) / scale, 0, 1) ** 0.35, **colours)
     if values.min() < 0 < values.max():
-        ax.contour(values, levels=[0], colors="0.1" if hatched else "0.25", linewidths=0.9 if hatched else 0.6)
-    if hatched and values.min() < 0:
+        colour, width = ("0.1", 0.9) if style == "print" else ("0.25", 0.6)
+        ax.contour(values, levels=[0], colors=colour, linewidths=width)
+    if style == "print" and values.min() < 0:
         with mpl.rc_context(_HATCH):
             negative = ax.contourf(values, levels=[2 * values.min(), 0], colors="none", hatches=["////"])
         negative.set(edgecolor="0.15", linewidth=0)
+    ax.set_axis_off()
 
 
-def frame(ax: Axes, colour: str = FOR) -> None:
-    """Draw a frame around a panel."""
+def paint_frame(ax: Axes, colour: str = FOR, width: float = 1.6) -> None:
+    """Draw a frame around a picture."""
     ax.set_axis_on()
     ax.set(xticks=[], yticks=[])
-    ax.spines[:].set(linewidth=1.6, color=colour)
+    ax.spines[:].set(linewidth=width, color=colour)
 
 
-def flat_bar(ax: Axes, scale: float, size: float = 6.0) -> None:
+def paint_bar(ax: Axes, scale: float, size: float = 6.0) -> None:
     """Draw a colour bar into flat axes, with its values below."""
     mappable = ScalarMappable(Normalize(-scale, scale), COLOURS)
     bar = ax.get_figure().colorbar(mappable, cax=ax, orientation="horizontal", ticks=[-scale, 0, scale])
@@ -145,7 +144,7 @@ def check_formats(formats: Sequence[str]) -> None:
         choose("format", name, FORMATS)
 
 
-def save(figure: Figure, path: Path, formats: Sequence[str] = ("png",), dpi: float = 150) -> list[Path]:
+def write_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png",), dpi: float = 150) -> list[Path]:
     """Write a figure; the same figure gives the same bytes.
 
     Args:

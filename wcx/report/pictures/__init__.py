@@ -1,0 +1,24 @@
+"""Pictures: one model (`wcx.experiments.pictures.Picture`), drawn by one module (`draw`) on one sheet (`sheet`).
+
+    plate      pictures with their scale, and the tiles that every layout is made of
+    layouts    Figs. 1, 4 and 5, methods x contrasts, selected images (the demo)
+    photo      one's own photograph: layout, sentences, files
+    gallery    a plate's files
+    selected   the figure beside a cell's records, and single heatmaps for the report's switch
+    fonts      letters of any script
+
+Files, and what their JSON holds:
+
+    <results>/gallery/<dataset>-<model>-<figure>.{png,pdf,svg,json}
+        figure, title, dataset, dataset_label, model, weights, subset, rule, command, caption (sentences), foils, baseline, scale,
+        stand_in, settings, transform, manifest, files; images: id, index, truth, classes and probabilities (the three most
+        probable), explained (how many of them), cosines {method: {pair: number}}, maps: method, contrast, scale,
+        negative_share and, in Fig. 1, hidden_share (T,) and probabilities_after (T, T)
+    <results>/{gallery,figures}/<name>/frames.json
+        title, dataset, model, method, weights, subset; images: photograph, truth, names, probabilities,
+        frames {contrast: [file of t_1, file of t_2, ...]}
+    <results>/images/<photograph>-<model>[-<question>].{png,npz,json}
+        image, model, weights, method, layer, question, sentences, predictions (id, class, p), target, rival, foils, stand_in,
+        weights_hash, transform, manifest, files; answers: contrast, explains, class, foils, maps (its key in the .npz),
+        masked_fraction, p_before, p_after, p_other_before, p_other_after, share_before, share_after, sentence
+"""

@@ -1,0 +1,112 @@
+"""The first selected images of a cell's records: the figure beside them, and single heatmaps for the report to switch between.
+
+<folder>/frames.json         dataset, model, method, title, and for each image: names, probabilities, files
+<folder>/0.jpg               a photograph
+<folder>/0-weighted-t_1.jpg  its heatmap for t_1 under a contrast
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from wcx import records
+from wcx.experiments import Cell, pictures
+from wcx.experiments.pictures import Picture
+from wcx.pipeline import Job
+from wcx.records import Shard
+from wcx.report.pictures import draw, layouts
+from wcx.report.pictures.plate import Plate
+
+SIDE = 224  # pixels, of the shorter side of a frame
+INDEX = "frames.json"
+
+
+def selected(job: Job, shards: Sequence[Shard], most: int = 8) -> list[Picture]:
+    """Return the first images above the threshold with the maps of the shards (of one method); none if nothing is selected."""
+    if not job.experiment.selects or not most:
+        return []
+    indices = shards[0].read().query("above_threshold").head(most)["index"].tolist()
+    cells, settings = [Cell(*shard.key[2:4]) for shard in shards], job.settings
+    ask = pictures.most_probable(settings.targets, cells, settings.foils)
+    items = list(job.read(indices)) if indices else []
+    return pictures.explain(job.subject(cells), items, job.class_names(), ask, settings.align_corners)
+
+
+def title_of(name: str, count: int, threshold: float) -> str:
+    """Return the title of the figure of selected images."""
+    return (
+        f"{name}: the first {count} images with p_t2 > {threshold}\n"
+        "red speaks for the class, blue against it; t_1 and t_2 of an image share one scale (each contrast its own)"
+    )
+
+
+def write_selected(shown: Sequence[Picture], path: Path, title: str) -> Path:
+    """Draw the pictures and write them to `path`; the maps of one image under one contrast share one scale."""
+    figure = layouts.plate_figure(Plate("selected", shown, {"title": title}))
+    return draw.write_figure(figure, path.with_suffix(""), [path.suffix[1:]], dpi=110)[0]
+
+
+def write_frames(shown: Sequence[Picture], folder: Path, title: str, **facts: str) -> Path:
+    """Write the photographs and heatmaps of pictures of one method; the maps of one image under one contrast share one scale.
+
+    Args:
+        shown: the pictures.
+        folder: for the files; what was in it of an earlier run goes.
+        title: how the images were chosen; lines are sentences.
+        facts: more that is said of them: dataset (its name in tables), model, method, weights, subset.
+
+    Returns:
+        the index, frames.json.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in (*folder.glob("*.jpg"), folder / INDEX):
+        old.unlink(missing_ok=True)
+    images = [_frames(picture, i, folder) for i, picture in enumerate(shown)]
+    records.write(folder / INDEX, json.dumps({"title": title} | facts | {"images": images}, indent=1))
+    return folder / INDEX
+
+
+def _frames(picture: Picture, i: int, folder: Path) -> dict[str, object]:
+    figure, ax = _canvas(picture)
+    draw.paint_photograph(ax, picture.pixels)
+    photograph = _save(figure, folder / f"{i}.jpg")
+    frames: dict[str, list[str]] = {}
+    for view, maps in picture.maps.items():
+        scale, frames[view.contrast] = draw.scale_of(maps), []
+        for j, attribution in enumerate(maps):
+            figure, ax = _canvas(picture)
+            draw.paint_map(ax, picture.pixels, attribution, scale)
+            frames[view.contrast].append(_save(figure, folder / f"{i}-{view.contrast}-t_{j + 1}.jpg"))
+    return {
+        "photograph": photograph,
+        "truth": picture.truth,
+        "names": [picture.names[target] for target in picture.targets],
+        "probabilities": [round(picture.p(target), 6) for target in picture.targets],
+        "frames": frames,
+    }
+
+
+def _canvas(picture: Picture) -> tuple[Figure, Axes]:
+    """Return a figure that its one axes fills, in the photograph's proportions."""
+    height, width = picture.pixels.shape[-2:]
+    inches = SIDE / 100 / min(height, width)
+    figure = Figure(figsize=(width * inches, height * inches), dpi=100)
+    FigureCanvasAgg(figure)
+    return figure, figure.add_axes((0, 0, 1, 1))
+
+
+def _save(figure: Figure, path: Path) -> str:
+    buffer = io.BytesIO()
+    figure.canvas.draw()
+    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).save(buffer, "JPEG", quality=86)
+    records.write(path, buffer.getvalue())
+    return path.name
