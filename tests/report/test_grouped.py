@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from wcx.report.page.grouped import grouped
-from wcx.report.tables import Block, Column, Spread, Table
+from wcx.report.tables import Column, Span, Spread, Table
 
 
 def table(unmasked: tuple[str, ...]) -> Table:
@@ -22,7 +22,7 @@ def table(unmasked: tuple[str, ...]) -> Table:
             {"method": method, "contrast": contrast, "baseline": baseline, "number": i + 0.5, "unmasked": whole}
         )
     columns = (Column("unmasked", format=".0f"), Column("number", format=".1f"))
-    blocks = (Block("unmasked"), Block("number", ("baseline",), headed=False))
+    blocks = (Span("unmasked"), Span("number", ("baseline",), headed=False))
     spread = Spread(("method", "contrast"), blocks, "contrast")
     return Table("t", "T", columns, pd.DataFrame(rows), spread=spread)
 

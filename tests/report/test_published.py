@@ -97,7 +97,7 @@ def test_a_comparison_is_of_the_papers_cells(folder: Path) -> None:
     agreement = comparison.ours
     a, b = [0.55, 0.65, 0.45, 0.5, 0.1], [0.5, 0.7, 0.4, 0.3, 0.2]
     assert agreement == pytest.approx((5, np.corrcoef(a, b)[0, 1], 0.09, 0.03, 0.2, 2, 1))
-    assert comparison.theirs[["published", "reproduction"]].to_numpy().tolist() == [[0.5, 0.6], [0.7, 0.5]]
+    assert comparison.reproduced[["published", "reproduction"]].to_numpy().tolist() == [[0.5, 0.6], [0.7, 0.5]]
     assert comparison.sentence == (
         f"against the paper: vgg16, p_t2 > 0.1: r = {np.corrcoef(a, b)[0, 1]:.3f} over 5 cells, difference 0.090 on average "
         "(signed +0.030), 0.200 at most; weighted - original has the paper's sign in 1 of 2 pairs. The reproduction against "

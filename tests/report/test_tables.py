@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from wcx.report import tables
-from wcx.report.tables import Block, Column, Network, Note, Spread, Table
+from wcx.report.tables import Column, Network, Note, Span, Spread, Table
 
 COLUMNS = (
     Column("dataset", "Whose images.", folded=True),
@@ -39,7 +39,7 @@ def frame() -> pd.DataFrame:
 
 @pytest.fixture
 def spread() -> Table:
-    blocks = (Block("p", ("kept", "contrast"), headed=False), Block("hidden", ("kept",)))
+    blocks = (Span("p", ("kept", "contrast"), headed=False), Span("hidden", ("kept",)))
     layout = Spread(("dataset", "method"), blocks, "contrast", (("p", "paper"),), "the paper's")
     return Table("t", "Table of t_1, p_t2 > 0.1", COLUMNS, frame(), "A note.", spread=layout)
 
@@ -110,7 +110,7 @@ class Elements(HTMLParser):
 
 
 def test_html_has_what_a_script_and_a_reader_need() -> None:
-    layout = Spread(("dataset", "method", "kept"), (Block("p", ("contrast",), headed=False),))
+    layout = Spread(("dataset", "method", "kept"), (Span("p", ("contrast",), headed=False),))
     elements = Elements(Table("t", "T", COLUMNS, frame(), spread=layout).to_html()).all
     values = [attributes["data-value"] for _, attributes in elements if attributes.get("data-value")]
     assert {"0.5", "0.7", "0.4", "0.2"} <= set(values)

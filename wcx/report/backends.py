@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from wcx.report.tables import Entry, Grid, Table
+from wcx.report.grids import GridEntry, TableGrid
+from wcx.report.tables import Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -116,7 +117,7 @@ def _escape(text: object) -> str:
     return escaping.escape(str(text))
 
 
-def _matrix(grid: Grid, is_repeated: bool = False) -> list[list[str]]:
+def _matrix(grid: TableGrid, is_repeated: bool = False) -> list[list[str]]:
     """Return the head as lines of texts: a heading in the lowest level that it spans, over the first or all of its columns."""
     matrix = [[""] * len(grid.columns) for _ in grid.head]
     for level, headings in enumerate(grid.head):
@@ -126,7 +127,7 @@ def _matrix(grid: Grid, is_repeated: bool = False) -> list[list[str]]:
     return matrix
 
 
-def _latex_head(grid: Grid) -> Iterator[str]:
+def _latex_head(grid: TableGrid) -> Iterator[str]:
     """Yield the lines above the numbers, with a rule below what spans several columns."""
     for level, row in enumerate(_matrix(grid)):
         wide = {heading.place: heading.width for heading in grid.head[level] if heading.width > 1}
@@ -141,19 +142,19 @@ def _latex_head(grid: Grid) -> Iterator[str]:
             yield "".join(rf"\cmidrule(lr){{{place + 1}-{place + width}}}" for place, width in wide.items())
 
 
-def _latex_entry(entry: Entry, grid: Grid) -> str:
-    shown = latex_text(_plain(replace(entry, best=False), "", grid))
-    return rf"\textbf{{{shown}}}" if entry.best else shown
+def _latex_entry(entry: GridEntry, grid: TableGrid) -> str:
+    number = latex_text(_plain(replace(entry, best=False), "", grid))
+    return rf"\textbf{{{number}}}" if entry.best else number
 
 
-def _plain(entry: Entry, mark: str, grid: Grid) -> str:
+def _plain(entry: GridEntry, mark: str, grid: TableGrid) -> str:
     """Return an entry as text; with its interval where a line is a row, for a spread has no room."""
     ends = f" [{entry.interval[0]}, {entry.interval[1]}]" if entry.interval and not grid.is_spread else ""
     before = mark if mark == "**" else ""
     return f"{before}{entry.text}{mark}{ends}" if entry.best else entry.text + ends
 
 
-def _shared(grid: Grid) -> list[str]:
+def _shared(grid: TableGrid) -> list[str]:
     return ["; ".join(f"{title}: {shown}" for title, shown in grid.shared)] if grid.shared else []
 
 

@@ -47,17 +47,17 @@ def eligible(
     chosen = {line(shard): shard for shard in shards}
     networks = {_trained(shard): shard.parts["weights"] for shard in shards}
     present = {shard.path for shard in shards}
-    others, left_out = [], []
+    candidates, left_out = [], []
     for shard in records.find(results_dir, experiment, refused):
         if shard.path in present:
             continue
         if reason := _unfit(shard, version, is_random_fit):
             left_out.append(f"left out: {shard.path}: {reason}")
         else:
-            others.append(shard)
-    for shard in sorted(others, key=lambda shard: (not _is_random(shard), _finished(shard)), reverse=True):
+            candidates.append(shard)
+    for shard in sorted(candidates, key=lambda shard: (not _is_random(shard), _finished(shard)), reverse=True):
         networks.setdefault(_trained(shard), shard.parts["weights"])
-    for shard in sorted(others, key=lambda shard: (_method(shard), shard.rows, _finished(shard)), reverse=True):
+    for shard in sorted(candidates, key=lambda shard: (_method(shard), shard.rows, _finished(shard)), reverse=True):
         if shard.parts["weights"] != networks[_trained(shard)]:
             left_out.append(f"left out: {shard.path}: another network of the same name than the newest records'")
         elif (rival := chosen.setdefault(line(shard), shard)) is not shard:

@@ -134,11 +134,11 @@ def unchecked(shards: Collection[Shard]) -> list[str]:
 def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a frame with the column `network`: the dataset's name and, where several networks share it, seed or weights."""
     groups = frame.groupby(["dataset", "model"], dropna=False)
-    several = groups["weights"].transform("nunique") > 1
+    is_shared = groups["weights"].transform("nunique") > 1
     is_seeded = groups["seed"].transform("nunique") == groups["weights"].transform("nunique")
     seeds = pd.to_numeric(frame["seed"]).map("seed {:g}".format)
     names = frame["dataset"] + ", " + seeds.where(is_seeded, frame["weights"])
-    return frame.assign(network=frame["dataset"].where(~several, names))
+    return frame.assign(network=frame["dataset"].where(~is_shared, names))
 
 
 def networks(frame: pd.DataFrame, name: str = "network") -> tuple[Network, ...]:

@@ -13,7 +13,7 @@ from wcx.records import Shard
 from wcx.report import opened
 from wcx.report.opened import Opened
 from wcx.report.sections import Section, counted
-from wcx.report.tables import Block, Column, Spread, Table
+from wcx.report.tables import Column, Span, Spread, Table
 
 HEADER = (
     *("dataset", "model", "method", "contrast", "quantity", "n", "mean", "ci_low", "ci_high", "n_skipped"),
@@ -77,15 +77,15 @@ def _quantities(cell: Opened) -> Iterator[dict[str, Any]]:
 def _table(name: str, title: str, frame: pd.DataFrame, parts: int, whole: pd.DataFrame) -> Table:
     """Return the quantities of so many parts: contrasts side by side, and the first part; the other parts down."""
     axes = _axes(name, parts)
-    spread = Spread(("network", "method", *axes[1:]), (Block("mean", (axes[0], "contrast"), headed=False),))
+    spread = Spread(("network", "method", *axes[1:]), (Span("mean", (axes[0], "contrast"), headed=False),))
     columns = (*opened.COLUMNS, _QUANTITY, *map(Column, axes), _MEAN)
-    shown = f"{title}: {', '.join(dict.fromkeys(frame['model']))}"
+    heading = f"{title}: {', '.join(dict.fromkeys(frame['model']))}"
     return Table(
-        name, shown, columns, frame, spread=spread, networks=opened.networks(frame), whole=whole, header=HEADER
+        name, heading, columns, frame, spread=spread, networks=opened.networks(frame), whole=whole, header=HEADER
     )
 
 
 def _axes(experiment: str, parts: int) -> tuple[str, ...]:
     """Return what the parts of a quantity's name tell, as the experiment names them."""
-    known: tuple[str, ...] = experiments.get(experiment).axes if experiment in experiments.names() else ()
-    return known if len(known) == parts else tuple(f"part {i + 1}" for i in range(parts))
+    names: tuple[str, ...] = experiments.get(experiment).axes if experiment in experiments.names() else ()
+    return names if len(names) == parts else tuple(f"part {i + 1}" for i in range(parts))

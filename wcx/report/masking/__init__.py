@@ -82,14 +82,14 @@ def section(
 
 def _tables(members: list[MaskedCell], name: str, published_dir: Path) -> list[Table]:
     """Return the tables of one protocol; those that have no line stand in none."""
-    both = cells.pairs(members)
+    pairs = cells.pairs(members)
     rows = paper.beside(main.frame(members), published_dir)
-    differences = paired.frame(both)
+    differences = paired.frame(pairs)
     return [
         *main.tables(rows, name),
         paired.table(paper.with_differences(differences, rows), name),
         strata.table(strata.frame(members, published_dir), name),
-        localisation.table(localisation.frame(both), name),
+        localisation.table(localisation.frame(pairs), name),
         seeds.table(seeds.frame(members), name),
         paper.table(rows, name),
     ]

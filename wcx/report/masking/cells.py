@@ -107,10 +107,10 @@ Pair = tuple[MaskedCell, MaskedCell]  # weighted and original, of one network an
 def protocol(settings: dict[str, Any], threshold: float) -> str:
     """Return settings in words: threshold, mask, and what is not the default."""
     usual = json.loads(json.dumps(asdict(Settings())))
-    other = {k: v for k, v in settings.items() if k not in _SEPARATE and v != usual.get(k)}
+    differing = {k: v for k, v in settings.items() if k not in _SEPARATE and v != usual.get(k)}
     share = f" ({settings['fraction']:g} of the pixels)" if settings["mask"] == "fraction" else ""
     notes = [f"p_t2 > {threshold:g}", f"mask={settings['mask']}{share}"]
-    return ", ".join(notes + [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in other.items()])
+    return ", ".join(notes + [f"{key}={json.dumps(value).strip(chr(34))}" for key, value in differing.items()])
 
 
 def read(shards: Iterable[Shard], threshold: float | None = None, refused: list[str] | None = None) -> list[MaskedCell]:

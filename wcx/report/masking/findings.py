@@ -24,11 +24,11 @@ def paired(frame: pd.DataFrame, protocol: str) -> Iterator[str]:
 def localisation(frame: pd.DataFrame) -> Iterator[str]:
     """Yield in how many cells original has more of its positive attribution inside the box, a sentence a model and dataset."""
     for (model, dataset), cells in frame.groupby(["model", "dataset"], sort=False):
-        is_sure, more, less = cells["p_holm"] < LEVEL, cells["difference"] < 0, cells["difference"] > 0
+        is_sure, ahead, behind = cells["p_holm"] < LEVEL, cells["difference"] < 0, cells["difference"] > 0
         yield (
-            f"{model}, {dataset}: original has more of its positive attribution inside the box in {more.sum()} of {len(cells)} "
-            f"cells ({(more & is_sure).sum()} with p < {LEVEL} after Holm's correction for m = {cells['m'].iloc[0]}), weighted in "
-            f"{less.sum()} ({(less & is_sure).sum()})"
+            f"{model}, {dataset}: original has more of its positive attribution inside the box in {ahead.sum()} of {len(cells)} "
+            f"cells ({(ahead & is_sure).sum()} with p < {LEVEL} after Holm's correction for m = {cells['m'].iloc[0]}), weighted in "
+            f"{behind.sum()} ({(behind & is_sure).sum()})"
         )
 
 

@@ -42,10 +42,10 @@ def table(rows: pd.DataFrame, protocol: str) -> Table:
         "Share of the positive attribution inside the object's box, over the n images where both maps have any; box: the box's "
         f"share of the image, what chance would give. p corrected by Holm for the m rows. {opened.INTERVALS}"
     )
-    shown = (*_SHOWN, *(column.name for column in DIFFERENCE[:5]))
+    names = (*_SHOWN, *(column.name for column in DIFFERENCE[:5]))
     columns, title = (*COLUMNS, *DIFFERENCE, _BOX), f"Localisation ({protocol})"
     return Table(
-        "table1_localisation", title, columns, rows, note, shown, 7, is_main=False, header=HEADER, digits="%.6f"
+        "table1_localisation", title, columns, rows, note, names, 7, is_main=False, header=HEADER, digits="%.6f"
     )
 
 
@@ -56,9 +56,15 @@ def _rows(pair: Pair) -> Iterator[dict[str, Any]]:
         column = f"inside_box/{target}"
         if column in a and column in b:
             is_defined = a[column].notna() & b[column].notna()
-            with_box, other = a.loc[is_defined], b.loc[is_defined]
-            result = statistics.paired(with_box[column], other[column], [*original.key()[:3], "inside_box", target])
+            with_box, original_box = a.loc[is_defined], b.loc[is_defined]
+            result = statistics.paired(
+                with_box[column], original_box[column], [*original.key()[:3], "inside_box", target]
+            )
             numbers = {"n": result.n, "box_fraction": with_box["box_fraction"].mean()}
-            numbers |= {"original": other[column].mean(), "weighted": with_box[column].mean(), "p": float(result.p)}
+            numbers |= {
+                "original": original_box[column].mean(),
+                "weighted": with_box[column].mean(),
+                "p": float(result.p),
+            }
             ends = {"difference": result.difference, "ci_low": result.low, "ci_high": result.high}
             yield weighted.facts() | {"target": target} | numbers | {name: float(value) for name, value in ends.items()}

@@ -9,7 +9,7 @@ import pandas as pd
 from wcx.report import opened
 from wcx.report.masking import paper
 from wcx.report.masking.cells import COLUMNS, SIDE, MaskedCell
-from wcx.report.tables import Block, Column, Spread, Table
+from wcx.report.tables import Column, Span, Spread, Table
 
 HEADER = (
     "dataset", "model", "method", "target", "baseline", "features_kept", "contrast", "mask", "n",
@@ -62,9 +62,9 @@ def tables(rows: pd.DataFrame, protocol: str) -> list[Table]:
         is_beside = block["contrast"].nunique() <= _MOST_BESIDE
         across = ("contrast",) if is_beside else ()
         blocks = (
-            Block(UNMASKED.name),
-            Block(PROBABILITY.name, ("baseline", "features_kept", *across), headed=False),
-            Block(_HIDDEN.name, ("features_kept", *across)),
+            Span(UNMASKED.name),
+            Span(PROBABILITY.name, ("baseline", "features_kept", *across), headed=False),
+            Span(_HIDDEN.name, ("features_kept", *across)),
         )
         lines = ("network", "method", "target", *(() if is_beside else ("contrast",)))
         papers = ((PROBABILITY.name, "published"), (UNMASKED.name, "published_unmasked"))

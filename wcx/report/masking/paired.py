@@ -55,7 +55,7 @@ def table(rows: pd.DataFrame, protocol: str) -> Table:
     )
     columns = (*COLUMNS, *DIFFERENCE, *_HIDDEN, _PAPERS)
     papers = [_PAPERS.name] if _PAPERS.name in rows else []
-    shown = (*_SHOWN, *(column.name for column in (*DIFFERENCE[:3], *_HIDDEN)), *papers, "p", "p_holm")
+    names = (*_SHOWN, *(column.name for column in (*DIFFERENCE[:3], *_HIDDEN)), *papers, "p", "p_holm")
     title = f"Weighted − original ({protocol})"
     return Table(
         "table1_paired",
@@ -63,7 +63,7 @@ def table(rows: pd.DataFrame, protocol: str) -> Table:
         columns,
         rows,
         note,
-        shown,
+        names,
         9,
         compared=("original", "weighted"),
         is_main=False,

@@ -76,7 +76,7 @@ class Comparison:
         cells: rows of `beside` that have a published value.
         notes: what keeps them from being comparable: subset, stand-in weights, another network.
         ours: agreement with the paper.
-        theirs: the reproduction's rows beside the paper's, columns published and reproduction.
+        reproduced: the reproduction's rows beside the paper's, columns published and reproduction.
     """
 
     model: str
@@ -84,7 +84,7 @@ class Comparison:
     cells: pd.DataFrame
     notes: list[str]
     ours: Agreement
-    theirs: pd.DataFrame
+    reproduced: pd.DataFrame
 
     @property
     def title(self) -> str:
@@ -95,8 +95,8 @@ class Comparison:
     @property
     def sentence(self) -> str:
         """The agreement in words."""
-        theirs = agreement(self.theirs, "reproduction")
-        return f"against the paper: {self.title}: {self.ours}. The reproduction against the paper: {theirs}."
+        reproduction = agreement(self.reproduced, "reproduction")
+        return f"against the paper: {self.title}: {self.ours}. The reproduction against the paper: {reproduction}."
 
 
 def read(folder: Path, name: str) -> pd.DataFrame:
@@ -162,10 +162,10 @@ def comparisons(frame: pd.DataFrame, protocol: str, folder: Path = FOLDER) -> li
         folder: of the published numbers.
     """
     reproduction = read(folder, REPRODUCTION).drop(columns="model").rename(columns={VALUES[1]: "reproduction"})
-    theirs = read(folder, PAPER).rename(columns={VALUES[1]: "published"}).merge(reproduction, on=list(CELL))
+    reproduced = read(folder, PAPER).rename(columns={VALUES[1]: "published"}).merge(reproduction, on=list(CELL))
     groups = frame.dropna(subset="published").groupby(["model", "seed"], sort=False, dropna=False)
     return [
-        Comparison(str(model), protocol, cells, _notes(model, seed, cells), agreement(cells, VALUES[1]), theirs)
+        Comparison(str(model), protocol, cells, _notes(model, seed, cells), agreement(cells, VALUES[1]), reproduced)
         for (model, seed), cells in groups
     ]
 
@@ -188,10 +188,10 @@ def agreement(cells: pd.DataFrame, column: str) -> Agreement:
     a, b = cells[column], cells["published"]
     difference = a - b
     r = a.corr(b) if min(a.nunique(), b.nunique()) > 1 else float("nan")
-    both = differences(cells, column)
-    agree = int((both[column] * both["published"] > 0).sum())
+    pairs = differences(cells, column)
+    agree = int((pairs[column] * pairs["published"] > 0).sum())
     return Agreement(
-        len(cells), float(r), difference.abs().mean(), difference.mean(), difference.abs().max(), len(both), agree
+        len(cells), float(r), difference.abs().mean(), difference.mean(), difference.abs().max(), len(pairs), agree
     )
 
 
@@ -201,8 +201,8 @@ def differences(cells: pd.DataFrame, column: str) -> pd.DataFrame:
     wide = cells.set_index([*index, "contrast"])[[column, "published"]].unstack("contrast")
     if not {"original", "weighted"} <= set(wide.columns.get_level_values(1)):
         return pd.DataFrame(columns=["dataset", column, "published"])
-    both = wide.xs("weighted", axis=1, level=1) - wide.xs("original", axis=1, level=1)
-    return both.dropna().reset_index()
+    pairs = wide.xs("weighted", axis=1, level=1) - wide.xs("original", axis=1, level=1)
+    return pairs.dropna().reset_index()
 
 
 def with_differences(pairs: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

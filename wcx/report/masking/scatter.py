@@ -53,8 +53,10 @@ def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
 def _cells(ax: Axes, comparison: Comparison) -> None:
     cells, datasets = comparison.cells, list(dict.fromkeys(comparison.cells["dataset"]))
     ax.axline((0.5, 0.5), slope=1, color="0.6", linewidth=0.8, zorder=0)
-    theirs = comparison.theirs
-    ax.scatter(theirs["published"], theirs["reproduction"], s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4)
+    reproduced = comparison.reproduced
+    ax.scatter(
+        reproduced["published"], reproduced["reproduction"], s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4
+    )
     for (dataset, contrast), points in cells.groupby(["dataset", "contrast"], sort=False):
         error = [points["relative_probability"] - points["ci_low"], points["ci_high"] - points["relative_probability"]]
         ax.errorbar(
@@ -78,11 +80,13 @@ def _cells(ax: Axes, comparison: Comparison) -> None:
 def _pairs(ax: Axes, comparison: Comparison) -> None:
     datasets = list(dict.fromkeys(comparison.cells["dataset"]))
     ours = paper.differences(comparison.cells, "relative_probability")
-    theirs = paper.differences(comparison.theirs, "reproduction")
+    reproduced = paper.differences(comparison.reproduced, "reproduction")
     for line in (ax.axhline, ax.axvline):
         line(0, color="0.8", linewidth=0.8, zorder=0)
     ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8, zorder=0)
-    ax.scatter(theirs["published"], theirs["reproduction"], s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4)
+    ax.scatter(
+        reproduced["published"], reproduced["reproduction"], s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4
+    )
     for dataset in datasets:
         points = ours[ours["dataset"] == dataset]
         ax.scatter(

@@ -11,7 +11,7 @@ from wcx.report import opened
 from wcx.report.masking import paper
 from wcx.report.masking.cells import COLUMNS, MaskedCell
 from wcx.report.masking.main import PROBABILITY, UNMASKED
-from wcx.report.tables import Block, Column, Spread, Table
+from wcx.report.tables import Column, Span, Spread, Table
 
 HEADER = (
     "dataset", "model", "method", "target", "baseline", "features_kept", "contrast", "mask", "stratum", "n",
@@ -58,10 +58,10 @@ def table(rows: pd.DataFrame, protocol: str) -> Table:
         f"{opened.INTERVALS}"
     )
     blocks = (
-        Block("n", ("stratum",)),
-        Block(UNMASKED.name, ("stratum",)),
-        Block(PROBABILITY.name, ("stratum", "contrast"), headed=False),
-        Block("reproduction", ("stratum", "contrast")),
+        Span("n", ("stratum",)),
+        Span(UNMASKED.name, ("stratum",)),
+        Span(PROBABILITY.name, ("stratum", "contrast"), headed=False),
+        Span("reproduction", ("stratum", "contrast")),
     )
     keys = ("network", "model", "method", "target", "baseline", "features_kept")
     columns = (*COLUMNS, PROBABILITY, UNMASKED, *_COLUMNS)

@@ -24,12 +24,13 @@ from markupsafe import Markup
 from wcx.files import write as write_file
 from wcx.report import sections
 from wcx.report.backends import html_text
+from wcx.report.grids import GridEntry
 from wcx.report.page import provenance
 from wcx.report.page.contents import Contents, Drawn
 from wcx.report.page.embedded import Album
 from wcx.report.page.grouped import grouped
 from wcx.report.sections import Section, counted
-from wcx.report.tables import Entry, Table
+from wcx.report.tables import Table
 
 NAME = "report.html"
 MOST_SWITCHED = 6  # images of a switch that are embedded
@@ -119,7 +120,7 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _value(entry: Entry) -> str:
+def _value(entry: GridEntry) -> str:
     """Return the number behind a cell, to sort by; "" where there is none."""
     is_number = isinstance(entry.value, Real) and not math.isnan(entry.value)
     return f"{entry.value:.9g}" if is_number else ""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from wcx.report.tables import Entry, Grid, GridLine, Heading
+from wcx.report.grids import GridEntry, GridLine, Heading, TableGrid
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Group:
         lines: with their last label and what is not shared.
     """
 
-    labels: tuple[Entry, ...]
+    labels: tuple[GridEntry, ...]
     shared: tuple[tuple[str, str, str, str], ...]
     lines: tuple[GridLine, ...]
 
@@ -39,7 +39,7 @@ class GroupedGrid:
     width: int
 
 
-def grouped(grid: Grid) -> GroupedGrid:
+def grouped(grid: TableGrid) -> GroupedGrid:
     """Return a spread in groups."""
     members: dict[tuple[str, ...], list[GridLine]] = {}
     for title, line in _titled(grid):
@@ -61,7 +61,7 @@ def _starts(level: Sequence[Heading]) -> Iterator[int]:
     return accumulate((heading.width for heading in level[:-1]), initial=0)
 
 
-def _titled(grid: Grid) -> Iterator[tuple[tuple[str, ...], GridLine]]:
+def _titled(grid: TableGrid) -> Iterator[tuple[tuple[str, ...], GridLine]]:
     """Yield each line with the labels that its group shares; a line beneath has those of the line above it."""
     title: tuple[str, ...] = ()
     for line in grid.lines:

@@ -74,7 +74,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
 
 def _findings(pairs: Table) -> Iterator[str]:
     """Yield in how many conditions weighted is ahead of each other contrast, a sentence each."""
-    for other, rows in pairs.frame.groupby("minus", sort=False):
+    for rival, rows in pairs.frame.groupby("minus", sort=False):
         counts = []
         for name, sign in SIGNS.items():
             ahead, behind = rows[f"difference_{name}"] > 0, rows[f"difference_{name}"] < 0
@@ -82,7 +82,7 @@ def _findings(pairs: Table) -> Iterator[str]:
             counts.append(
                 f"{sign} {ahead.sum()} ahead ({above.sum()} surely), {behind.sum()} behind ({below.sum()} surely)"
             )
-        yield f"weighted against {other} in {len(rows)} conditions: {'; '.join(counts)}"
+        yield f"weighted against {rival} in {len(rows)} conditions: {'; '.join(counts)}"
     if len(pairs.frame):
         yield "surely: the interval leaves out 0, each condition by itself"
 

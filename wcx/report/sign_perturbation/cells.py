@@ -108,13 +108,13 @@ class NetworkPanel:
         low, high = np.quantile(self.resampled[contrast], [0.025, 0.975], axis=0)
         return low, high
 
-    def differences(self, contrast: str, other: str) -> tuple[int, list[int], np.ndarray, np.ndarray]:
+    def differences(self, contrast: str, rival: str) -> tuple[int, list[int], np.ndarray, np.ndarray]:
         """Return the first contrast's changes minus the other's, paired over the images and iteration counts both have.
 
         Returns:
             n; the iteration counts; the mean differences (iterations, 3); and those of the resamples (resamples, ...).
         """
-        pair = [self.cells[contrast], self.cells[other]]
+        pair = [self.cells[contrast], self.cells[rival]]
         counts = [count for count in pair[0].iterations if count in pair[1].iterations]
         places = [list(map(cell.iterations.index, counts)) for cell in pair]
         common = pair[0].rows.index.intersection(pair[1].rows.index)
@@ -125,7 +125,7 @@ class NetworkPanel:
             for cell, columns in zip(pair, places, strict=True)
         )
         if len(common) == len(pair[0].rows) == len(pair[1].rows):
-            means = self.resampled[contrast][:, places[0]] - self.resampled[other][:, places[1]]
+            means = self.resampled[contrast][:, places[0]] - self.resampled[rival][:, places[1]]
         else:
             means = statistics.resampled(a - b, self.first.key()[:3])
         return len(common), counts, (a - b).mean(0), means
@@ -202,8 +202,8 @@ def charts(cells: Sequence[PerturbedCell]) -> list[Chart]:
 
 
 def _panel(cells: Mapping[str, PerturbedCell]) -> NetworkPanel:
-    known = [contrast for contrast in _ORDER if contrast in cells]
-    return NetworkPanel({contrast: cells[contrast] for contrast in dict.fromkeys([*known, *cells])})
+    ordered = [contrast for contrast in _ORDER if contrast in cells]
+    return NetworkPanel({contrast: cells[contrast] for contrast in dict.fromkeys([*ordered, *cells])})
 
 
 def _size(chart: Chart) -> tuple[int, int, int]:

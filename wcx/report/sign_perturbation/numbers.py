@@ -16,7 +16,7 @@ from wcx.report.sign_perturbation.cells import (
     Chart,
     NetworkPanel,
 )
-from wcx.report.tables import Block, Column, Spread, Table
+from wcx.report.tables import Column, Span, Spread, Table
 
 _CI = tuple(f"{end}_{side}" for end in COLUMNS for side in ("ci_low", "ci_high"))
 HEADER = (
@@ -57,7 +57,7 @@ def tables(chart: Chart) -> list[Table]:
     """Return the tables of one chart: changes, weighted against the others, correlations."""
     changes, pairs, correlations = (_frame(chart, make) for make in (_changes, _paired, _correlation))
     means = tuple(_estimate("delta", name, "+.4f") for name in SIGNS)
-    blocks = tuple(Block(column.name, ("iterations",)) for column in means)
+    blocks = tuple(Span(column.name, ("iterations",)) for column in means)
     note = "Mean change after so many iterations."
     spread, networks = Spread(("network", "model", "weights", "contrast"), blocks), opened.networks(changes, "model")
     first = Table("fig3", chart.title, (*_KEYS, *means), changes, note, spread=spread, networks=networks, header=HEADER)
@@ -127,13 +127,13 @@ def _changes(panel: NetworkPanel) -> Iterator[dict[str, object]]:
 
 def _paired(panel: NetworkPanel) -> Iterator[dict[str, object]]:
     """Yield one row per (other contrast, iteration count): weighted minus the other, paired over images."""
-    for other in panel.cells if BEST in panel.cells else ():
-        if other == BEST:
+    for rival in panel.cells if BEST in panel.cells else ():
+        if rival == BEST:
             continue
-        n, counts, mean, resampled = panel.differences(BEST, other)
+        n, counts, mean, resampled = panel.differences(BEST, rival)
         for i, count in enumerate(counts):
             low, high = np.quantile(resampled[:, i], [0.025, 0.975], axis=0)
-            row = panel.cells[BEST].facts() | {"contrast": BEST, "minus": other, "iterations": count, "n": n}
+            row = panel.cells[BEST].facts() | {"contrast": BEST, "minus": rival, "iterations": count, "n": n}
             yield row | _numbers("difference", mean[i], low, high)
 
 
