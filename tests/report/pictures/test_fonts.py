@@ -17,7 +17,7 @@ from wcx.report.pictures import fonts
 from wcx.report.pictures.sheet import Label, Sheet, wrap
 
 LETTER = "\U00016800"  # of Bamum, which hardly a machine has a font for
-CACHES = (fonts.families, fonts._family, fonts._installed, fonts._letters, wrap)
+CACHES = (fonts.families, fonts._family, fonts._installed, fonts._letters, fonts._charmap, wrap)
 
 
 @pytest.fixture(autouse=True)
