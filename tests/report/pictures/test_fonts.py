@@ -117,3 +117,11 @@ def test_a_matplotlib_that_does_not_shape_says_so(monkeypatch: pytest.MonkeyPatc
 def test_a_line_break_leaves_marks_at_their_letters() -> None:
     assert fonts.clusters("e\u0301a\u0308o") == ["e\u0301", "a\u0308", "o"]
     assert all(not line.startswith("\u0301") for line in wrap("e\u0301" * 40, 0.5, 8))
+
+
+def test_numbers_beside_a_name_from_right_to_left_keep_their_order() -> None:
+    """The name is isolated (UAX 9), and the line runs from left to right; a line without such a name stays as it is."""
+    assert fonts.ordered("gull: 0.2 → 0.3 ▲") == "gull: 0.2 → 0.3 ▲"
+    name = "طائر القطرس"
+    assert fonts.ordered(f"{name}: 0.2 → 0.3 ▲") == f"\u200e\u2067{name}\u2069: 0.2 → 0.3 ▲"
+    assert fonts.ordered(f"not {name} or {name}?") == f"\u200enot \u2067{name}\u2069 or \u2067{name}\u2069?"

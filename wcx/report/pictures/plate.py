@@ -25,7 +25,7 @@ class Plate:
     Attributes:
         kind: which layout: a figure of the gallery, ``selected`` or ``photo``.
         pictures: what is shown, all with the same views.
-        about: facts, as they stand in the JSON file: dataset, dataset_label, model, weights, subset, rule, command, ...
+        facts: what stands in the JSON file: dataset, dataset_label, model, weights, subset, rule, command, ...
         foils: of the contrasts, in words; "" for all other classes.
         baseline: what became of hidden pixels, in words.
         scale: what shares a colour scale in an image: the maps of one method and ``contrast``, or all of one ``method``.
@@ -37,7 +37,7 @@ class Plate:
 
     kind: str
     pictures: Sequence[Picture]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     foils: str = ""
     baseline: str = "blurred"
     scale: str = "contrast"
