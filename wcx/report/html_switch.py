@@ -22,7 +22,7 @@ def switch(results: Results, item: Item, pictures: Pictures) -> Markup | None:
         total = len(item.about["images"])
     except (KeyError, TypeError, AttributeError, IndexError):
         results.problems.append(
-            f"{item.path.relative_to(results.folder)} is left out: not as wcx.report.frames writes it."
+            f"{item.path.relative_to(results.folder)} is left out: not as wcx.report.pictures.selected writes it."
         )
         return None
     heading = " · ".join(filter(None, (results.label_of(item), item.say("model"), item.say("method"))))

@@ -13,6 +13,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import fontManager
 
+from tests.report.pictures.test_gallery import plate
 from wcx.report.pictures import fonts
 from wcx.report.pictures.sheet import Label, Sheet, wrap
 
@@ -119,9 +120,12 @@ def test_a_line_break_leaves_marks_at_their_letters() -> None:
     assert all(not line.startswith("\u0301") for line in wrap("e\u0301" * 40, 0.5, 8))
 
 
-def test_numbers_beside_a_name_from_right_to_left_keep_their_order() -> None:
-    """The name is isolated (UAX 9), and the line runs from left to right; a line without such a name stays as it is."""
-    assert fonts.ordered("gull: 0.2 → 0.3 ▲") == "gull: 0.2 → 0.3 ▲"
-    name = "طائر القطرس"
-    assert fonts.ordered(f"{name}: 0.2 → 0.3 ▲") == f"\u200e\u2067{name}\u2069: 0.2 → 0.3 ▲"
-    assert fonts.ordered(f"not {name} or {name}?") == f"\u200enot \u2067{name}\u2069 or \u2067{name}\u2069?"
+def test_numbers_do_not_stand_in_the_line_of_a_name_from_right_to_left() -> None:
+    """They would change places: 0.3 → 0.2."""
+    assert fonts.is_right_to_left("طائر")
+    assert fonts.is_right_to_left("gull שחף")
+    shown = plate("fig1", 1)
+    for name, together in (("gull", True), ("طائر", False)):
+        tile = shown.hidden(shown.pictures[0], shown.views[0], 0, [name, "tern"], side=3.0)
+        assert any(label.text.startswith(f"{name}: ") for label in tile.below) == together
+        assert (f"{name}:" in [label.text for label in tile.below]) != together

@@ -7,7 +7,6 @@ shaped and runs from right to left where it should (libraqm); with an older one,
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
@@ -70,26 +69,12 @@ def clusters(word: str) -> list[str]:
     return [part if all(map(_family, part)) else part.encode("unicode_escape").decode() for part in parts]
 
 
-def ordered(line: str) -> str:
-    """Return a line that runs from left to right: else "name: 0.2 → 0.3" would read as 0.3 → 0.2 after an Arabic name.
+def is_right_to_left(text: str) -> bool:
+    """Return whether a text has letters that run from right to left: beside them "0.2 → 0.3" would read as 0.3 → 0.2.
 
-    Each run of right-to-left letters stands between Unicode's marks of an isolate, which are not seen.
+    Unicode's invisible marks would keep the order, but in a PDF Matplotlib leaves room for them.
     """
-    kinds = "".join(map(_direction, line))
-    if "R" not in kinds:
-        return line
-    parts, end = [], 0
-    for run in re.finditer("R(?:[m ]*R|m)*", kinds):
-        parts += [line[end : run.start()], "\u2067", line[run.start() : run.end()], "\u2069"]
-        end = run.end()
-    return "".join(["\u200e", *parts, line[end:]])
-
-
-def _direction(letter: str) -> str:
-    """Return R for a letter that runs from right to left, m for a mark, a blank as it is, L for what else there is."""
-    if unicodedata.bidirectional(letter) in ("R", "AL"):
-        return "R"
-    return "m" if unicodedata.category(letter)[0] == "M" else " " if letter == " " else "L"
+    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text)
 
 
 @lru_cache(4096)

@@ -231,6 +231,6 @@ class Sheet:
 
     def _write(self, text: str, x: float, y: float, style: dict[str, object]) -> None:
         def act(figure: Figure, height: float) -> None:
-            figure.text(x, 1 - y / height, fonts.ordered(text), va="top", parse_math=False, **style)
+            figure.text(x, 1 - y / height, text, va="top", parse_math=False, **style)
 
         self._acts.append(act)
