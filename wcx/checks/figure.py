@@ -40,8 +40,8 @@ def drawing(loaded: LoadedModel) -> Figure:
     item = Item(0, "A portrait of Grace Hopper", -1, photograph())
     names = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     subject = Subject(loaded.model, loaded.layer, created)
-    about = {"dataset_label": "ImageNet's classes", "model": loaded.name, "weights": loaded.weights}
-    return plate_figure(Plate("methods", GallerySettings().explain(subject, [item], kind, names), about))
+    facts = {"dataset_label": "ImageNet's classes", "model": loaded.name, "weights": loaded.weights}
+    return plate_figure(Plate("methods", GallerySettings().explain(subject, [item], kind, names), facts))
 
 
 def write_small(figure: Figure, file: Path) -> None:

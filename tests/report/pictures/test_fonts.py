@@ -13,11 +13,12 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.font_manager import fontManager
 
+from tests.report.pictures.test_gallery import plate
 from wcx.report.pictures import fonts
 from wcx.report.pictures.sheet import Label, Sheet, wrap
 
 LETTER = "\U00016800"  # of Bamum, which hardly a machine has a font for
-CACHES = (fonts.families, fonts._family, fonts._installed, fonts._letters, wrap)
+CACHES = (fonts.families, fonts._family, fonts._installed, fonts._letters, fonts._charmap, wrap)
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +118,14 @@ def test_a_matplotlib_that_does_not_shape_says_so(monkeypatch: pytest.MonkeyPatc
 def test_a_line_break_leaves_marks_at_their_letters() -> None:
     assert fonts.clusters("e\u0301a\u0308o") == ["e\u0301", "a\u0308", "o"]
     assert all(not line.startswith("\u0301") for line in wrap("e\u0301" * 40, 0.5, 8))
+
+
+def test_numbers_do_not_stand_in_the_line_of_a_name_from_right_to_left() -> None:
+    """They would change places: 0.3 → 0.2."""
+    assert fonts.is_right_to_left("طائر")
+    assert fonts.is_right_to_left("gull שחף")
+    shown = plate("fig1", 1)
+    for name, together in (("gull", True), ("طائر", False)):
+        tile = shown.hidden(shown.pictures[0], shown.views[0], 0, [name, "tern"], side=3.0)
+        assert any(label.text.startswith(f"{name}: ") for label in tile.below) == together
+        assert (f"{name}:" in [label.text for label in tile.below]) != together

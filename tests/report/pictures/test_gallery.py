@@ -164,7 +164,7 @@ def test_an_image_whose_maps_are_all_zero_is_drawn() -> None:
     drawn = plate_figure(replace(one, style="print"))
     assert {bar.get_xticks()[-1] for bar in drawn.axes if not bar.images} == {1.0}
     assert all(len(ax.collections) == 0 for ax in drawn.axes if ax.images)
-    assert gallery.facts(one)["images"][0]["cosines"]["gradcam"]["max: t_1, t_2"] is None
+    assert gallery.json_values(one)["images"][0]["cosines"]["gradcam"]["max: t_1, t_2"] is None
 
 
 def test_colours_are_symmetric_and_centred() -> None:

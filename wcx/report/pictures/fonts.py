@@ -69,6 +69,14 @@ def clusters(word: str) -> list[str]:
     return [part if all(map(_family, part)) else part.encode("unicode_escape").decode() for part in parts]
 
 
+def is_right_to_left(text: str) -> bool:
+    """Return whether a text has letters that run from right to left: beside them "0.2 → 0.3" would read as 0.3 → 0.2.
+
+    Unicode's invisible marks would keep the order, but in a PDF Matplotlib leaves room for them.
+    """
+    return any(unicodedata.bidirectional(letter) in ("R", "AL") for letter in text)
+
+
 @lru_cache(4096)
 def _place(text: str) -> str:
     """Return whose forms Chinese characters have in a text: Japanese beside kana, Korean beside hangul, else simplified."""
@@ -92,18 +100,30 @@ def _family(letter: str, place: str = "SC") -> str | None:
     if ord(letter) in _letters(FIRST):
         return FIRST
     for family in sorted(_installed(), key=lambda family: f"CJK {place}" not in family):
-        if ord(letter) in _letters(family, _installed()[family].weight):
+        if ord(letter) in _letters(family):
             _register_weights(family)
             return family
     return None
 
 
 @cache
-def _letters(family: str, weight: str | int = 400) -> frozenset[int]:
+def _letters(family: str) -> frozenset[int]:
+    """Return the code points that a font draws, regular and bold."""
+    weights = _weights(family)
+    letters = [_charmap(family, weight) for weight in weights & {400, 700} or sorted(weights, key=str)[:1]]
+    return frozenset.intersection(*letters)
+
+
+@cache
+def _charmap(family: str, weight: str | int) -> frozenset[int]:
     try:
         return frozenset(get_font(findfont(FontProperties(family=family, weight=weight))).get_charmap())
     except (OSError, RuntimeError):  # a file of the system that FreeType does not read
         return frozenset()
+
+
+def _weights(family: str) -> set[str | int]:
+    return {face.weight for face in fontManager.ttflist if (face.name, face.style) == (family, "normal")}
 
 
 @cache
@@ -123,5 +143,5 @@ def _installed() -> dict[str, FontEntry]:
 
 def _register_weights(family: str) -> None:
     """Let a font that has but one weight stand in for regular and bold: Matplotlib would warn at every text."""
-    weights = {face.weight for face in fontManager.ttflist if (face.name, face.style) == (family, "normal")}
-    fontManager.ttflist += [replace(_installed()[family], weight=weight) for weight in {400, 700} - weights]
+    for weight in {400, 700} - _weights(family):
+        fontManager.ttflist.append(replace(_installed()[family], weight=weight))

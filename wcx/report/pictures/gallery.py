@@ -54,8 +54,8 @@ def make(
     """
     draw.check_formats(formats)
     for name in job.figures:
-        choice, shown = job.explain(job.kind(name))
-        about = {
+        choice, explained = job.explain(job.kind(name))
+        facts = {
             "dataset": job.dataset.name,
             "dataset_label": job.dataset_label or job.dataset.name,
             "model": job.loaded.name,
@@ -65,7 +65,7 @@ def make(
             "command": commands.get(name, ""),
             **_provenance(job),
         }
-        plate = Plate(name, shown, about, _foils(job), _HIDDEN[job.settings.baseline], scale, style)
+        plate = Plate(name, explained, facts, _foils(job), _HIDDEN[job.settings.baseline], scale, style)
         yield write_plate(plate, folder, formats, dpi)
 
 
@@ -78,31 +78,31 @@ def write_plate(plate: Plate, folder: Path, formats: Sequence[str] = ("png", "pd
     Raises:
         WcxError: an unknown format.
     """
-    name = f"{plate.about['dataset']}-{plate.about['model']}-{plate.kind}"
+    name = f"{plate.facts['dataset']}-{plate.facts['model']}-{plate.kind}"
     files = draw.write_figure(layouts.plate_figure(plate), folder / name, formats, dpi)
     path = folder / f"{name}.json"
-    about = facts(plate) | {"files": [file.name for file in files]}
-    records.write(path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    record = json_values(plate) | {"files": [file.name for file in files]}
+    records.write(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     if len(plate.methods) == 1 and len(plate.contrasts) > 2 and not plate.in_pixels(plate.methods[0]):
-        chosen = f"{layouts.heading(plate)[0]}: {plate.about['rule']}"
+        chosen = f"{layouts.heading(plate)[0]}: {plate.facts['rule']}"
         title = f"{chosen}\nthe classes of an image share one scale, each contrast its own"
-        told = {"dataset": plate.about["dataset_label"], "model": plate.about["model"], "method": plate.methods[0]}
-        told |= {key: plate.about[key] for key in ("weights", "subset")}
-        selected.write_frames(plate.pictures, folder / name, title, **told)
+        labels = {"dataset": plate.facts["dataset_label"], "model": plate.facts["model"], "method": plate.methods[0]}
+        labels |= {key: plate.facts[key] for key in ("weights", "subset")}
+        selected.write_frames(plate.pictures, folder / name, title, **labels)
     return [*files, path]
 
 
-def facts(plate: Plate) -> dict[str, Any]:
+def json_values(plate: Plate) -> dict[str, Any]:
     """Return everything that a plate says and shows, as JSON values."""
     return {
         "figure": plate.kind,
         "title": layouts.heading(plate)[0],
-        **{key: plate.about[key] for key in _FIRST},
+        **{key: plate.facts[key] for key in _FIRST},
         "caption": layouts.caption(plate),
         "foils": plate.foils or "others",
         "baseline": plate.baseline,
         "scale": plate.scale,
-        **{key: fact for key, fact in plate.about.items() if key not in _FIRST},
+        **{key: fact for key, fact in plate.facts.items() if key not in _FIRST},
         "images": [_image(plate, picture) for picture in plate.pictures],
     }
 
@@ -125,13 +125,13 @@ def _image(plate: Plate, picture: Picture) -> dict[str, Any]:
 
 
 def _map(plate: Plate, picture: Picture, view: View) -> dict[str, Any]:
-    about: dict[str, Any] = {"method": view.method, "contrast": view.contrast}
-    about["scale"] = float(f"{plate.scale_of(picture, view):.6g}")
-    about["negative_share"] = _numbers((picture.maps[view] < 0).double().mean((1, 2)))
+    record: dict[str, Any] = {"method": view.method, "contrast": view.contrast}
+    record["scale"] = float(f"{plate.scale_of(picture, view):.6g}")
+    record["negative_share"] = _numbers((picture.maps[view] < 0).double().mean((1, 2)))
     if view in picture.hidden:
-        about["hidden_share"] = _numbers(picture.hidden[view].share)
-        about["probabilities_after"] = [_numbers(row) for row in picture.after(view)]
-    return about
+        record["hidden_share"] = _numbers(picture.hidden[view].share)
+        record["probabilities_after"] = [_numbers(row) for row in picture.after(view)]
+    return record
 
 
 def _numbers(numbers: Tensor) -> list[float]:

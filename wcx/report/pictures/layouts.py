@@ -76,8 +76,8 @@ def methods(plate: Plate) -> Sheet:
     picture, columns = plate.pictures[0], len(plate.contrasts)
     sheet = _begin(plate, [SMALL] * (1 + columns), [0.1] + [0.06] * (columns - 1))
     sheet.rule()
-    about = [bold(is_a(picture) or picture.item.id), Label(_question(plate, picture))]
-    sheet.tiles([plate.photograph(picture), Tile(inside=about, columns=columns)])
+    notes = [bold(is_a(picture) or picture.item.id), Label(_question(plate, picture))]
+    sheet.tiles([plate.photograph(picture), Tile(inside=notes, columns=columns)])
     sheet.gap()
     by_method = plate.scale == "method"
     heads = {"probability": "probability ÷ p(1−p)"} if by_method and not plate.foils else {}
@@ -105,8 +105,8 @@ def plate_figure(plate: Plate) -> Figure:
 def heading(plate: Plate) -> list[str]:
     """Return what stands above a figure: its title, and what it was made from."""
     if plate.kind == "selected":
-        return str(plate.about["title"]).splitlines()
-    facts = [plate.about.get(key) for key in ("dataset_label", "model", "weights", "subset")]
+        return str(plate.facts["title"]).splitlines()
+    facts = [plate.facts.get(key) for key in ("dataset_label", "model", "weights", "subset")]
     return [TITLES[plate.kind], " · ".join(filter(None, facts))]
 
 
@@ -118,7 +118,7 @@ def caption(plate: Plate) -> list[str]:
     scale = f"In an image, {shared} share one colour scale, centred at zero."
     if plate.kind == "methods" and plate.scale == "contrast":
         scale = "Each map has a colour scale of its own, centred at zero; its end stands below."
-    lines = [f"Images: {plate.about['rule']}."] if plate.about.get("rule") else []
+    lines = [f"Images: {plate.facts['rule']}."] if plate.facts.get("rule") else []
     against = f" against {plate.foils}" if plate.foils else ""
     hatched = ", and negative features are hatched" if plate.style == "print" else ""
     lines.append(
@@ -147,8 +147,10 @@ def caption(plate: Plate) -> list[str]:
 def _begin(plate: Plate, widths: list[float], gaps: list[float]) -> Sheet:
     sheet = Sheet(widths, gaps)
     first, second = heading(plate)
-    about = Label(second, "0.3", size=7)
-    sheet.text([bold(first), Label(second)] if plate.kind == "selected" else [Label(first, bold=True, size=9.5), about])
+    origin = Label(second, "0.3", size=7)
+    sheet.text(
+        [bold(first), Label(second)] if plate.kind == "selected" else [Label(first, bold=True, size=9.5), origin]
+    )
     sheet.gap(0.06 if plate.kind != "selected" else 0.0)
     return sheet
 

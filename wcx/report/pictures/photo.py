@@ -24,7 +24,7 @@ from wcx.report.pictures.sheet import Label, Sheet, Tile, bold, fine
 SIDE = 1.86  # of a tile, inches
 DPI = 150
 MOST = 4  # classes that are named; the last of five is, too
-TOP = 5  # most probable classes that are told
+TOP = 5  # most probable classes that are named
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ def write_photograph(photograph: Photograph, folder: Path) -> Path:
     name = next(name for name in names if _image_of(folder / f"{name}.json") in (None, image))
     [figure] = draw.write_figure(photograph_figure(photograph), folder / name, ("png",), DPI)
     records.write(folder / f"{name}.npz", _npz(photograph.picture))
-    about = facts(photograph) | {"files": [figure.name, f"{name}.npz"]}
-    records.write(folder / f"{name}.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    record = json_values(photograph) | {"files": [figure.name, f"{name}.npz"]}
+    records.write(folder / f"{name}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return figure
 
 
@@ -163,7 +163,7 @@ def file_name(*parts: str, longest: int = 80) -> str:
     return "-".join([clean[0][:longest] or "image", *filter(None, clean[1:])])
 
 
-def facts(photograph: Photograph) -> dict[str, Any]:
+def json_values(photograph: Photograph) -> dict[str, Any]:
     """Return everything that is shown and said, as JSON values."""
     picture, ids = photograph.picture, photograph.picture.targets
     predicted = photograph.predictions()
@@ -196,12 +196,12 @@ def photograph_figure(photograph: Photograph) -> Figure:
     sheet.text([Label(f"{photograph.model} · {photograph.weights} · {method_title(method)}{layer}", "0.3", size=7)])
     sheet.gap(0.12)
     answer, *sentences = photograph.sentences()
-    said = [Label(answer, size=8.5)]
+    answers = [Label(answer, size=8.5)]
     for sentence in sentences:
-        said += [Label("", size=3), Label(sentence, "0.25")]
+        answers += [Label("", size=3), Label(sentence, "0.25")]
     predicted = [bold("predicted"), *(Label(f"{probability(p)} {name}") for _, name, p in photograph.predictions())]
     seen = plate.photograph(picture, below=[Label("what the network sees", "0.25")])
-    sheet.tiles([seen, Tile(inside=predicted), Tile(inside=said, columns=2)])
+    sheet.tiles([seen, Tile(inside=predicted), Tile(inside=answers, columns=2)])
     for row in _rows(photograph):
         sheet.rule()
         heads = [bold(f"{view.contrast}: {photograph.label(view, i)}") for view, i in row]

@@ -12,7 +12,7 @@ from torch import Tensor
 from wcx.errors import choose
 from wcx.experiments.pictures import Picture, View, cosine
 from wcx.experiments.selection import subscript
-from wcx.report.pictures import draw
+from wcx.report.pictures import draw, fonts
 from wcx.report.pictures.sheet import Label, Tile, fine, wrap
 
 SCALES = ("contrast", "method")
@@ -25,7 +25,7 @@ class Plate:
     Attributes:
         kind: which layout: a figure of the gallery, ``selected`` or ``photo``.
         pictures: what is shown, all with the same views.
-        about: facts, as they stand in the JSON file: dataset, dataset_label, model, weights, subset, rule, command, ...
+        facts: what stands in the JSON file: dataset, dataset_label, model, weights, subset, rule, command, ...
         foils: of the contrasts, in words; "" for all other classes.
         baseline: what became of hidden pixels, in words.
         scale: what shares a colour scale in an image: the maps of one method and ``contrast``, or all of one ``method``.
@@ -37,7 +37,7 @@ class Plate:
 
     kind: str
     pictures: Sequence[Picture]
-    about: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     foils: str = ""
     baseline: str = "blurred"
     scale: str = "contrast"
@@ -121,7 +121,10 @@ class Plate:
         hidden, after = picture.hidden[view], picture.after(view)[i].tolist()
         changes = [change(picture.p(target), p) for target, p in zip(picture.targets, after, strict=True)]
         lines = [f"{name}: {text}" for name, text in zip(names, changes, strict=True)]
-        is_short = all(len(wrap(line, side, 7.5, True)) == 1 for line in lines)  # else no number is torn from the other
+        is_short = all(len(wrap(line, side, 7.5, True)) == 1 for line in lines)
+        is_short &= not any(
+            map(fonts.is_right_to_left, names)
+        )  # else no number is torn from the other, nor stands before it
         below: list[Label] = []
         own_first = sorted(range(len(names)), key=lambda j: j != i)
         for j in own_first if self.kind == "photo" else range(len(names)):

@@ -49,17 +49,17 @@ def title_of(name: str, count: int, threshold: float) -> str:
     )
 
 
-def write_selected(shown: Sequence[Picture], path: Path, title: str) -> Path:
+def write_selected(explained: Sequence[Picture], path: Path, title: str) -> Path:
     """Draw the pictures and write them to `path`; the maps of one image under one contrast share one scale."""
-    figure = layouts.plate_figure(Plate("selected", shown, {"title": title}))
+    figure = layouts.plate_figure(Plate("selected", explained, {"title": title}))
     return draw.write_figure(figure, path.with_suffix(""), [path.suffix[1:]], dpi=110)[0]
 
 
-def write_frames(shown: Sequence[Picture], folder: Path, title: str, **facts: str) -> Path:
+def write_frames(explained: Sequence[Picture], folder: Path, title: str, **facts: str) -> Path:
     """Write the photographs and heatmaps of pictures of one method; the maps of one image under one contrast share one scale.
 
     Args:
-        shown: the pictures.
+        explained: the pictures.
         folder: for the files; what was in it of an earlier run goes.
         title: how the images were chosen; lines are sentences.
         facts: more that is said of them: dataset (its name in tables), model, method, weights, subset.
@@ -70,7 +70,7 @@ def write_frames(shown: Sequence[Picture], folder: Path, title: str, **facts: st
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("*.jpg"), folder / INDEX):
         old.unlink(missing_ok=True)
-    images = [_frames(picture, i, folder) for i, picture in enumerate(shown)]
+    images = [_frames(picture, i, folder) for i, picture in enumerate(explained)]
     records.write(folder / INDEX, json.dumps({"title": title} | facts | {"images": images}, indent=1))
     return folder / INDEX
 

@@ -146,8 +146,8 @@ class Sheet:
         """Add headings, each (first column, last column, label) centred over its columns; they end at one height."""
         boxes = [(self._lefts[first], self._right(last) - self._lefts[first], [head]) for first, last, head in spans]
         highest = max(self._tall(labels, width) for _, width, labels in boxes)
-        for left, width, labels in boxes:
-            self._put(labels, left, width, self._height + highest - self._tall(labels, width), "center")
+        for start, width, labels in boxes:
+            self._put(labels, start, width, self._height + highest - self._tall(labels, width), "center")
         self._height += highest + _PAD
 
     def tiles(self, tiles: Sequence[Tile | None]) -> None:
@@ -161,14 +161,14 @@ class Sheet:
         middle = max(width if tile.draw else self._tall(tile.inside, width) for tile, _, width in placed)
         below = max(tile.foot + self._tall(tile.below, width) + _PAD * bool(tile.below) for tile, _, width in placed)
         top = self._height + above
-        for tile, left, width in placed:
-            self._put(tile.above, left, width, top - _PAD - self._tall(tile.above, width), "center")
-            self._put(tile.inside, left, width, top, "left")
+        for tile, start, width in placed:
+            self._put(tile.above, start, width, top - _PAD - self._tall(tile.above, width), "center")
+            self._put(tile.inside, start, width, top, "left")
             if tile.draw is not None:
-                self._axes(left, top, width, width, tile.draw)
-                self._put(tile.below, left, width, top + width + tile.foot + _PAD, "center")
+                self._axes(start, top, width, width, tile.draw)
+                self._put(tile.below, start, width, top + width + tile.foot + _PAD, "center")
             if tile.scale is not None:
-                self._bar(left, left + width, top + width + _PAD, tile.scale)
+                self._bar(start, start + width, top + width + _PAD, tile.scale)
         self._height = top + middle + below
 
     def bars(self, bars: Sequence[tuple[int, int, float]]) -> None:
@@ -190,17 +190,17 @@ class Sheet:
             act(figure, height)
         return figure
 
-    def _bar(self, left: float, right: float, top: float, scale: float) -> None:
+    def _bar(self, start: float, right: float, top: float, scale: float) -> None:
         """Draw a colour bar in the middle between two places."""
-        width = min(right - left, max(1.4, 0.4 * (right - left)))
-        self._axes((left + right - width) / 2, top, width, _BAR, lambda ax: paint_bar(ax, scale))
+        width = min(right - start, max(1.4, 0.4 * (right - start)))
+        self._axes((start + right - width) / 2, top, width, _BAR, lambda ax: paint_bar(ax, scale))
 
     def _right(self, column: int) -> float:
         return self._lefts[column] + self._widths[column]
 
-    def _axes(self, left: float, top: float, width: float, tall: float, draw: Callable[[Axes], object]) -> None:
+    def _axes(self, start: float, top: float, width: float, tall: float, draw: Callable[[Axes], object]) -> None:
         def act(figure: Figure, height: float) -> None:
-            box = (left / self.width, 1 - (top + tall) / height, width / self.width, tall / height)
+            box = (start / self.width, 1 - (top + tall) / height, width / self.width, tall / height)
             draw(figure.add_axes(box))
 
         self._acts.append(act)
@@ -212,9 +212,9 @@ class Sheet:
         """Return the height of labels in a column of that width, inches."""
         return sum(len(self._lines(label, width)) * (label.size or self.size) * _LEADING / 72 for label in labels)
 
-    def _put(self, labels: Sequence[Label], left: float, width: float, top: float, align: str) -> float:
+    def _put(self, labels: Sequence[Label], start: float, width: float, top: float, align: str) -> float:
         """Write labels from `top` downwards; return their height."""
-        x, y = {"left": left, "center": left + width / 2}[align] / self.width, top
+        x, y = {"left": start, "center": start + width / 2}[align] / self.width, top
         for label in labels:
             self._missing |= fonts.missing(label.text)
             size = label.size or self.size
