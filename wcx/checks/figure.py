@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.models import ResNet18_Weights
 
 from wcx import contrasts, methods
-from wcx.checks.cells import Request, Result
+from wcx.checks.base import Request
 from wcx.experiments import Subject, pictures
 from wcx.experiments.images import Item
 from wcx.images import Transform
@@ -58,9 +58,9 @@ def save(figure: Figure, file: Path) -> None:
     Image.open(canvas).convert("RGB").quantize(256).save(file, optimize=True)
 
 
-def check(request: Request) -> Result:
-    """Draw methods_x_contrasts.png."""
-    file = request.folder / "methods_x_contrasts.png"
+def drawn(request: Request, folder: Path) -> Path:
+    """Draw methods_x_contrasts.png into a folder; return the file."""
+    file = folder / "methods_x_contrasts.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     save(picture(request.network(NETWORK)), file)
-    return Result(f"figure: {file}")
+    return file
