@@ -148,6 +148,7 @@ def write_whole(summary: Sequence[Table], results: Path) -> list[str]:
     for table in summary:
         frames.setdefault(results / "tables" / f"{table.name}_full.csv", []).append(table.frame)
     for file, parts in frames.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
         write(file, pd.concat(parts).to_csv(index=False, float_format="%.9g"))
     return list(map(str, frames))
 
