@@ -183,7 +183,7 @@ def stamp(content: bytes, **facts: Any) -> dict[str, Any]:
 def note(folder: Path, entries: Mapping[str, dict[str, Any]]) -> None:
     """Add files to a folder's inventory, or bring what it says of them up to date."""
     inventory = _usable(folder)
-    files.write(inventory.path, _text(_adopted(inventory) | entries))
+    files.write(inventory.path, _text(_adopted(inventory, known=entries) | entries))
 
 
 def finish(folder: Path) -> None:
@@ -202,14 +202,15 @@ def _usable(folder: Path) -> Inventory:
     return inventory
 
 
-def _adopted(inventory: Inventory) -> dict[str, dict[str, Any]]:
-    """Return the entries, with sums of the chunks as they are now where none were kept."""
+def _adopted(inventory: Inventory, known: Mapping[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """Return the entries but for those `known`, with sums of the chunks as they are now where none were kept."""
 
     def of_now(name: str) -> dict[str, Any]:
         content = (inventory.path.parent / name).read_bytes()
         return stamp(content, rows=len(_parse(content)[0]), unchecked=True)
 
-    return {name: of_now(name) if entry is None else entry for name, entry in inventory.entries.items()}
+    older = {name: entry for name, entry in inventory.entries.items() if name not in (known or {})}
+    return {name: of_now(name) if entry is None else entry for name, entry in older.items()}
 
 
 def _text(entries: Mapping[str, dict[str, Any]]) -> str:

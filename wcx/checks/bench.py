@@ -11,199 +11,184 @@ seconds are the process's own, which others on the machine cannot lengthen.
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import tempfile
 import time
-from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
+import pandas as pd
 import torch
-from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
-import wcx
-from wcx import contrasts, methods, pipeline
+from wcx import pipeline
 from wcx.checks import processes
-from wcx.checks.cells import readable
-from wcx.errors import choose
-from wcx.experiments import images
-from wcx.experiments.hiding import KEPT, as_foils
-from wcx.images import device_of, make_baseline
+from wcx.checks.base import gathered, table
+from wcx.checks.rounds import Rounds, Timed
+from wcx.checks.workloads import WORKLOADS, Workload
+from wcx.experiments import Cell
+from wcx.experiments.base import Row
 from wcx.pipeline import Job
+from wcx.records import Shard, fingerprint
+from wcx.report.tables import Table
+
+WAYS = ("ours", "bare", "naive")
+PASSES = ["forward", "backward", "masked", "evaluation"]
+MEASURES = {"time": ["images", "seconds", *PASSES], "memory": ["images", "peak_mib"]}
+MEANINGS = {
+    "dataset": "",
+    "network": "",
+    "experiment": "",
+    "cells": "method and contrast pairs, computed together",
+    "images": "",
+    "repeats": "rounds",
+    "batch_size": "images a pass",
+    "threads": "",
+    "passes": "of the experiment, in images",
+    "compared_with": "masking: without sharing; perturbation: the least",
+    **dict.fromkeys(WAYS, "seconds, median"),
+    "ours / bare": "ratio of medians",
+    "naive / ours": "ratio of medians",
+    "peak_mib": "peak memory, MiB",
+    "ratio": "to that of the fewest images",
+}
 
 
-class Bench(ABC):
-    """An experiment's work on the first images of a job, in three ways.
-
-    Args:
-        job: whose cells, settings and batch size are used.
-        count: images.
+@dataclass(frozen=True)
+class BenchSettings:
+    """What is measured.
 
     Attributes:
-        parts: what can be measured.
-        naive_images: the naive loop does at most so many; its time is scaled to all images.
-        passes: that the experiment does, in images.
-
-    Raises:
-        WcxError: a setting that the naive loop does not know.
+        measures: time or memory.
+        cells: of the experiment, as text.
+        work: fingerprints of the records that the experiment would make: its protocol, images and network.
+        images: for the time.
+        repeats: rounds.
+        counts: numbers of images whose peak memory is compared, a round each.
     """
 
-    parts: ClassVar[tuple[str, ...]] = ("time", "memory")
-    naive_images: ClassVar[int | None] = None
-
-    def __init__(self, job: Job, count: int) -> None:
-        self.job, self.model = job, job.loaded.model
-        self.items = readable(job.read(images.order(len(job.dataset), count, 0)))
-        self.pixels = torch.stack([item.pixels for item in self.items if item.pixels is not None])
-        self.pixels = self.pixels.to(device_of(self.model))
-        self.few = len(self.pixels[: self.naive_images])
-        self.passes = self.ours()  # warms up, too
-
-    def ours(self) -> Counter[str]:
-        """Run the experiment on decoded images; return the passes done, in images."""
-        experiment = self.job.opened(self.job.cells)
-        experiment.rows(self.items)
-        return experiment.subject.passes
-
-    @abstractmethod
-    def bare(self) -> None:
-        """Do as many passes as the experiment, at the same batch size."""
-
-    @abstractmethod
-    def naive(self) -> None:
-        """Do the same work as most people would write it, on the first `naive_images`."""
-
-    @abstractmethod
-    def compared(self) -> str:
-        """Return what the experiment's passes are to be compared with."""
+    measures: str
+    cells: tuple[str, ...]
+    work: tuple[str, ...]
+    images: int
+    repeats: int
+    counts: tuple[int, ...] = ()
 
 
-class MaskingBench(Bench):
-    """Naive: one image at a time, a fresh forward pass and a new blur in two dimensions for every cell, target and mask."""
+@dataclass(frozen=True)
+class BenchRequest:
+    """What is asked of the bench for one (dataset, model).
 
-    naive_images = 4  # it is slow
+    Attributes:
+        open_job: opens the experiment's job; can be pickled.
+        parts: time, memory.
+        images, repeats, counts: see `BenchSettings`.
+    """
 
-    def __init__(self, job: Job, count: int) -> None:
-        choose("mask of the naive loop", job.settings.mask, ["sign"])
-        super().__init__(job, count)
-
-    def bare(self) -> None:
-        """See `Bench.bare`."""
-        passes, size = self.passes["forward"] + self.passes["masked"], self.job.batch_size
-        batch = self.pixels.repeat(-(-size // len(self.pixels)), 1, 1, 1)
-        with torch.inference_mode():
-            for start in range(0, passes, size):
-                self.model(batch[: min(size, passes - start)])
-
-    @torch.no_grad()
-    def naive(self) -> None:
-        """See `Bench.naive`."""
-        for image in self.pixels[: self.few].split(1):
-            for method, contrast in self.job.cells:
-                for rank in range(self.job.settings.targets):
-                    t = int(self.model(image)[0].sort(descending=True).indices[rank])
-                    self._mask(image, self._explain(image, t, method, contrast))
-
-    def compared(self) -> str:
-        """See `Bench.compared`."""
-        settings, count = self.job.settings, len(self.items)
-        masked = len(self.job.cells) * settings.targets * len(KEPT) * len(settings.baselines)
-        return f"without sharing {count} + {count * masked} masked"
-
-    def _explain(self, image: Tensor, target: int, method: str, contrast: str) -> Tensor:
-        """Return the map (1, H, W) of one image."""
-        job, foils = self.job, as_foils(self.job.settings.foils)
-        layer = job.loaded.layer if methods.get(method).space == "activation" else None
-        options = dict(job.contrast_options.get(contrast, {}))
-        chosen = job.method_options.get(method, {})
-        explanation = wcx.explain(self.model, image, target, method, contrast, foils, layer, options, **chosen)
-        if explanation.ndim == 4:
-            return explanation.sum(1)
-        return wcx.upsample(explanation, (image.shape[2], image.shape[3]))
-
-    def _mask(self, image: Tensor, phi: Tensor) -> None:
-        for name in self.job.settings.baselines:
-            for kept in KEPT:
-                hidden = phi < 0 if kept == "positive" else phi > 0
-                self.model(torch.where(hidden[:, None], self._baseline(name, image), image))
-
-    def _baseline(self, name: str, image: Tensor) -> Tensor:
-        if name != "blur":
-            return make_baseline(name, image)
-        side = image.shape[-1]
-        kernel = 2 * (round(self.job.settings.blur_kernel * side / 224) // 2) + 1
-        blurred: Tensor = F.gaussian_blur(image, [kernel, kernel], [15 * side / 224] * 2)
-        return blurred
+    open_job: Callable[[], Job]
+    parts: Sequence[str]
+    images: int = 32
+    repeats: int = 3
+    counts: tuple[int, ...] = (100, 500)
 
 
-class PerturbationBench(Bench):
-    """Bare: forward with a graph, backward to the pixels, forward without a graph. Naive: see `naive`."""
+class Bench(Timed):
+    """Seconds of a `Workload` by cell (experiment, way), the naive ones scaled to all images; or peak memory."""
 
-    parts = ("estimate", "time", "memory")
+    protocol = BenchSettings
 
-    def __init__(self, job: Job, count: int) -> None:
-        for cell in job.cells:
-            choose("method to compare with", cell.method, ["gradient"])
-        choose("precision to compare with", job.settings.precision, ["float32"])
-        choose("target_rule to compare with", job.settings.target_rule, ["label"])
-        super().__init__(job, count)
+    @classmethod
+    def jobs(cls, request: BenchRequest) -> Iterator[Job]:  # type: ignore[override]  # asked for by a command of its own
+        """See `Check.jobs`."""
+        job = request.open_job()
+        name, cells = job.experiment.name(), tuple(map(" ".join, job.cells))
+        work = tuple(fingerprint(shard.parts) for shard in job.shards())
+        for measures in request.parts:
+            ways, repeats, counts = WAYS, request.repeats, ()
+            if measures == "memory":
+                ways, repeats, counts = (measures,), len(request.counts), request.counts
+            yield Rounds(
+                cls,
+                job.dataset,
+                job.loaded,
+                [Cell(name, way) for way in ways],
+                BenchSettings(measures, cells, work, request.images if measures == "time" else 0, repeats, counts),
+                results_dir=job.results_dir,
+                dataset_label=job.dataset_label,
+                batch_size=job.batch_size,
+                seed=job.seed,
+                work=job,
+                reopen=request.open_job,
+            )
 
-    def bare(self) -> None:
-        """See `Bench.bare`."""
-        least, walks = self.job.settings.passes(len(self.job.cells)), len(self.job.cells)
-        parameters = [parameter.requires_grad_(False) for parameter in self.model.parameters()]
-        for pixels in self.pixels.split(self.job.batch_size):
-            for i in range(least["forward"]):
-                x = pixels.clone().requires_grad_()
-                y = self.model(x)
-                for _ in range(walks if i == 0 else 1):
-                    torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=i == 0)
-            with torch.inference_mode():
-                for _ in range(least["evaluation"]):
-                    self.model(pixels)
-        for parameter in parameters:
-            parameter.requires_grad_()
+    @classmethod
+    def measures(cls, settings: BenchSettings) -> list[str]:
+        """See `Timed.measures`."""
+        return MEASURES[settings.measures]
 
-    def naive(self) -> None:
-        """See `Bench.naive`: for every contrast and number of steps a fresh start and evaluations of its own, at the same batch.
+    @cached_property
+    def workload(self) -> Workload:
+        """What is timed, warmed up."""
+        job = self.job.work
+        return WORKLOADS[job.experiment.name()](job, self.settings.images)
 
-        And `backward()`, with the parameters left requiring gradients.
-        """
-        size = self.job.batch_size
-        labels = torch.tensor([item.label for item in self.items]).to(self.pixels.device)
-        for x, t in zip(self.pixels.split(size), labels.split(size), strict=True):
-            for cell in self.job.cells:
-                for n in self.job.settings.iterations:
-                    self._walk(x, t, cell.contrast, n)
-        self.model.zero_grad(set_to_none=True)
+    def measure(self, place: int) -> dict[Cell, Row]:
+        """See `Timed.measure`."""
+        if self.settings.measures == "memory":
+            count = self.settings.counts[place]
+            return {self.cells[0]: {"images": count, "peak_mib": processes.alone(peak, self.job.reopen, count)}}
+        work = self.workload
+        scale = {"naive": len(work.items) / work.few}
+        passes = {"ours": work.passes, "bare": work.compared()}
+        rows = {}
+        for cell in self.cells:
+            duration = seconds(getattr(work, cell.contrast)) * scale.get(cell.contrast, 1)
+            rows[cell] = {"images": len(work.items), "seconds": duration, **passes.get(cell.contrast, {})}
+        return rows
 
-    def compared(self) -> str:
-        """See `Bench.compared`."""
-        least = self.job.settings.passes(len(self.job.cells))
-        return f"the least: { {name: count * len(self.items) for name, count in least.items()} }"
-
-    def _walk(self, x0: Tensor, t: Tensor, contrast: str, n: int) -> None:
-        epsilon, options = self.job.settings.epsilon, self.job.contrast_options.get(contrast, {})
-        with torch.no_grad():
-            clean = self.model(x0)
-            clean.softmax(1).gather(1, t[:, None])
-            foils = contrasts.foil_masks(clean, t, as_foils(self.job.settings.foils))
-        x = x0
-        for _ in range(n):
-            x = x.detach().requires_grad_()
-            y = self.model(x)
-            v = contrasts.evaluate(contrast, y.detach(), t, foils, **options)
-            (v * y).sum().backward()
-            assert x.grad is not None
-            x = torch.clamp(x + epsilon / n * x.grad.sign(), x0 - epsilon, x0 + epsilon).clamp(0, 1)
-        with torch.no_grad():
-            self.model(x).softmax(1).gather(1, t[:, None])
+    @classmethod
+    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Check.tables`: the ratios, and the memory, a line a (dataset, model)."""
+        groups: dict[str, list[Row]] = {name: [] for name in MEASURES}
+        jobs: dict[tuple[str, ...], list[Shard]] = {}
+        for shard in shards:
+            jobs.setdefault((*shard.key[:3], fingerprint(shard.parts)), []).append(shard)
+        for members in jobs.values():
+            measures = members[0].parts["settings"]["measures"]
+            groups[measures] += _times(members) if measures == "time" else _peaks(members)
+        titles = {"time": "Beyond bare passes, and beside a naive loop", "memory": "Peak memory"}
+        return [
+            table(f"{cls.name()}_{name}", titles[name], pd.DataFrame(lines), MEANINGS, ".2f")
+            for name, lines in groups.items()
+            if lines
+        ]
 
 
-BENCHES: dict[str, type[Bench]] = {"masking": MaskingBench, "sign_perturbation": PerturbationBench}
+def _facts(shard: Shard) -> Row:
+    """Return what a line says of the job of a shard."""
+    facts = dict(zip(("dataset", "network", "experiment"), shard.key, strict=False))
+    return facts | {"cells": len(shard.parts["settings"]["cells"]), "weights": shard.labels["weights"]}
+
+
+def _times(shards: Sequence[Shard]) -> list[Row]:
+    """Return the line of one job's times."""
+    rows, parts = gathered(shards), shards[0].parts
+    median = rows.groupby("contrast").seconds.median()
+    line = _facts(shards[0]) | {"images": int(rows.images.iloc[0]), "repeats": parts["settings"]["repeats"]}
+    line |= {key: parts[key] for key in ("batch_size", "threads")}
+    for column, way in (("passes", "ours"), ("compared_with", "bare")):
+        counts = rows[rows.contrast == way].iloc[0][PASSES].dropna()
+        line[column] = ", ".join(f"{kind} {int(count)}" for kind, count in counts.items())
+    line |= median[list(WAYS)].to_dict()
+    ratios = {"ours / bare": median["ours"] / median["bare"], "naive / ours": median["naive"] / median["ours"]}
+    return [line | ratios]
+
+
+def _peaks(shards: Sequence[Shard]) -> list[Row]:
+    """Return the lines of one job's peaks of memory."""
+    rows = gathered(shards)
+    lines = rows.assign(ratio=rows.peak_mib / rows.peak_mib.iloc[0])[["images", "peak_mib", "ratio"]].to_dict("records")
+    return [_facts(shards[0]) | line for line in lines]
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -213,37 +198,6 @@ def seconds(function: Callable[[], object]) -> float:
     start = clock()
     function()
     return clock() - start
-
-
-def measure(bench: Bench, repeats: int) -> list[str]:
-    """Return the ratios of one (dataset, model), as lines."""
-    calls = {"ours": bench.ours, "bare": bench.bare, "naive": bench.naive}
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats):
-        for name, call in calls.items():
-            times[name].append(seconds(call))
-    median = {name: statistics.median(values) for name, values in times.items()}
-    median["naive"] *= len(bench.items) / bench.few
-    job, threads = bench.job, torch.get_num_threads()
-    head = f"{job.dataset.name} {job.loaded.name}: {len(bench.items)} images, {len(job.cells)} cells"
-    return [
-        f"{head}, batches of {job.batch_size}, {threads} threads, {repeats} repeats",
-        f"  passes (images): {dict(bench.passes)}; {bench.compared()}",
-        f"  seconds (median): {', '.join(f'{name} {value:.1f}' for name, value in median.items())}",
-        f"  ours / bare {median['ours'] / median['bare']:.2f}; naive / ours {median['naive'] / median['ours']:.2f}",
-    ]
-
-
-def memory(open_job: Callable[[], Job], counts: Sequence[int]) -> str:
-    """Return the peak memory, in processes of their own that make the records of so many images, as a line.
-
-    Args:
-        open_job: can be pickled.
-        counts: of images.
-    """
-    peaks = [processes.alone(peak, open_job, count) for count in counts]
-    listed = ", ".join(f"{mib:.0f} MiB for {count} images" for mib, count in zip(peaks, counts, strict=True))
-    return f"peak memory {listed}: ratio {peaks[-1] / peaks[0]:.2f}"
 
 
 def peak(open_job: Callable[[], Job], count: int) -> float:

@@ -7,9 +7,11 @@ counted by hooks. Peak memory is that of a process of its own for each call, les
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -18,18 +20,26 @@ from torch import Tensor, nn
 
 import wcx
 from wcx import methods
-from wcx.checks import cells, processes
-from wcx.checks.cells import Cells, Request, Result
-from wcx.checks.specimens import Specimen, specimen
+from wcx.checks import processes
+from wcx.checks.base import Request, gathered, table
+from wcx.checks.rounds import Rounds, Timed
+from wcx.checks.specimens import opened, reduced
+from wcx.errors import choose
+from wcx.experiments import Cell, images
+from wcx.experiments.base import Row
+from wcx.pipeline import Job
+from wcx.records import Shard
+from wcx.report.tables import Table
 
-CODE = ("images", "methods", "checks/processes")
 NETWORK = "squeezenet1_1"
 IMAGES = 4  # a batch
 REPEATS = 15
 BRUTE = ("gradcam", "gradient")  # the methods whose thousand classes are explained, too
+CLASSES = 20  # of them a round, then weighted
 FOUR = ["original", "mean", "max", "weighted"]
+CALLS = ("original", "weighted", "together", "separate")  # the last two: four contrasts in one call, or in four
 STEPS = 8
-EXPECTED = {  # the design's table, for K = 4 cotangents: forward, backward to the image or layer
+DESIGN = {  # the design's table, for K = 4 cotangents: forward, backward to the image or layer
     "gradient": (1, 4),
     "input_x_gradient": (1, 4),
     "gradcam": (1, 4),
@@ -39,160 +49,228 @@ EXPECTED = {  # the design's table, for K = 4 cotangents: forward, backward to t
     "deeplift": (2, 4),
     "lrp": (1, 4),
 }
+MEASURES = {
+    "times": ["wall", "cpu"],
+    "classes": ["wall", "cpu"],
+    "passes": ["forward", "backward", "backward_to_image"],
+    "memory": ["peak_mib"],
+}
+MEANINGS = {
+    "network": "",
+    "method": "",
+    "original_s": "seconds of one contrast, wall time",
+    "weighted/original wall": "ratio of medians",
+    "weighted/original cpu": "ratio of medians",
+    "together/separate wall": "four contrasts in one call and in four",
+    "together/separate cpu": "four contrasts in one call and in four",
+    "brute/weighted wall": "an explanation a class, all classes, and one under weighted",
+    "brute/weighted cpu": "an explanation a class, all classes, and one under weighted",
+    "forward": "passes of four contrasts together",
+    "backward": "from the logits",
+    "backward_to_image": "as far as the first layer's input",
+    "design_forward": "the design's number",
+    "design_backward": "the design's number",
+    **{f"MiB {call}": "peak memory of the call" for call in CALLS},
+}
 
 
-class Case:
-    """One network, batch and method, ready to be timed.
+@dataclass(frozen=True)
+class CostSettings:
+    """What is measured.
 
-    Args:
-        subject: network and images.
-        method: its name.
+    Attributes:
+        measures: times, classes (brute force), passes or memory.
+        repeats: rounds.
+        images: of the batch.
+        side: of the images, in pixels.
+        steps: of integrated gradients.
     """
 
-    def __init__(self, subject: Specimen, method: str) -> None:
-        self.net, self.images, self.method = subject.net, subject.images, method
-        self.layer = subject.layer if methods.get(method).space == "activation" else None
-        self.options: dict[str, Any] = {"steps": STEPS} if method == "integrated_gradients" else {}
-        with torch.no_grad():
-            self.target = subject.net(subject.images).argmax(1)
+    measures: str
+    repeats: int
+    images: int = IMAGES
+    side: int | None = None
+    steps: int = STEPS
 
-    def explain(self, contrast: str | Sequence[str], target: Any = None) -> Tensor:
-        """Return `wcx.explain` for the predicted classes, or others."""
-        target = self.target if target is None else target
-        return wcx.explain(self.net, self.images, target, self.method, contrast, layer=self.layer, **self.options)
+    def __post_init__(self) -> None:
+        choose("measure", self.measures, MEASURES)
 
-    def calls(self) -> dict[str, Callable[[], Any]]:
-        """Return what is compared, by name."""
+
+class Cost(Timed):
+    """Seconds, passes or peak memory of a call of `CALLS` for the predicted classes, by cell (method, call)."""
+
+    protocol = CostSettings
+
+    @classmethod
+    def jobs(cls, request: Request) -> Iterator[Job]:
+        """See `Check.jobs`."""
+        classes = len(request.images("imagenet", NETWORK).class_names)
+        rounds = {"times": REPEATS, "classes": -(-classes // CLASSES), "passes": 1, "memory": 1}
+        for method, (measures, repeats) in product(request.methods, rounds.items()):
+            if (measures != "classes" or method in BRUTE) and (measures != "memory" or processes.STATUS.exists()):
+                yield job_of(request, method, measures, repeats)
+
+    @classmethod
+    def measures(cls, settings: CostSettings) -> list[str]:
+        """See `Timed.measures`."""
+        return MEASURES[settings.measures]
+
+    def measure(self, place: int) -> dict[Cell, Row]:
+        """See `Timed.measure`."""
         return {
-            "original": lambda: self.explain("original"),
-            "weighted": lambda: self.explain("weighted"),
-            "4 together": lambda: self.explain(FOUR),
-            "4 apart": lambda: [self.explain(name) for name in FOUR],
-        }
+            "times": self._times,
+            "classes": self._classes,
+            "passes": lambda _: {self.cells[0]: self.passes_of("together")},
+            "memory": self._memory,
+        }[self.settings.measures](place)
+
+    @cached_property
+    def _batch(self) -> Tensor:
+        dataset, request = self.job.dataset, self.settings
+        pixels = torch.stack([dataset[i][0] for i in images.order(len(dataset), request.images, self.job.seed)])
+        model = self.subject.model
+        normalised: Tensor = model.normalise(reduced(pixels.to(self.subject.device), request.side))  # type: ignore[operator]
+        return normalised
+
+    @cached_property
+    def target(self) -> Tensor:
+        """The predicted class of every image, (N,)."""
+        with torch.no_grad():
+            predicted: Tensor = self.subject.model.model(self._batch).argmax(1)  # type: ignore[operator,union-attr]
+        return predicted
+
+    def explain(self, contrast: str | Sequence[str], target: int | None = None) -> Tensor:
+        """Return `wcx.explain` for the predicted classes, or one other."""
+        name, network = self.cells[0].method, self.subject.model.model
+        layer = self.subject.layer if methods.get(name).space == "activation" else None
+        options = {"steps": self.settings.steps} if name == "integrated_gradients" else {}
+        explained = self.target if target is None else target
+        return wcx.explain(network, self._batch, explained, name, contrast, layer=layer, **options)  # type: ignore[arg-type]
+
+    def call(self, name: str) -> None:
+        """Do one of `CALLS`."""
+        together = {"original": ["original"], "weighted": ["weighted"], "together": [FOUR], "separate": FOUR}
+        for contrast in together[name]:
+            self.explain(contrast)
+
+    def passes_of(self, name: str) -> Row:
+        """Return the passes of whole batches that a call does."""
+        with counted(self.subject.model.model, len(self._batch)) as passes:  # type: ignore[arg-type]
+            self.call(name)
+        return passes
+
+    @cached_property
+    def _warm(self) -> bool:
+        for cell in self.cells:
+            self.call("weighted" if cell.contrast == "one_class" else cell.contrast)
+        return True
+
+    def _times(self, place: int) -> dict[Cell, Row]:
+        """Time every cell, in turns forwards and backwards."""
+        assert self._warm
+        return {cell: clocked(partial(self.call, cell.contrast)) for cell in self.cells[:: 1 if place % 2 else -1]}
+
+    def _classes(self, place: int) -> dict[Cell, Row]:
+        """Time one explanation of each of the round's classes, together, and one under weighted."""
+        assert self._warm
+        classes = range(len(self.job.class_names()))[place * CLASSES : (place + 1) * CLASSES]
+
+        def each() -> None:
+            for s in classes:
+                self.explain("original", s)
+
+        calls = {"one_class": each, "weighted": partial(self.call, "weighted")}
+        return {cell: clocked(calls[cell.contrast]) for cell in self.cells}
+
+    def _memory(self, _place: int) -> dict[Cell, Row]:
+        return {cell: {"peak_mib": processes.alone(peak_of, self.job.reopen, cell.contrast)} for cell in self.cells}
+
+    @classmethod
+    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Check.tables`: a line a method."""
+        frames = [gathered([shard]).assign(measures=shard.parts["settings"]["measures"]) for shard in shards]
+        lines = [_line(*group) for group in pd.concat(frames).groupby(["network", "method"], sort=False)]
+        return [table(cls.name(), f"What an explanation costs, a batch of {IMAGES}", pd.DataFrame(lines), MEANINGS)]
 
 
-def clocked(function: Callable[[], Any]) -> tuple[float, float]:
+def job_of(request: Request, method: str, measures: str, repeats: int) -> Rounds:
+    """Return the job of one method and measure, in this process or one of its own."""
+    dataset, loaded, side = opened(request, NETWORK, IMAGES)
+    ways = {"classes": ("one_class", "weighted"), "passes": ("together",)}.get(measures, CALLS)
+    return Rounds(
+        Cost,
+        dataset,
+        loaded,
+        [Cell(method, way) for way in ways],
+        CostSettings(measures, repeats, side=side),
+        seed=request.seed,
+        results_dir=request.common["results_dir"],
+        batch_size=IMAGES,
+        reopen=partial(job_of, request, method, measures, repeats),
+    )
+
+
+def peak_of(reopen: Callable[[], Rounds], call: str) -> float:
+    """Return the peak memory (MiB) of one of `CALLS`, beyond what the process held before: for a process of its own."""
+    job = reopen()
+    cost = job.opened(job.cells)
+    assert isinstance(cost, Cost)
+    assert len(cost.target)  # the batch and its classes are held
+    before = processes.mebibytes("VmRSS")
+    cost.call(call)
+    return processes.mebibytes("VmHWM") - before
+
+
+def clocked(function: Callable[[], object]) -> Row:
     """Return wall and CPU seconds of a call."""
     wall, cpu = time.perf_counter(), time.process_time()
     function()
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def times(case: Case, repeats: int) -> list[dict[str, Any]]:
-    """Return the times of `Case.calls`, interleaved, the first round left out."""
-    rows: list[dict[str, Any]] = []
-    for repeat in range(-1, repeats):
-        calls = list(case.calls().items())
-        for name, function in calls if repeat % 2 else calls[::-1]:
-            wall, cpu = clocked(function)
-            rows.append({"method": case.method, "what": name, "repeat": repeat, "wall": wall, "cpu": cpu})
-    return [row for row in rows if row["repeat"] >= 0]
-
-
-def brute_force(case: Case, classes: int) -> list[dict[str, Any]]:
-    """Return the times of one `original` call per class, with a `weighted` call after every 20."""
-    case.explain("weighted")
-    rows = []
-    for s in cells.progress(range(classes), f"brute force, {case.method}"):
-        wall, cpu = clocked(partial(case.explain, "original", s))
-        rows.append({"method": case.method, "what": "one class", "repeat": s, "wall": wall, "cpu": cpu})
-        if s % 20 == 0:
-            wall, cpu = clocked(partial(case.explain, "weighted"))
-            rows.append({"method": case.method, "what": "weighted beside", "repeat": s, "wall": wall, "cpu": cpu})
-    return rows
+    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 @contextmanager
-def counted(net: nn.Module, images: int) -> Iterator[dict[str, float]]:
-    """Count passes of whole batches: forward, and backward from the logits and as far as the first module's input."""
+def counted(net: nn.Module, size: int) -> Iterator[dict[str, float]]:
+    """Count passes of whole batches of `size`: forward, and backward from the logits and as far as the first module's input."""
     first = next(module for module in net.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
-    seen = {"forward": 0.0, "backward": 0.0, "backward to the image": 0.0}
+    passes = dict.fromkeys(MEASURES["passes"], 0.0)
 
     def watch(tensor: Tensor, kind: str) -> None:
         def add(_gradient: Tensor) -> None:
-            seen[kind] += len(tensor) / images
+            passes[kind] += len(tensor) / size
 
         if tensor.requires_grad:
             tensor.register_hook(add)
 
     def output(_module: nn.Module, _args: Any, logits: Tensor) -> None:
-        seen["forward"] += len(logits) / images
+        passes["forward"] += len(logits) / size
         watch(logits, "backward")
 
     handles = [
         net.register_forward_hook(output),
-        first.register_forward_pre_hook(lambda _module, args: watch(args[0], "backward to the image")),
+        first.register_forward_pre_hook(lambda _module, args: watch(args[0], "backward_to_image")),
     ]
     try:
-        yield seen
+        yield passes
     finally:
         for handle in handles:
             handle.remove()
 
 
-def passes(case: Case) -> list[dict[str, Any]]:
-    """Return the passes of 4 contrasts together, against the design's table."""
-    with counted(case.net, len(case.images)) as seen:
-        case.explain(FOUR)
-    forward, backward = EXPECTED.get(case.method, ("", ""))
-    return [{"method": case.method, **seen, "design forward": forward, "design backward": backward}]
-
-
-def memory(request: Request, method: str, call: str) -> dict[str, Any]:
-    """Return the peak memory (MiB) of one of `Case.calls`, beyond what the process held before: for a process of its own."""
-    function = Case(specimen(request, NETWORK, IMAGES), method).calls()[call]
-    before = processes.mebibytes("VmRSS")
-    function()
-    return {"method": method, "what": call, "peak_mib": processes.mebibytes("VmHWM") - before}
-
-
-def check(request: Request) -> Result:
-    """Measure; write cost_times.csv, cost_passes.csv, cost_memory.csv (on Linux) and cost.csv, the summary."""
-    facts = {"network": NETWORK, "count": IMAGES, "repeats": REPEATS, "threads": torch.get_num_threads()}
-    facts |= {"typed": list(request.typed)}
-    store = Cells(request.folder, "cost", CODE, facts)
-    subject = specimen(request, NETWORK, IMAGES)
-    classes = subject.net(subject.images[:1]).shape[1]
-    tables: dict[str, list[pd.DataFrame]] = {"times": [], "passes": [], "memory": []}
-    for name in cells.progress(request.methods, "cost"):
-        case = Case(subject, name)
-        tables["times"].append(store.rows(f"times-{name}", partial(times, case, REPEATS)))
-        tables["passes"].append(store.rows(f"passes-{name}", partial(passes, case)))
-        if name in BRUTE:
-            tables["times"].append(store.rows(f"brute-{name}", partial(brute_force, case, classes)))
-        if processes.STATUS.exists():
-            peaks = partial(_peaks, request, case)
-            tables["memory"].append(store.rows(f"memory-{name}", peaks))
-    joined = {name: pd.concat(parts) for name, parts in tables.items() if parts}
-    for name, table in joined.items():
-        cells.save(table, request.folder, f"cost_{name}")
-    table = summary(joined["times"], joined["passes"], joined.get("memory"))
-    cells.save(table, request.folder, "cost")
-    return Result(table.set_index("method").T.to_string(float_format="{:.3g}".format))
-
-
-def _peaks(request: Request, case: Case) -> list[dict[str, Any]]:
-    return [processes.alone(memory, request, case.method, call) for call in case.calls()]
-
-
-def summary(timed: pd.DataFrame, counts: pd.DataFrame, peaks: pd.DataFrame | None) -> pd.DataFrame:
-    """Return a line a method: seconds of original, the ratios (wall, and CPU time), passes and peak memory (MiB)."""
-    rows = []
-    for method in counts.method:
-        row: dict[str, Any] = {"method": method}
-        durations = timed[timed.method == method]
-        for clock in ("wall", "cpu"):
-            median = durations.groupby("what")[clock].median()
-            if clock == "wall":
-                row["original_s"] = median["original"]
-            row[f"weighted/original {clock}"] = median["weighted"] / median["original"]
-            row[f"together/apart {clock}"] = median["4 together"] / median["4 apart"]
-            if "one class" in median:
-                row[f"brute/weighted {clock}"] = (
-                    durations[durations.what == "one class"][clock].sum() / median["weighted beside"]
-                )
-        row |= {key: value for key, value in counts[counts.method == method].iloc[0].items() if key != "method"}
-        if peaks is not None:
-            row |= {f"MiB {call}": mib for call, mib in peaks[peaks.method == method][["what", "peak_mib"]].values}
-        rows.append(row)
-    return pd.DataFrame(rows)
+def _line(key: tuple[str, str], rows: pd.DataFrame) -> Mapping[str, Any]:
+    """Return the summary of one network and method."""
+    line: dict[str, Any] = dict(zip(("network", "method"), key, strict=True))
+    of = dict(iter(rows.groupby("measures", sort=False)))
+    for clock in ("wall", "cpu"):
+        median = of["times"].groupby("contrast")[clock].median()
+        if clock == "wall":
+            line["original_s"] = median["original"]
+        line[f"weighted/original {clock}"] = median["weighted"] / median["original"]
+        line[f"together/separate {clock}"] = median["together"] / median["separate"]
+        if "classes" in of:
+            brute = of["classes"].groupby("contrast")[clock]
+            line[f"brute/weighted {clock}"] = brute.sum()["one_class"] / brute.median()["weighted"]
+    line |= of["passes"][MEASURES["passes"]].iloc[0].to_dict()
+    line |= dict(zip(("design_forward", "design_backward"), DESIGN.get(key[1], (None, None)), strict=True))
+    if "memory" in of:
+        line |= {f"MiB {call}": mib for call, mib in of["memory"][["contrast", "peak_mib"]].to_numpy()}
+    return line

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.models import ResNet18_Weights
 
 from wcx import contrasts, methods
-from wcx.checks.cells import Request, Result
+from wcx.checks.base import Request
 from wcx.experiments import Subject
 from wcx.experiments.gallery import FigureKind, GallerySettings
 from wcx.experiments.images import Item
@@ -51,9 +51,9 @@ def write_small(figure: Figure, file: Path) -> None:
     Image.open(canvas).convert("RGB").quantize(256).save(file, optimize=True)
 
 
-def check(request: Request) -> Result:
-    """Draw methods_x_contrasts.png."""
-    file = request.folder / "methods_x_contrasts.png"
+def drawn(request: Request, folder: Path) -> Path:
+    """Draw methods_x_contrasts.png into a folder; return the file."""
+    file = folder / "methods_x_contrasts.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_small(drawing(request.network(NETWORK)), file)
-    return Result(f"figure: {file}")
+    return file

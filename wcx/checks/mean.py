@@ -2,88 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
-import wcx
-from wcx import models
-from wcx.checks import cells
-from wcx.checks.cells import Cells, Request, Result
-from wcx.datasets import ImageDataset
-from wcx.experiments.images import cut, order
-from wcx.images import device_of
-from wcx.models import LoadedModel
+from wcx import contrasts, models
+from wcx.checks.base import KEY, Check, Fixed, Request, by_target, gathered, table, target_columns
+from wcx.experiments import Cell
+from wcx.experiments.base import Row
+from wcx.experiments.images import Item
+from wcx.pipeline import Job
+from wcx.records import Shard
+from wcx.report.tables import Table
 
 METHODS = ("gradient", "gradcam", "linear_approximation")
-CODE = [f"methods/{name}" for name in (*METHODS, "activation", "paths")]
+CONTRASTS = ("mean", "weighted")
 PAIRS = (
     *product(["imagenet"], ["squeezenet1_1", "mobilenet_v2"]),
     *product(["cub"], ["vgg16", "alexnet", "mobilenet_v2", "squeezenet1_1"]),
 )
-LIMIT = 100  # images
-CHUNK = 20  # images a cell
-BATCH = 10
-_QUANTILES = (("5%", 0.05), ("median", 0.5), ("95%", 0.95))
+LIMIT, BATCH, CHUNK = 100, 10, 20
+QUANTILES = {"5%": 0.05, "median": 0.5, "95%": 0.95}
 
 
-def check(request: Request) -> Result:
-    """Measure how near mean and weighted are to original, on ImageNet's networks and on the fine-tuned ones there are.
+class MeanAgainstOriginal(Check):
+    """For the two most probable classes, distance = norm(phi - phi_original) / norm(phi_original), and their cosine."""
 
-    Writes mean.csv (a row an image, target, method and contrast).
-    """
-    tables = []
-    for data, network in cells.progress(PAIRS, "mean"):
-        dataset = request.images(data, network)
-        path = models.checkpoint_path(request.checkpoints_dir, data, network, dataset.class_names, request.seed)
-        if data != "imagenet" and not path.is_file():
-            print(f"mean: no checkpoint of {network} on {data}; python scripts/finetune.py makes one")
-            continue
-        loaded = request.network(network, dataset)
-        settings = {"weights": loaded.weights_hash, "data": dataset.listing_hash()}
-        store = Cells(request.folder, "mean", CODE, settings)
-        for indices in cut(order(len(dataset), request.limit or LIMIT, request.seed), CHUNK):
-            key = f"{data}-{network}-{indices[0]:04d}-{len(indices)}"
-            table = store.rows(key, partial(compare, dataset, loaded, indices))
-            tables.append(table.assign(dataset=data, network=network, classes=len(dataset.class_names)))
-    table = pd.concat(tables, ignore_index=True)
-    cells.save(table, request.folder, "mean")
-    return Result(text(table))
+    @classmethod
+    def jobs(cls, request: Request) -> Iterator[Job]:
+        """See `Check.jobs`; fine-tuned networks where there are checkpoints."""
+        cells = [Cell(method, contrast) for method, contrast in product(METHODS, CONTRASTS)]
+        for name, network in PAIRS:
+            dataset = request.images(name, network)
+            path = models.checkpoint_path(request.checkpoints_dir, name, network, dataset.class_names, request.seed)
+            if name != "imagenet" and not path.is_file():
+                print(f"mean: no checkpoint of {network} on {name}; python scripts/finetune.py makes one")
+                continue
+            opened = {"dataset": dataset, "loaded": request.network(network, dataset), "limit": request.limit or LIMIT}
+            yield request.job(cls, BATCH, CHUNK, cells=cells, settings=Fixed(), **opened)
 
+    @classmethod
+    def columns(cls, settings: Fixed, boxes: bool = False) -> list[str]:  # noqa: ARG003
+        """See `Experiment.columns`."""
+        return target_columns("distance", "cosine")
 
-def compare(dataset: ImageDataset, loaded: LoadedModel, indices: Sequence[int]) -> list[dict[str, Any]]:
-    """Return a row an image, target (the two most probable classes), method and contrast: distance and cosine to original."""
-    rows = []
-    for part, method in product(cut(indices, BATCH), METHODS):
-        pixels = torch.stack([dataset[i][0] for i in part]).to(device_of(loaded.model))
-        run = wcx.Explainer(loaded.model, method, loaded.layer if method != "gradient" else None)(pixels)
-        top = run.logits.topk(2).indices.T
-        original, *contrasted = (
-            run.explain(wcx.cotangent(run.logits, top, name)).flatten(2).double()
-            for name in ("original", "mean", "weighted")
-        )
-        for name, maps in zip(("mean", "weighted"), contrasted, strict=True):
-            distance = (maps - original).norm(dim=2) / original.norm(dim=2)
-            cosine = torch.nn.functional.cosine_similarity(maps, original, dim=2)
-            rows += [
-                {"index": i, "target": f"t{r + 1}", "method": method, "contrast": name}
-                | {"distance": float(distance[r, k]), "cosine": float(cosine[r, k])}
-                for r, (k, i) in product(range(2), enumerate(part))
-            ]
-    return rows
+    def passes(self) -> Counter[str]:
+        """See `Experiment.passes`; each contrast and original, for two classes."""
+        groups = len(self.subject.groups())
+        return Counter(forward=groups, backward=2 * groups * (1 + len({cell.contrast for cell in self.cells})))
 
+    def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
+        """See `Check.measured`."""
+        look = self.subject.look(pixels)
+        top = look.logits.topk(2).indices.T
+        originals = [Cell(method, "original") for method in self.subject.methods]
+        explained = look.maps([*originals, *self.cells], top, contrasts.foil_masks(look.logits, top))
+        maps = {cell: each.flatten(2).double() for cell, each in explained.items()}
+        rows = {}
+        for cell in self.cells:
+            original, contrasted = maps[Cell(cell.method, "original")], maps[cell]
+            distance = (contrasted - original).norm(dim=2) / original.norm(dim=2)
+            cosine = torch.nn.functional.cosine_similarity(contrasted, original, dim=2)
+            rows[cell] = by_target({"distance": distance, "cosine": cosine})
+        return rows
 
-def text(table: pd.DataFrame) -> str:
-    """Return medians and 90 % ranges of distance and cosine to original, by network, method, target and contrast."""
-    keys = ["dataset", "network", "classes", "method", "target", "contrast"]
-    rows = []
-    for values, group in table.groupby(keys, sort=False):
-        row: dict[str, Any] = dict(zip(keys, values, strict=True)) | {"n": len(group)}
-        for column, (name, q) in product(("distance", "cosine"), _QUANTILES):
-            row[f"{column} {name}"] = group[column].quantile(q)
-        rows.append(row)
-    return str(pd.DataFrame(rows).to_string(index=False, float_format="{:.3f}".format))
+    @classmethod
+    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Check.tables`: medians and 90 % ranges."""
+        rows = gathered(shards, "target")
+        classes = {shard.key[:2]: len(shard.labels["class_names"]) for shard in shards}
+        rows["classes"] = [classes[pair] for pair in zip(rows.dataset, rows.network, strict=True)]
+        lines = []
+        keys = ["dataset", "network", "classes", "method", "target", "contrast"]
+        for values, group in rows.groupby(keys, sort=False):
+            line = dict(zip(keys, values, strict=True)) | {"n": len(group)}
+            for measure, (name, q) in product(("distance", "cosine"), QUANTILES.items()):
+                line[f"{measure} {name}"] = group[measure].quantile(q)
+            lines.append(line)
+        meanings = {
+            **dict.fromkeys(KEY[:2], ""),
+            "classes": "of the network",
+            "method": "",
+            "target": "",
+            "contrast": "",
+        }
+        meanings |= {"n": "images"} | {f"distance {q}": "to original, relative to its norm" for q in QUANTILES}
+        meanings |= {f"cosine {q}": "with original" for q in QUANTILES}
+        return [table(cls.name(), "How near mean and weighted are to original", pd.DataFrame(lines), meanings, ".3f")]

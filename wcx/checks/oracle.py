@@ -1,16 +1,17 @@
 """The oracle table: one pass under a contrast against the sum over classes by brute force, and against captum.
 
-The error is norm(one pass - oracle) / sum_s abs(v_s) norm(phi^s). In the brute force every class has a copy of the
-image and a forward pass of its own, along a path (integrated gradients, SmoothGrad) at every point of it, in plain autograd.
-Alone, not in a batch: a batch may round a convolution another way, and in float32 a ReLU or a max pool on the edge then
-decides another way (seen: VGG-16, 1 % of the gradient).
+In the brute force every class has a copy of the image and a forward pass of its own, along a path (integrated gradients,
+SmoothGrad) at every point of it, in plain autograd. Alone, not in a batch: a batch may round a convolution another way, and in
+float32 a ReLU or a max pool on the edge then decides another way (seen: VGG-16, 1 % of the gradient).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from importlib.metadata import version
 from itertools import product
 from typing import Any
 
@@ -20,35 +21,56 @@ from torch import Tensor, nn
 
 import wcx
 from wcx import contrasts, methods
-from wcx.checks import cells
+from wcx.checks.base import FACTS, Check, Request, gathered
 from wcx.checks.captum import Captum, reason_against, ties_as_captum
-from wcx.checks.cells import Cells, Request, Result
-from wcx.checks.specimens import Specimen, specimen
+from wcx.checks.specimens import opened, reduced
 from wcx.errors import WcxError, choose
+from wcx.experiments import Cell
+from wcx.experiments.base import Row
+from wcx.experiments.images import Item
+from wcx.methods import Method
 from wcx.methods.paths import Path, PathRun
+from wcx.pipeline import Job
+from wcx.records import Shard
+from wcx.report.tables import Block, Column, Spread, Table
 
-CODE = ("images", "methods", "checks/captum")
-ORACLES = ("sum over classes", "captum")
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # the issue's
+ORACLES = {"classes": "sum over classes", "captum": "captum"}
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # the issue's
 STEPS = 2  # of paths; a power of 2, since captum rounds its weights to float32
 ALONE = {"batch_size": 1}  # each step by itself, as in brute force: in a batch, float32 rounds otherwise and ReLUs flip
+COLUMNS = (
+    Column("method"),
+    Column("network"),
+    Column("shown", "the largest error over the contrasts, or why there is none"),
+)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A method with options, under a name for the table; with `noise`, its baseline is noise of the image's shape."""
+    """A method with options, under a name for the table.
+
+    Attributes:
+        label: the name.
+        method: the method's.
+        options: of the method.
+        noise: its baseline is noise of the image's shape.
+        side: images are reduced to so many pixels; None leaves them.
+        captum: the version that is asked.
+    """
 
     label: str
     method: str
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     noise: bool = False
+    side: int | None = None
+    captum: str = version("captum")
 
-    def on(self, image: Tensor) -> Variant:
-        """Return the variant with all its options for an image."""
+    def on(self, image: Tensor) -> dict[str, Any]:
+        """Return all options for an image (1, 3, H, W)."""
         if not self.noise:
-            return self
+            return self.options
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        return replace(self, options={**self.options, "baseline": noise})
+        return {**self.options, "baseline": noise}
 
 
 def variants() -> list[Variant]:
@@ -67,19 +89,144 @@ def variants() -> list[Variant]:
     return [*plain, Variant("deeplift (noise)", "deeplift", noise=True), *smooth]
 
 
+class Oracle(Check):
+    """error = norm(one pass - oracle) / sum_s abs(v_s) norm(phi^s), for the predicted class of the first image.
+
+    A row has both oracles in both precisions; where there is no number, it says why.
+    """
+
+    protocol = Variant
+
+    @classmethod
+    def jobs(cls, request: Request) -> Iterator[Job]:
+        """See `Check.jobs`."""
+        chosen = [variant for variant in variants() if variant.method in request.methods]
+        for network in request.networks:
+            dataset, loaded, side = opened(request, network, 1)
+            for variant in chosen:
+                cells = [Cell(variant.method, contrast) for contrast in request.contrasts]
+                settings, options = replace(variant, side=side), {variant.method: variant.options}
+                given = {"cells": cells, "settings": settings, "method_options": options, "limit": 1}
+                yield request.job(cls, 1, 1, dataset=dataset, loaded=loaded, **given)
+
+    @classmethod
+    def columns(cls, settings: Variant, boxes: bool = False) -> list[str]:  # noqa: ARG003
+        """See `Experiment.columns`."""
+        numbers = product(("error", "reason"), ORACLES, TOLERANCE)
+        return [*FACTS, "pixels", "classes", "foils", *map("/".join, numbers)]
+
+    def passes(self) -> Counter[str]:
+        """See `Experiment.passes`: of the brute force with 20 foils; captum's are as many."""
+        points = STEPS if self.settings.options.keys() & {"steps", "samples"} else 1
+        return Counter(forward=2 * 21 * points * len(TOLERANCE), backward=2 * 21 * points * len(TOLERANCE))
+
+    def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
+        """See `Check.measured`."""
+        inputs = self.subject.model.normalise(reduced(pixels, self.settings.side))  # type: ignore[operator]
+        rows: dict[Cell, list[Row]] = {cell: [{} for _ in inputs] for cell in self.cells}
+        for precision, (k, image) in product(TOLERANCE, enumerate(inputs.split(1))):
+            for cell, row in self._compared(image, precision).items():
+                rows[cell][k] |= row
+        return rows
+
+    def _compared(self, image: Tensor, precision: str) -> dict[Cell, Row]:
+        """Return what both oracles say of one image (1, 3, H, W) in one precision."""
+        dtype = getattr(torch, precision)
+        net, image = copy.deepcopy(self.subject.model.model).to(dtype), image.to(dtype)  # type: ignore[operator,union-attr]
+        settings, names = self.settings, [cell.contrast for cell in self.cells]
+        options = settings.on(image)
+        method = methods.create(settings.method, **options)
+        layer = self.subject.layer if method.space == "activation" else None
+        with torch.no_grad():
+            logits = net(image)
+        target, foils = rival_classes(logits)
+        classes = [target, *(foils or [s for s in range(logits.shape[1]) if s != target])]
+        facts = {"pixels": image.shape[-1], "classes": logits.shape[1], "foils": len(classes) - 1}
+
+        def ours() -> Tensor:
+            return wcx.explain(net, image, target, method, names, foils, layer)[:, 0]
+
+        try:
+            run = wcx.Explainer(net, method, layer)(image)
+            maps = ours()
+            brute = BruteForce(net, image, method, layer, classes)
+        except WcxError as error:
+            refusal = {f"reason/{oracle}/{precision}": str(error) for oracle in ORACLES}
+            return {cell: facts | refusal for cell in self.cells}  # noqa: C420  # each has a row of its own
+        reason = reason_against(settings.method, net, options)
+        captum = None if reason else Captum(net, image, run.layer)
+        with ties_as_captum():
+            as_captum = ours() if settings.method == "deeplift" and captum else maps
+        rows = {}
+        for cell, attribution, tied in zip(self.cells, maps, as_captum, strict=True):
+            v = _cotangent(cell.contrast, logits, target, foils, on_path=isinstance(run, PathRun))
+            expected, size = brute.combine(v)
+            row = {f"error/classes/{precision}": float((attribution - expected).norm()) / size}
+            if captum is None:
+                row[f"reason/captum/{precision}"] = reason
+            else:
+                answer = _ask(captum, settings.method, options, cell.contrast, v, classes)[0]
+                row[f"error/captum/{precision}"] = float((tied - answer).norm()) / size
+            rows[cell] = facts | row
+        return rows
+
+    @classmethod
+    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Check.tables`: the largest error over the contrasts, a table an oracle and precision."""
+        rows = errors(shards)
+        reasons = [reason for reason in rows.reason.unique() if reason]
+        places = {reason: f"({place})" for place, reason in enumerate(reasons, start=1)}
+        tables = []
+        for (oracle, precision), part in rows.groupby(["oracle", "precision"], sort=False):
+            grouped = part.groupby(["method", "network"], sort=False)
+            worst = grouped.agg(error=("error", "max"), reason=("reason", "first"), n=("error", "count")).reset_index()
+            worst["shown"] = worst.error.map("{:.0e}".format).where(worst.error.notna(), worst.reason.map(places))
+            worst = worst.assign(oracle=oracle, precision=precision, tolerance=TOLERANCE[precision])
+            title = f"{ORACLES[oracle]}, {precision} (at most {TOLERANCE[precision]:.0e}), the largest over contrasts"
+            spread = Spread(("method",), (Block("shown", ("network",), headed=False),))
+            noted = "; ".join(f"{place} {reason}" for reason, place in places.items() if reason in set(worst.reason))
+            tables.append(Table(cls.name(), title, COLUMNS, worst, note=noted, spread=spread))
+        return tables
+
+    @classmethod
+    def disagreements(cls, shards: Sequence[Shard]) -> int:
+        """Return how many errors are over the tolerance."""
+        rows = errors(shards)
+        return int((rows.error > rows.precision.map(TOLERANCE)).sum())
+
+    @classmethod
+    def remark(cls, shards: Sequence[Shard]) -> str:
+        """See `Check.remark`."""
+        rows = errors(shards)
+        measured = int(rows.error.notna().sum())
+        return f"{len(rows)} cells, {measured} measured, {cls.disagreements(shards)} over the tolerance"
+
+
+def errors(shards: Sequence[Shard]) -> pd.DataFrame:
+    """Return a row for each cell, oracle and precision; `method` is the variant's label, `reason` "" where there is a number."""
+    frames = [
+        gathered([shard], "oracle", "precision").assign(method=shard.parts["settings"]["label"]) for shard in shards
+    ]
+    rows = pd.concat(frames, ignore_index=True)
+    return rows.assign(reason=rows.reason.fillna(""))
+
+
 class BruteForce:
     """The explanations phi^s of each class of interest, each from a pass of its own; along a path at every point.
 
     Args:
+        net: normalised images -> logits.
         image: (1, 3, H, W).
+        method: with its options.
+        layer: of a method in activation space.
         classes: S class ids.
         chunk: classes a batch.
     """
 
     def __init__(
-        self, net: nn.Module, image: Tensor, variant: Variant, layer: str | None, classes: Sequence[int], chunk: int = 1
+        self, net: nn.Module, image: Tensor, method: Method, layer: str | None, classes: Sequence[int], chunk: int = 1
     ) -> None:
-        run = wcx.Explainer(net, variant.method, layer, **variant.options)(image)
+        run = wcx.Explainer(net, method, layer)(image)
         self.classes = list(classes)
         if isinstance(run, PathRun):
             parts = [self._at_point(net, run._path, s, chunk) for s in range(run._path.steps)]
@@ -88,9 +235,7 @@ class BruteForce:
             return
         self.logits = run.logits[None]
         maps = [
-            wcx.explain(
-                net, image.repeat(len(part), 1, 1, 1), part, variant.method, "original", layer=layer, **variant.options
-            )
+            wcx.explain(net, image.repeat(len(part), 1, 1, 1), part, method, "original", layer=layer)
             for part in torch.tensor(self.classes).split(chunk)
         ]
         self.phi = torch.cat(maps)[None]
@@ -128,63 +273,6 @@ def rival_classes(logits: Tensor, limit: int = 50, count: int = 20, seed: int = 
     return target, sorted([s for s in shuffled if s != target][:count])
 
 
-def compare(subject: Specimen, variant: Variant, dtype: torch.dtype, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the rows of one network, method and precision: each contrast against both oracles, for the first image."""
-    net, images = subject.to(dtype)
-    image = images[:1]
-    variant = variant.on(image)
-    with torch.no_grad():
-        logits = net(image)
-    target, foils = rival_classes(logits)
-    classes = [target, *(foils or [s for s in range(logits.shape[1]) if s != target])]
-    facts = {
-        "network": subject.name,
-        "weights": subject.weights,
-        "pixels": image.shape[-1],
-        "classes": logits.shape[1],
-        "foils": len(classes) - 1,
-        "method": variant.label,
-        "precision": str(dtype).removeprefix("torch."),
-        "tolerance": TOLERANCE[dtype],
-    }
-    layer = subject.layer if methods.get(variant.method).space == "activation" else None
-    try:
-        run = wcx.Explainer(net, variant.method, layer, **variant.options)(image)
-
-        def ours() -> Tensor:
-            return wcx.explain(net, image, target, variant.method, list(names), foils, layer, **variant.options)[:, 0]
-
-        maps = ours()
-        brute = BruteForce(net, image, variant, layer, classes)
-    except WcxError as error:
-        return [facts | _no_number(*pair, "unsupported", error) for pair in product(names, ORACLES)]
-    reason = reason_against(variant.method, net, variant.options)
-    captum = None if reason else Captum(net, image, run.layer)
-    with ties_as_captum():
-        as_captum = ours() if variant.method == "deeplift" and captum else maps
-    rows = []
-    for name, attribution, tied in zip(names, maps, as_captum, strict=True):
-        v = _cotangent(name, logits, target, foils, on_path=isinstance(run, PathRun))
-        expected, size = brute.combine(v)
-        rows.append(facts | _number(name, ORACLES[0], attribution, expected, size, TOLERANCE[dtype]))
-        if captum is None:
-            rows.append(facts | _no_number(name, ORACLES[1], "not in captum", reason))
-        else:
-            expected = _ask(captum, variant, name, v, classes)[0]
-            rows.append(facts | _number(name, ORACLES[1], tied, expected, size, TOLERANCE[dtype]))
-    return rows
-
-
-def _number(name: str, oracle: str, attribution: Tensor, expected: Tensor, size: float, limit: float) -> dict[str, Any]:
-    error = float((attribution - expected).norm()) / size
-    status = "ok" if error <= limit else "OVER"
-    return {"contrast": name, "oracle": oracle, "error": error, "status": status, "reason": ""}
-
-
-def _no_number(name: str, oracle: str, status: str, reason: object) -> dict[str, Any]:
-    return {"contrast": name, "oracle": oracle, "error": float("nan"), "status": status, "reason": str(reason)}
-
-
 def _cotangent(
     name: str, logits: Tensor, target: int, foils: list[int] | None, on_path: bool
 ) -> Tensor | Callable[[Tensor], Tensor]:
@@ -193,51 +281,10 @@ def _cotangent(
     return wcx.cotangent(logits, target, name, foils)
 
 
-def _ask(captum: Captum, variant: Variant, name: str, v: Any, classes: list[int]) -> Tensor:
+def _ask(captum: Captum, method: str, options: dict[str, Any], name: str, v: Any, classes: list[int]) -> Tensor:
     if name == "original":
-        return captum.original(variant.method, classes[0], variant.options)
+        return captum.original(method, classes[0], options)
     if callable(v):
         choose("contrast along a path that captum is asked for", name, ["probability"])
-        return captum.probability(variant.method, classes, variant.options)
-    return captum.contrasted(variant.method, v, variant.options)
-
-
-def check(request: Request) -> Result:
-    """Fill the table for networks x methods x contrasts x precisions and write oracle.csv."""
-    chosen = [variant for variant in variants() if variant.method in request.methods]
-    steps = list(product(request.networks, TOLERANCE, chosen))
-    settings = {"contrasts": list(request.contrasts), "steps": STEPS, "typed": list(request.typed)}
-    store = Cells(request.folder, "oracle", CODE, settings)
-    specimens: dict[str, Specimen] = {}
-
-    def compute(network: str, dtype: torch.dtype, variant: Variant) -> list[dict[str, Any]]:
-        if network not in specimens:
-            specimens.clear()  # one network at a time in memory
-            specimens[network] = specimen(request, network, 1)
-        return compare(specimens[network], variant, dtype, request.contrasts)
-
-    tables = []
-    for step in cells.progress(steps, "oracle"):
-        network, dtype, variant = step
-        key = f"{network}-{str(dtype).removeprefix('torch.')}-{variant.label.replace(' ', '_')}"
-        tables.append(store.rows(key, partial(compute, *step)))
-    table = pd.concat(tables, ignore_index=True)
-    cells.save(table, request.folder, "oracle")
-    return Result(text(table), agreed=not (table.status == "OVER").any())
-
-
-def text(table: pd.DataFrame) -> str:
-    """Return the largest error over the contrasts by method and network, for each oracle and precision."""
-    reasons = [reason for reason in table.reason.unique() if reason]
-    notes = {reason: f"({number})" for number, reason in enumerate(reasons, start=1)}
-    blocks = []
-    for (oracle, precision), rows in table.groupby(["oracle", "precision"], sort=False):
-        worst = rows.pivot_table("error", "method", "network", aggfunc="max", sort=False, dropna=False)
-        reason = rows.pivot_table("reason", "method", "network", aggfunc="first", sort=False).replace(notes)
-        errors = worst.map("{:.0e}".format).where(worst.notna(), reason)
-        limit = f"at most {rows.tolerance.iloc[0]:.0e}"
-        blocks.append(f"{oracle}, {precision} ({limit}), the largest over contrasts\n{errors.to_string()}")
-    blocks.append("\n".join(f"{note} {reason}" for reason, note in notes.items()))
-    over = table[table.status == "OVER"]
-    blocks.append(f"{len(table)} cells, {int(table.error.notna().sum())} measured, {len(over)} over the tolerance")
-    return "\n\n".join(blocks)
+        return captum.probability(method, classes, options)
+    return captum.contrasted(method, v, options)

@@ -1,35 +1,54 @@
-"""The perturbation engine against the formulas in float64; and where float32's probability leaves weighted's way."""
+"""The perturbation engine against the formulas in float64."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
-from itertools import pairwise, product
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from wcx import methods, records
-from wcx.checks import cells
-from wcx.checks.cells import Cells, Request, Result, readable
+from wcx import methods
+from wcx.checks.base import FACTS, Check, Request, gathered, table
 from wcx.errors import choose
 from wcx.experiments import Cell, Subject
 from wcx.experiments.base import Row
-from wcx.experiments.images import Item, cut, order, read
+from wcx.experiments.images import Item
 from wcx.experiments.sign_perturbation import Settings, SignPerturbation
+from wcx.pipeline import Job
+from wcx.records import Shard
+from wcx.report.tables import Table
 
 NETWORKS = ("squeezenet1_1", "mobilenet_v3_small")
 CONTRASTS = ("original", "mean", "max", "weighted", "probability")
-PRECISIONS = ("float32", "bfloat16")
-CODE = ("methods/gradient", "methods/paths", "models/precision", "experiments/base", "experiments/sign_perturbation")
-LIMIT = 32  # images of the comparison with float64
-CHUNK = 4  # images a cell of it
-BATCH = 25  # images a cell of the other
-BINS = (0, 0.5, 0.9, 0.99, 0.999, 0.99999, 0.9999999, 1.0)  # of p_t; its complement is what float32 loses
+LIMIT = 32  # images
+CHUNK = 4  # and a pass
+SCORES = ("y_t", "p_t")
+KEYS = ["network", "precision", "contrast", "iterations"]
+MEANINGS = {
+    "network": "",
+    "precision": "of the engine",
+    "contrast": "",
+    "iterations": "steps of the walk",
+    "n": "images",
+    "elsewhere": "share of pixel values that end more than half a step from the reference's, mean",
+    "elsewhere_max": "the largest",
+    "y_t_error_median": "of abs(y_t - the reference's)",
+    "y_t_error_max": "the largest",
+    "y_t_bar": "the reference's mean change of y_t",
+    "y_t_off": "by how much the engine's differs",
+    "p_t_error_median": "of abs(p_t - the reference's)",
+    "p_t_error_max": "the largest",
+    "p_t_bar": "the reference's mean change of p_t",
+    "p_t_off": "by how much the engine's differs",
+}
 
 Scalar = Callable[[Tensor, int, list[int]], Tensor]  # logits (C,), target, the other classes -> what is derived
 SCALARS: dict[str, Scalar] = {
@@ -97,127 +116,102 @@ def walked(
     return {(cell.contrast, n): (end, rows[cell]) for (cell, n), end in zip(walks, ends, strict=True)}
 
 
-def compare(model: nn.Module, exact: nn.Module, batch: Sequence[Item], epsilon: float) -> list[Row]:
-    """Return a row an image, contrast, number of steps and precision: the engine beside the reference.
+@dataclass(frozen=True)
+class WalkSettings:
+    """What is walked.
 
-    `elsewhere` is the share of pixel values that end more than half a step from the reference's: for one step, those whose
-    sign differs (but for values at 0 or 1, which move one way only).
+    Attributes:
+        epsilon: largest change of a pixel, in [0, 1].
+        iterations: numbers of steps.
+        precisions: of the engine.
     """
-    settings = Settings(epsilon=epsilon)
-    walks = {p: walked(model, batch, replace(settings, precision=p), CONTRASTS) for p in PRECISIONS}
-    rows = []
-    for (contrast, n), (k, item) in product(walks[PRECISIONS[0]], enumerate(batch)):
-        assert item.pixels is not None
-        end = walk(exact, item.pixels.double(), item.label, contrast, epsilon, n)
-        with torch.no_grad():
-            y = exact(end[None])[0]
-        reference = {"y_t": float(y[item.label]), "p_t": float(y.softmax(0)[item.label])}
-        for precision, ends in walks.items():
-            images, measured = ends[contrast, n]
-            distant = (images[k].double() - end).abs() > epsilon / n / 2
-            row: Row = {"index": item.index, "contrast": contrast, "iterations": n, "precision": precision}
-            row["elsewhere"] = float(distant.double().mean())
-            row |= {score: measured[k][f"{score}/{n}"] for score in reference}
-            row |= {f"error_{score}": row[score] - value for score, value in reference.items()}
-            row |= {f"gain_{score}": value - measured[k][score] for score, value in reference.items()}
-            rows.append(row)
-    return rows
+
+    epsilon: float = 1e-3
+    iterations: tuple[int, ...] = (1, 2, 10)
+    precisions: tuple[str, ...] = ("float32", "bfloat16")
 
 
-def part_ways(model: nn.Module, batch: Sequence[Item], epsilon: float) -> list[Row]:
-    """Return a row an image: float32's probability beside weighted, after one step.
+class PerturbationPrecision(Check):
+    """Each walk of the engine, x^n, beside the same walk of one image in float64, z^n (`walk`).
 
-    In exact arithmetic they are proportional, and the two steps the same.
+        elsewhere = share of the values with abs(x^n - z^n) > epsilon / (2 n),  error_y_t = y_t(x^n) - y_t(z^n).
+
+    For one step, elsewhere are the values whose sign differs (but for those at 0 or 1, which move one way only).
     """
-    walks = walked(model, batch, Settings(epsilon=epsilon, iterations=(1,)), ["probability", "weighted"])
-    (first, probability), (second, weighted) = walks["probability", 1], walks["weighted", 1]
-    shares = (first != second).double().flatten(1).mean(1).tolist()
-    rows = []
-    for item, share, p, w in zip(batch, shares, probability, weighted, strict=True):
-        row = {"index": item.index, "p_t": p["p_t"], "apart": share, "zero_gradient": p["zero_gradient/1"]}
-        for column in ("y_t", "p_t", "correct"):
-            row |= {
-                f"probability_{column}": p[f"{column}/1"] - p[column],
-                f"weighted_{column}": w[f"{column}/1"] - w[column],
-            }
-        rows.append(row)
-    return rows
+
+    protocol = WalkSettings
+    beside = ("proportional",)
+    spaces = ("input",)
+
+    @classmethod
+    def jobs(cls, request: Request) -> Iterator[Job]:
+        """See `Check.jobs`."""
+        cells = [Cell("gradient", name) for name in CONTRASTS]
+        for network in NETWORKS:
+            dataset = request.images("imagenet", network)
+            opened = {"dataset": dataset, "loaded": request.network(network, dataset), "limit": request.limit or LIMIT}
+            settings = cls.protocol(epsilon=request.epsilon)
+            yield request.job(cls, CHUNK, CHUNK, cells=cells, settings=settings, **opened)
+
+    @classmethod
+    def columns(cls, settings: WalkSettings, boxes: bool = False) -> list[str]:  # noqa: ARG003
+        """See `Experiment.columns`."""
+        measures = ["elsewhere", *(f"{kind}{score}" for kind, score in product(("", "error_", "gain_"), SCORES))]
+        columns = product(measures, settings.precisions, settings.iterations)
+        return [*FACTS, *(f"{measure}/{precision}/{n}" for measure, precision, n in columns)]
+
+    def passes(self) -> Counter[str]:
+        """See `Experiment.passes`: of a walk in each precision; those in float64 count as much."""
+        walk = Settings(epsilon=self.settings.epsilon, iterations=self.settings.iterations).passes(len(self.cells))
+        return Counter({kind: count * (len(self.settings.precisions) + 1) for kind, count in walk.items()})
+
+    @cached_property
+    def _exact(self) -> nn.Module:
+        return copy.deepcopy(self.subject.model).double()
+
+    def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:
+        """See `Check.measured`."""
+        settings, names = self.settings, [cell.contrast for cell in self.cells]
+        walks = {}
+        for precision in settings.precisions:
+            protocol = Settings(epsilon=settings.epsilon, iterations=settings.iterations, precision=precision)
+            walks[precision] = walked(self.subject.model, batch, protocol, names)
+        rows: dict[Cell, list[Row]] = {cell: [{} for _ in batch] for cell in self.cells}
+        for cell, n, (k, item) in product(self.cells, settings.iterations, enumerate(batch)):
+            end = walk(self._exact, pixels[k].double(), item.label, cell.contrast, settings.epsilon, n)
+            with torch.no_grad():
+                y = self._exact(end[None])[0]
+            reference = {"y_t": float(y[item.label]), "p_t": float(y.softmax(0)[item.label])}
+            for precision, ends in walks.items():
+                images, measured = ends[cell.contrast, n]
+                distant = (images[k].double() - end).abs() > settings.epsilon / n / 2
+                values = {"elsewhere": float(distant.double().mean())}
+                for score, exact in reference.items():
+                    value = measured[k][f"{score}/{n}"]
+                    values |= {
+                        score: value,
+                        f"error_{score}": value - exact,
+                        f"gain_{score}": exact - measured[k][score],
+                    }
+                rows[cell][k] |= {f"{name}/{precision}/{n}": value for name, value in values.items()}
+        return rows
+
+    @classmethod
+    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Check.tables`."""
+        rows = agreement(gathered(shards, "precision", "iterations"))
+        return [table(cls.name(), "The perturbation beside float64's", rows, MEANINGS, ".2g")]
 
 
-def check(request: Request) -> Result:
-    """Compare with float64 on `LIMIT` images, and find where probability leaves weighted's way on all of them.
-
-    With a limit asked for, both take so many. Writes perturbation.csv and perturbation_probability.csv, a row an image and
-    walk.
-    """
-    pairs = [of_network(request, network) for network in NETWORKS]
-    compared, departed = (pd.concat(tables, ignore_index=True) for tables in zip(*pairs, strict=True))
-    cells.save(compared, request.folder, "perturbation")
-    cells.save(departed, request.folder, "perturbation_probability")
-    return Result(
-        f"{agreement(compared).to_string(index=False, float_format='{:.2g}'.format)}\n"
-        "float32: probability beside weighted, one step, by p_t\n"
-        f"{ways(departed).to_string(index=False, float_format='{:.3g}'.format)}"
-    )
-
-
-def of_network(request: Request, network: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of `compare` and of `part_ways` for one network and the ImageNet sample."""
-    dataset = request.images("imagenet", network)
-    loaded, epsilon = request.network(network, dataset), request.epsilon
-    exact = copy.deepcopy(loaded.model).double()
-    facts = {"weights": loaded.weights_hash, "channels_last": loaded.channels_last, "epsilon": epsilon}
-    store = Cells(request.folder, "perturbation", CODE, facts | {"data": dataset.listing_hash()})
-
-    def rows(part: str, limit: int | None, size: int, compute: Callable[[list[Item]], list[Row]]) -> pd.DataFrame:
-        """Return the rows of all images up to `limit`, computed `size` images a cell."""
-
-        def of(indices: Sequence[int]) -> list[Row]:
-            return compute(readable(read(dataset, indices)))
-
-        tables = []
-        for indices in cells.progress(cut(order(len(dataset), limit, request.seed), size), f"{network} {part}"):
-            key = f"{network}-{part}-{records.fingerprint({'images': indices})}"
-            tables.append(store.rows(key, partial(of, indices)))
-        return pd.concat(tables, ignore_index=True).assign(network=network)
-
-    return (
-        rows("float64", request.limit or LIMIT, CHUNK, lambda items: compare(loaded.model, exact, items, epsilon)),
-        rows("probability", request.limit, BATCH, lambda items: part_ways(loaded.model, items, epsilon)),
-    )
-
-
-def agreement(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the comparison with float64 by network, precision, contrast and number of steps.
-
-    `bar` is the reference's mean change, `off` by how much the engine's differs.
-    """
-    keys = ["network", "precision", "contrast", "iterations"]
-    rows = []
-    for values, walks in table.groupby(keys, sort=False):
-        row = dict(zip(keys, values, strict=True)) | {"n": len(walks), "elsewhere": walks.elsewhere.mean()}
-        row |= {"elsewhere_max": walks.elsewhere.max()}
-        for score in ("y_t", "p_t"):
+def agreement(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the comparison with float64 by network, precision, contrast and number of steps, see `MEANINGS`."""
+    lines = []
+    for values, walks in rows.groupby(KEYS, sort=False):
+        line: dict[str, Any] = dict(zip(KEYS, values, strict=True)) | {"n": len(walks)}
+        line |= {"elsewhere": walks.elsewhere.mean(), "elsewhere_max": walks.elsewhere.max()}
+        for score in SCORES:
             error = walks[f"error_{score}"]
-            row |= {f"{score}_error_median": error.abs().median(), f"{score}_error_max": error.abs().max()}
-            row |= {f"{score}_bar": walks[f"gain_{score}"].mean(), f"{score}_off": error.mean()}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def ways(table: pd.DataFrame) -> pd.DataFrame:
-    """Return probability beside weighted by network and bin of p_t: how often and how far apart they are, and the bars."""
-    labels = [f"{low:g}-{high:g}" for low, high in pairwise(BINS)]
-    binned = pd.cut(table.p_t, BINS, right=True, include_lowest=True, labels=labels).astype(str)
-    rows = []
-    for network, images in table.groupby("network", sort=False):
-        for label in [*labels, "all"]:
-            chosen = images if label == "all" else images[binned[images.index] == label]
-            if chosen.empty:
-                continue
-            row = {"network": network, "p_t": label, "n": len(chosen), "apart": chosen.apart.mean()}
-            row |= {"apart_1%": (chosen.apart > 0.01).mean(), "zero": int(chosen.zero_gradient.sum())}
-            for score in ("y_t", "p_t", "correct"):
-                row |= {f"{name}_{score}": chosen[f"{name}_{score}"].mean() for name in ("probability", "weighted")}
-            rows.append(row)
-    return pd.DataFrame(rows)
+            line |= {f"{score}_error_median": error.abs().median(), f"{score}_error_max": error.abs().max()}
+            line |= {f"{score}_bar": walks[f"gain_{score}"].mean(), f"{score}_off": error.mean()}
+        lines.append(line)
+    return pd.DataFrame(lines)

@@ -1,77 +1,80 @@
-"""The networks that are checked, each with images in its input space."""
+"""The networks that the oracle and the cost are about, each with images for it."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from wcx import models
 from wcx.checks import networks
-from wcx.checks.cells import Request
+from wcx.checks.base import Request
+from wcx.datasets import ImageDataset
 from wcx.experiments import images
-from wcx.images import device_of
+from wcx.images import Normalized, device_of
+from wcx.models import LoadedModel
 
 SMALL = {"conv_batchnorm": networks.conv_batchnorm, "bias_free": networks.bias_free}
 TRAINED = ("squeezenet1_1", "mobilenet_v2")
 CONVOLUTIONS = ("vgg16", "alexnet")
 RANDOM = ("resnet18", "densenet161", "googlenet", "mobilenet_v3_small", "efficientnet_b1", "mnasnet1_0")
 NETWORKS = (*SMALL, *TRAINED, *CONVOLUTIONS, *RANDOM)
-SIDE = {"vgg16": 64, "densenet161": 64, "squeezenet1_1": 128, "mobilenet_v2": 128}  # pixels; of the others 96
+SIDES = {"vgg16": 64, "densenet161": 64, "squeezenet1_1": 128, "mobilenet_v2": 128}  # pixels; of the others 96
 
 
-@dataclass
-class Specimen:
-    """A network in eval mode and images in its input space, both float32.
+class Noise(ImageDataset):
+    """What the small networks get: numbers around 0, as normalised images have."""
 
-    Attributes:
-        name: of the network.
-        weights: the label for tables.
-        net: normalised images -> logits.
-        images: (N, 3, H, W), normalised.
-        layer: the activation layer, or None (found).
-    """
+    def __init__(self, count: int) -> None:
+        self._pixels = networks.images(count)
+        ids, classes = list(map(str, range(count))), list(map(str, range(networks.CLASSES)))
+        super().__init__("noise", "test", None, ids, [0] * count, class_names=classes)
 
-    name: str
-    weights: str
-    net: nn.Module
-    images: Tensor
-    layer: str | None = None
-
-    def to(self, dtype: torch.dtype) -> tuple[nn.Module, Tensor]:
-        """Return a copy of the network, and the images, in another dtype."""
-        return copy.deepcopy(self.net).to(dtype), self.images.to(dtype)
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        """Return (float32 (3, 16, 16), 0)."""
+        return self._pixels[i], 0
 
 
-def specimen(request: Request, name: str, count: int, side: int | None = None) -> Specimen:
-    """Return one of `NETWORKS` with `count` images.
+def opened(request: Request, name: str, count: int) -> tuple[ImageDataset, LoadedModel, int | None]:
+    """Return images for one of `NETWORKS`, the network, and the side that the images are to be reduced to.
 
-    The small networks get noise, all others photographs of the ImageNet sample at `side` pixels (default: `SIDE`).
+    The small networks get `count` images of noise as it is (None), all others photographs of the ImageNet sample.
     squeezenet1_1 and mobilenet_v2 come with their weights, vgg16 and alexnet with their convolutions below a fresh
     classifier, the others with random weights.
     """
     if name in SMALL:
-        return Specimen(name, "random", SMALL[name](), networks.images(count))
-    dataset = request.images("imagenet", name)
+        net = SMALL[name]()
+        bare = Normalized(net, (0.0,) * 3, (1.0,) * 3).eval()
+        loaded = LoadedModel(net, bare, name, None, None, "random", False, models.weights_hash(net.state_dict()), {})
+        return Noise(count), loaded, None
+    dataset, side = request.images("imagenet", name), SIDES.get(name, 96)
     if name in TRAINED:
-        loaded = request.network(name, dataset)
-    else:
-        loaded = request.fresh(name, "auto" if name in CONVOLUTIONS else "random")
-    shape = (side or SIDE.get(name, 96),) * 2
-    pixels = torch.stack([dataset[i][0] for i in images.order(len(dataset), count, request.seed)])
-    if pixels.shape[-2:] != shape:
-        pixels = nn.functional.interpolate(pixels, shape, mode="bilinear", antialias=True)
-    normalised = loaded.model.normalise(pixels.to(device_of(loaded.net)))
-    if name in RANDOM:
-        calibrate(loaded.net, normalised)
-    label = f"{loaded.weights}, fresh classifier" if name in CONVOLUTIONS else loaded.weights
-    return Specimen(name, label, loaded.net, normalised, loaded.layer)
+        return dataset, request.network(name, dataset), side
+    loaded = request.fresh(name, "auto" if name in CONVOLUTIONS else "random")
+    if name in CONVOLUTIONS:
+        return dataset, replace(loaded, weights=f"{loaded.weights}, fresh classifier"), side
+    (first,) = images.order(len(dataset), 1, request.seed)
+    pixels = dataset[first][0][None].to(device_of(loaded.net))
+    calibrate(loaded.net, loaded.model.normalise(reduced(pixels, side)))
+    return dataset, replace(loaded, weights_hash=models.weights_hash(loaded.net.state_dict())), side
+
+
+def reduced(pixels: Tensor, side: int | None) -> Tensor:
+    """Return images (N, 3, H, W) at side x side pixels; as they are for None."""
+    if side is None or pixels.shape[-2:] == (side, side):
+        return pixels
+    return nn.functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
 
 
 @torch.no_grad()
 def calibrate(net: nn.Module, normalised: Tensor) -> None:
-    """Give a random network's BatchNorms the statistics of noisy images, without which deep ones fade or explode."""
+    """Give a random network's BatchNorms the statistics of a noisy image, without which deep ones fade or explode.
+
+    Args:
+        net: changed in place.
+        normalised: an image in its input space, (1, 3, H, W).
+    """
     norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -79,7 +82,7 @@ def calibrate(net: nn.Module, normalised: Tensor) -> None:
         norm.momentum = 1.0
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(8, *normalised.shape[1:], generator=generator).to(normalised)
-    net(normalised[:1] + noise)
+    net(normalised + noise)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum

@@ -5,7 +5,7 @@ python scripts/bench.py datasets=[cub] models=[alexnet] images=32  on real image
 python scripts/bench.py experiment=sign_perturbation               Fig. 3's experiment; also the hours for 50,000 images
 python scripts/bench.py memory=[100,500] parts=[memory]            parts=[time], of Fig. 3's parts=[estimate] likewise
 
-What is compared, and how: wcx/checks/bench.py.
+What is compared, and how: wcx/checks/bench.py. A round is a record: what is there is not measured again.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from omegaconf import DictConfig
 
-from wcx.checks import bench, flops
+from wcx.checks import flops
+from wcx.checks.bench import Bench, BenchRequest
+from wcx.checks.workloads import WORKLOADS
 from wcx.cli import allocator, application, grid, opening
+from wcx.cli.commands.verify import filled, show
 from wcx.cli.grid import Grid
 from wcx.errors import WcxError, choose
 from wcx.experiments import sign_perturbation
@@ -33,24 +37,29 @@ def open_job(asked: Grid, pair: Sequence[str]) -> Job:
 
 
 def run(cfg: DictConfig) -> None:
-    """Measure and print."""
-    kind = bench.BENCHES[choose("experiment to measure", cfg.experiment, bench.BENCHES)]
-    parts = [choose("part", part, kind.parts) for part in opening.plain(cfg.parts) or kind.parts]
+    """Measure what is missing, and print; or print the plan."""
+    work = WORKLOADS[choose("experiment to measure", cfg.experiment, WORKLOADS)]
+    parts = [choose("part", part, work.parts) for part in opening.plain(cfg.parts) or work.parts]
     for key, counts in (("images", [cfg.images]), ("repeats", [cfg.repeats]), ("memory", opening.plain(cfg.memory))):
         if not all(type(count) is int and count >= 1 for count in counts):
             raise WcxError(f"{key} = {opening.plain(cfg[key])!r}: give whole numbers of at least 1.")
     runner, asked = grid.settings(RUNNERS[cfg.experiment]), Grid.of(cfg, "bench", "bench")
     lists = {key: opening.plain(cfg[key]) or runner[key] for key in ("methods", "contrasts")}
     asked = dataclasses.replace(asked, lists={**asked.lists, **lists})
-    if "estimate" in parts:
+    if "estimate" in parts and not cfg.plan:
         protocol = opening.settings(cfg, sign_perturbation.Settings)
         print(flops.text(flops.estimate(runner["models"], protocol, len(lists["contrasts"]))))
-    for block in asked.blocks():
-        opened = partial(open_job, asked, block.pair)
-        if "time" in parts:
-            print(*bench.measure(kind(opened(), cfg.images), cfg.repeats), sep="\n")
-        if "memory" in parts:
-            print(f"{block.name}: {bench.memory(opened, opening.plain(cfg.memory))}")
+    timed = [part for part in parts if part != "estimate"]
+    jobs = (job for block in asked.blocks() for job in Bench.jobs(wanted(cfg, asked, block.pair, timed)))
+    if shards := filled(Bench, jobs if timed else (), cfg):
+        show(Bench, shards, Path(cfg.paths.results_dir))
+
+
+def wanted(cfg: DictConfig, asked: Grid, pair: Sequence[str], parts: Sequence[str]) -> BenchRequest:
+    """Return what is asked for one (dataset, model)."""
+    return BenchRequest(
+        partial(open_job, asked, pair), parts, cfg.images, cfg.repeats, tuple(opening.plain(cfg.memory))
+    )
 
 
 def main() -> None:

@@ -4,32 +4,49 @@ python scripts/verify.py                              everything; what is there 
 python scripts/verify.py parts=[oracle] networks=[conv_batchnorm,bias_free] methods=[gradcam] contrasts=[weighted,max]
 python scripts/verify.py parts=[stability,perturbation] limit=100
 
-Tables (CSV) and figures go to <results>/verify. Photographs are the ImageNet sample's (paths.data_dir), weights as for run.py.
+Records go to <results>/records, tables to <results>/tables, figures to <results>/verify; plan=true tells what is missing.
+Photographs are the ImageNet sample's (paths.data_dir), weights as for run.py.
 The oracle needs captum: pip install captum.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
 
-from wcx import contrasts, methods, models
-from wcx.checks.cells import Request
+from wcx import checks, contrasts, methods, models, pipeline
+from wcx.checks import Check, Request, figure
 from wcx.checks.specimens import NETWORKS
 from wcx.cli import application, grid, opening
 from wcx.cli.grid import Grid
 from wcx.datasets import ImageDataset
 from wcx.errors import WcxError, choose
+from wcx.files import write
 from wcx.models import LoadedModel
+from wcx.pipeline import Job
+from wcx.records import Shard
+from wcx.report.tables import Table
+
+FIGURE = "figure"  # the part that draws, and keeps no records
 
 
+@dataclass(frozen=True)
 class Composed(Request):
-    """A request whose datasets and models are those of composed configurations."""
+    """A request whose datasets and models are those of composed configurations.
+
+    Attributes:
+        typed: the settings beside the lists that were chosen, as text.
+    """
+
+    typed: tuple[str, ...] = ()
 
     def images(self, dataset: str, model: str) -> ImageDataset:
         """See `Request.images`."""
@@ -55,38 +72,85 @@ def request(cfg: DictConfig) -> Request:
     Raises:
         WcxError: a network, method, contrast or setting that there is not.
     """
-    asked = Grid.of(cfg, "verify", "verify")
     choices = {"networks": NETWORKS, "methods": methods.names(), "contrasts": contrasts.names()}
     lists = {key: opening.plain(cfg[key]) or names for key, names in choices.items()}
     for key, names in lists.items():
         for name in names:
             choose(key.removesuffix("s"), name, choices[key])
     return Composed(
-        folder=Path(cfg.paths.results_dir) / "verify",
         **lists,
-        typed=tuple(asked.overrides),
+        typed=tuple(Grid.of(cfg, "verify", "verify").overrides),
         limit=cfg.limit,
         seed=cfg.seed,
         epsilon=cfg.epsilon,
         checkpoints_dir=Path(cfg.paths.checkpoints_dir),
+        common={
+            "results_dir": Path(cfg.paths.results_dir),
+            "num_workers": cfg.num_workers,
+            "on_error": cfg.on_error,
+        },
     )
 
 
 def run(cfg: DictConfig) -> None:
-    """Run the parts asked for; exit code 1 if an oracle disagrees."""
+    """Run the parts asked for, or print their plan; exit code 1 if an oracle disagrees."""
     parts = [choose("part", part, grid.settings("verify")["parts"]) for part in cfg.parts]
-    checks = [importlib.import_module(f"wcx.checks.{part}") for part in parts]
-    asked = request(cfg)
+    run_by = {part: checks.of_part(part) for part in parts if part != FIGURE}
+    asked, results, over = request(cfg), Path(cfg.paths.results_dir), 0
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    agreed = True
-    for part, module in zip(parts, checks, strict=True):
-        print(f"\n== {part}")
-        result = module.check(asked)
-        print(result.text)
-        agreed &= result.agreed
-    print(f"\ntables and figures: {asked.folder}")
-    if not agreed:
+    for part in parts:
+        print(f"\n== {part}", flush=True)
+        if part == FIGURE and not cfg.plan:
+            print(f"figure: {figure.drawn(asked, results / 'verify')}")
+        for check in run_by.get(part, []):
+            shards = filled(check, check.jobs(asked), cfg)
+            if shards:
+                show(check, shards, results)
+                over += check.disagreements(shards)
+    if over:
         sys.exit(1)
+
+
+def filled(check: type[Check], jobs: Iterable[Job], cfg: DictConfig) -> list[Shard]:
+    """Return the records of a check's jobs, computed where they are missing; of a plan none, the plan is printed."""
+    shards: list[Shard] = []
+    config, passes = OmegaConf.to_yaml(cfg, resolve=True), Counter[str]()
+    with tqdm(desc=check.name(), unit="row", disable=cfg.plan, mininterval=1.0) as bar:
+        for job in jobs:
+            if cfg.plan:
+                print("; ".join(f"{key}: {value}" for key, value in pipeline.plan(job).items()), flush=True)
+                continue
+            computed, done = pipeline.run(job, config, progress=bar.update)
+            shards, passes = shards + computed, passes + done
+    if shards:
+        print(f"passes (images): {dict(passes) or 'none counted here'}")
+    return shards
+
+
+def show(check: type[Check], shards: Sequence[Shard], results: Path) -> None:
+    """Print the tables of a check and write them, and its drawing."""
+    summary = check.tables(shards)
+    print(*(table.to_text() for table in summary), sep="\n\n")
+    if remark := check.remark(shards):
+        print(f"\n{remark}")
+    files = write_whole(summary, results)
+    if drawing := check.picture(shards):
+        file = results / "verify" / f"{check.name()}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        drawing.savefig(file, dpi=150)
+        print(f"figure: {file}")
+    print(f"table: {', '.join(files)}", f"records: {results / 'records'}", sep="\n")
+
+
+def write_whole(summary: Sequence[Table], results: Path) -> list[str]:
+    """Write ``tables/<name>_full.csv``, a frame for all tables of a name; return the files."""
+    frames: dict[Path, list[pd.DataFrame]] = {}
+    for table in summary:
+        frames.setdefault(results / "tables" / f"{table.name}_full.csv", []).append(table.frame)
+    for file, parts in frames.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(file, pd.concat(parts).to_csv(index=False, float_format="%.9g"))
+    return list(map(str, frames))
 
 
 def complete(arguments: Sequence[str]) -> list[str]:

@@ -1,0 +1,105 @@
+"""Integrated gradients: completeness against the number of steps, for every quadrature rule."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import wcx
+from wcx.checks.base import FACTS, Check, Fixed, Request, gathered
+from wcx.experiments import Cell
+from wcx.experiments.base import Row
+from wcx.experiments.images import Item
+from wcx.methods.integrated_gradients import RULES
+from wcx.pipeline import Job
+from wcx.records import Shard
+from wcx.report.tables import Block, Column, Spread, Table
+
+NETWORK = "squeezenet1_1"
+METHOD = "integrated_gradients"
+STEPS = (4, 8, 16, 32, 64, 128)
+LIMIT = 8  # images
+CHUNK = 4  # and a pass
+POINTS = 16  # of a path, a pass
+
+
+class Completeness(Check):
+    """For the predicted class under weighted, with x' the baseline.
+
+    change = sum_s v_s (y_s(x) - y_s(x')),  residual = abs(sum of the map - change).
+    """
+
+    spaces = ("input",)
+
+    @classmethod
+    def jobs(cls, request: Request) -> Iterator[Job]:
+        """See `Check.jobs`."""
+        dataset = request.images("imagenet", NETWORK)
+        opened = {"dataset": dataset, "loaded": request.network(NETWORK, dataset)}
+        opened |= {"cells": [Cell(METHOD, "weighted")], "limit": min(request.limit or LIMIT, LIMIT)}
+        for steps, rule in product(STEPS, RULES):
+            options = {METHOD: {"steps": steps, "rule": rule, "batch_size": POINTS}}
+            yield request.job(cls, CHUNK, CHUNK, settings=Fixed(), method_options=options, **opened)
+
+    @classmethod
+    def columns(cls, settings: Fixed, boxes: bool = False) -> list[str]:  # noqa: ARG003
+        """See `Experiment.columns`."""
+        return [*FACTS, "residual", "change"]
+
+    def passes(self) -> Counter[str]:
+        """See `Experiment.passes`."""
+        steps = next(iter(self.subject.methods.values())).steps  # type: ignore[attr-defined]
+        return Counter(forward=steps + 1, backward=steps)
+
+    def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
+        """See `Check.measured`."""
+        model, (cell,) = self.subject.model, self.cells
+        explainer = wcx.Explainer(model.model, self.subject.methods[cell.method])  # type: ignore[arg-type]
+        run: Any = explainer(model.normalise(pixels))  # type: ignore[operator]  # with a residual, as this method's are
+        maps = run.explain(wcx.cotangent(run.logits, run.logits.argmax(1), cell.contrast))
+        change = (maps.double().sum((1, 2, 3)) - run.residual).tolist()
+        residual = run.residual.abs().tolist()
+        return {cell: [{"residual": r, "change": c} for r, c in zip(residual, change, strict=True)]}
+
+    @classmethod
+    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Check.tables`."""
+        columns = (
+            Column("rule", "of the quadrature"),
+            Column("steps", "of the path"),
+            Column("n", "images"),
+            Column("residual", "abs(residual) / abs(change), median over images", format=".2g"),
+        )
+        spread = Spread(("rule",), (Block("residual", ("steps",)),))
+        title = "Completeness: abs(residual) / abs(change), median, by steps"
+        return [Table(cls.name(), title, columns, medians(shards), spread=spread)]
+
+    @classmethod
+    def picture(cls, shards: Sequence[Shard]) -> Figure:
+        """Draw the residual against steps."""
+        figure = Figure(figsize=(4.5, 3.6), layout="constrained")
+        ax = figure.add_subplot()
+        for rule, line in medians(shards).groupby("rule", sort=False):
+            ax.plot(line.steps, line.residual, "o-", markersize=3, linewidth=1, label=rule)
+        ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="|residual| / |change|, median")
+        ax.set_xticks(list(STEPS), list(map(str, STEPS)), minor=False)
+        ax.set_yticks(shares := [0.02, 0.05, 0.1, 0.2, 0.5], [f"{share:g}" for share in shares])
+        ax.minorticks_off()
+        ax.legend(frameon=False, fontsize=8)
+        return figure
+
+
+def medians(shards: Sequence[Shard]) -> pd.DataFrame:
+    """Return the median of abs(residual) / abs(change) of each rule and number of steps."""
+    lines = []
+    for shard in shards:
+        rows, options = gathered([shard]), shard.parts["method"]
+        share = (rows.residual / rows.change.abs()).median()
+        lines.append({"rule": options["rule"], "steps": options["steps"], "n": len(rows), "residual": share})
+    return pd.DataFrame(lines)
