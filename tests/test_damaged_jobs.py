@@ -16,7 +16,7 @@ from tests.report.shards import make
 from tests.test_damaged_records import aside, kept
 from wcx import methods, pipeline
 from wcx.cli import application, opening
-from wcx.report import collected
+from wcx.report import sections
 
 SMALL = [
     "dataset=parts", "model=small_cnn", "experiment=masking", "method=gradcam", "dataset.size=32", "num_workers=0",
@@ -145,12 +145,12 @@ def test_a_newer_version_of_the_method_stands_in_the_table(tmp_path: Path) -> No
     many = make(tmp_path, "original", n=9)
     newer = make(tmp_path, "original", n=6, parts={"method_version": 2})
     alone = make(tmp_path, "max")
-    assert {shard.path for shard in collected.table1(tmp_path)[0]} == {newer.path, alone.path}
-    [line] = collected.table1(tmp_path)[1]
+    assert {shard.path for shard in sections.collect("masking", tmp_path)[0]} == {newer.path, alone.path}
+    [line] = sections.collect("masking", tmp_path)[1]
     assert (
         line == f"left out: {many.path}: {newer.path} is the same line of the table, by version 2 of the method, not 1"
     )
-    found, [line] = collected.table1(tmp_path, [many])
+    found, [line] = sections.collect("masking", tmp_path, [many])
     assert {shard.path for shard in found} == {many.path, alone.path}
     assert line == f"left out: {newer.path}: {many.path} is the same line of the table"
 
@@ -159,6 +159,6 @@ def test_labels_that_are_gone_are_named(tmp_path: Path) -> None:
     shard = make(tmp_path, "original")
     about = json.loads((shard.path / "shard.json").read_bytes())
     (shard.path / "shard.json").write_text(json.dumps(about | {"labels": {"weights": "x"}}))
-    found, [line] = collected.table1(tmp_path)
+    found, [line] = sections.collect("masking", tmp_path)
     assert found == []
     assert line == f"left out: {shard.path}: shard.json tells no dataset, subset"

@@ -121,7 +121,7 @@ def test_records_made_before_are_read_and_called_unchecked(
         about = json.loads(file.read_bytes())
         file.write_text(json.dumps({"chunks": about["chunks"], "rows": about["rows"]}))
     printed: list[str] = []
-    monkeypatch.setattr("builtins.print", lambda *lines, **_: printed.extend(map(str, lines)))
+    monkeypatch.setattr("builtins.print", lambda *lines, **_: printed.extend("\n".join(map(str, lines)).splitlines()))
     assert run(*SMALL) == (0, "")
     assert run("collect=only") == (0, "")
     assert len([line for line in printed if "none, all records were there" in line]) == 1
@@ -144,13 +144,38 @@ def test_the_report_names_what_is_damaged(results: Path, run: Callable[..., Resu
     about = json.loads(original.read_bytes())
     original.write_text(json.dumps({"chunks": about["chunks"], "rows": about["rows"]}))
     (original.parent / "manifest.json").write_bytes(b"\xff")
-    code, _ = run(command="report")
+    code, told = run(command="report")
     page = (results / "report.html").read_text()
-    assert code == 0
+    assert code == 1, "something that is there is missing from the page"
     assert "damaged: chunk-00004.csv is not what was written (SHA-256)" in page
-    assert "chunk-00004.csv is not what was written (SHA-256); to mend it, run python scripts/table1.py" in page
+    for text in (page, told):
+        assert (
+            text.count("chunk-00004.csv is not what was written (SHA-256); to mend it, run python scripts/table1.py")
+            == 1
+        )
+        assert "manifest.json is left out" in text
     assert "complete, unchecked" in page
-    assert "manifest.json is left out" in page
+    assert "GC" in page or "gradcam" in page, "what is good is shown"
     original.write_text("{")
-    assert run(command="report")[0] == 0
+    assert run(command="report")[0] == 1
     assert "damaged: complete.json is not what was written" in (results / "report.html").read_text()
+
+
+def test_the_report_of_older_foreign_and_incomplete_records(results: Path, run: Callable[..., Result]) -> None:
+    """They are named with the reason, on the page; nothing that belongs into it is missing, and the exit code is 0."""
+    [before] = [file.parent for file in results.rglob("weighted/*/shard.json")]
+    facts = json.loads((before / "shard.json").read_bytes())
+    older = facts["parts"] | {"version": 0}
+    foreign = records.Shard(
+        results, tuple(facts["key"].values()), "of_another_version", facts["parts"], facts["labels"]
+    )
+    for shard in (records.Shard(results, foreign.key, "masking", older, facts["labels"]), foreign):
+        shutil.copytree(before, shard.path)
+        shard.relabel()
+    (before / "complete.json").rename(before / "chunks.json")
+    code, told = run(command="report")
+    assert (code, told) == (0, "")
+    page = (results / "report.html").read_text()
+    assert "made by version 0 of the experiment, not 1" in page
+    assert "incomplete" in page
+    assert "of_another_version" in page

@@ -25,7 +25,7 @@ from wcx.cli.commands import run as run_py
 from wcx.datasets import cub
 from wcx.errors import WcxError
 from wcx.experiments.photo import class_id
-from wcx.report import html
+from wcx.report import page
 
 CODE = """
 from torch import nn
@@ -102,7 +102,7 @@ def test_a_folder_dataset_of_any_names_is_computed_whole(
         run_py.run(application.compose([*SMALL[:5], "device=cpu", *figures, f"paths.results_dir=gallery{number}"]))
         [about] = Path(f"gallery{number}/gallery").glob("*.json")
         assert [image["id"] for image in json.loads(about.read_text(encoding="utf-8"))["images"]] == [SHOWN[-1]]
-    assert html.write(Path("out"))[-1].startswith("report: ")
+    assert page.write(Path("out"))[-1].startswith("report: ")
     Path("out/report.html").read_text(encoding="utf-8")
 
 
@@ -159,7 +159,7 @@ def test_a_folder_of_photographs_of_any_names(folder: Path, capsys: pytest.Captu
     with pytest.raises(WcxError, match="cannot read image pics/"):
         ask("image=pics")
     assert "skipped: cannot read image pics/" in capsys.readouterr().err
-    html.write(Path("out"))
+    page.write(Path("out"))
 
 
 @pytest.mark.parametrize("name", CLASSES)

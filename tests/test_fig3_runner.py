@@ -16,7 +16,7 @@ from wcx.cli.commands import run as run_py
 from wcx.cli.grid import Grid
 from wcx.errors import WcxError
 from wcx.experiments.sign_perturbation import Settings, SignPerturbation
-from wcx.report import fig3 as report
+from wcx.report.sign_perturbation import numbers
 
 SMALL = ["dataset=parts", "models=[small_cnn]", "model.weights=random", "limit=5", "batch_size=2", "chunk_size=2"]
 
@@ -47,7 +47,7 @@ def test_whole_figure_and_the_same_bytes_after_an_interruption(
     said = capsys.readouterr().out
     assert "passes (images) {'forward': 205, 'backward': 220, 'evaluation': 60}" in said, "5 images: 53 and 44 each"
     table = pd.read_csv(tmp_path / "a" / "fig3.csv")
-    assert tuple(table.columns) == report.HEADER
+    assert tuple(table.columns) == numbers.HEADER
     assert (len(table), set(table["n"]), set(table["weights"])) == (4 * 3, {5}, {"random"})
     rows = pd.read_csv(next((tmp_path / "a").rglob("weighted/*/chunk-00002.csv")))
     assert list(rows.columns) == Settings().columns()

@@ -21,7 +21,7 @@ from wcx import contrasts, datasets, methods
 from wcx.cli import application, grid, opening, user_errors
 from wcx.cli import main as command_line
 from wcx.errors import WcxError
-from wcx.report import table1
+from wcx.report.masking import main as table1
 
 CONF = application.CONF
 GROUPS = {g.name: sorted(f.stem for f in g.glob("*.yaml")) for g in CONF.iterdir() if g.is_dir()}

@@ -15,7 +15,7 @@ from wcx.cli import main as command_line
 from wcx.cli import spread
 from wcx.experiments import masking
 from wcx.experiments.masking import Settings
-from wcx.report import collected
+from wcx.report import sections
 
 SMALL = [
     "datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "dataset.size=32", "dataset.train_per_class=2",
@@ -117,7 +117,7 @@ def test_what_stands_in_one_table(tmp_path: Path) -> None:
     incomplete = make(tmp_path, "probability", seed=0)
     (incomplete.path / "complete.json").unlink()
 
-    found, left_out = collected.table1(tmp_path, [own])
+    found, left_out = sections.collect("masking", tmp_path, [own])
     assert {one.path for one in found} == {one.path for one in (own, equal, weighted, other_seed, more)}
     assert [one.key[3] for one in found] == ["original"] * 3 + ["max", "weighted"]
     reasons = {line.split(": ")[1]: line.split(": ", 2)[2] for line in left_out}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.browser import chromium
 from tests.report.results_folder import CONTRASTS, full
-from wcx.report import html
+from wcx.report import page as pages
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make test-browser")
 
@@ -40,8 +40,8 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     root: Path = full(tmp_path_factory.mktemp("results"))
-    html.write(root)
-    return (root / html.NAME).as_uri()
+    pages.write(root)
+    return (root / pages.NAME).as_uri()
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_dark_and_light(visit) -> None:
 
 def test_columns_are_sorted_up_and_down_by_keyboard_too(visit) -> None:
     page = visit()
-    table = page.locator("table.data", has_text="Weighted against original").first
+    table = page.locator("table.data", has_text="Weighted − original").first
     head = table.locator("th", has_text="weighted − original")
     column = head.evaluate("(head) => head.cellIndex")
     values = f"(table) => [...table.tBodies[0].rows].map((row) => Number(row.cells[{column}].dataset.value))"
@@ -110,18 +110,20 @@ def test_columns_are_sorted_up_and_down_by_keyboard_too(visit) -> None:
 
 def test_rows_and_figures_are_filtered_by_dataset_and_method(visit) -> None:
     page = visit()
-    grids, gallery = page.locator("table.grid tbody"), page.locator("#gallery figure, #gallery .switch")
-    counts = grids.count(), gallery.count()
+    lines, gallery = page.locator("table.grid tbody"), page.locator("#gallery > figure, #gallery .switch")
+    cars = page.locator('table.grid tbody[data-dataset="Stanford Cars"]').count()
+    counts = lines.count(), gallery.count()
+    assert 0 < cars < counts[0]
     page.get_by_label("dataset").select_option("Stanford Cars")
-    assert grids.filter(visible=True).count() == 2
+    assert lines.filter(visible=True).count() == cars
     assert gallery.filter(visible=True).count() == 0
     assert "of" in page.locator("output").inner_text()
     page.get_by_label("method").select_option("gradcam")
-    assert grids.filter(visible=True).count() == 0
+    assert lines.filter(visible=True).count() == 0
     page.get_by_label("dataset").select_option("")
-    assert grids.filter(visible=True).count() == 2
+    assert lines.filter(visible=True).count() == page.locator('table.grid tbody[data-method="gradcam"]').count() > 0
     page.get_by_label("method").select_option("")
-    assert grids.filter(visible=True).count() == counts[0]
+    assert lines.filter(visible=True).count() == counts[0]
     assert page.locator("output").inner_text() == ""
 
 
@@ -162,3 +164,19 @@ def test_without_a_script_everything_is_shown(visit) -> None:
     page = visit(java_script_enabled=False)
     assert page.locator(".switch figure[data-contrast]").filter(visible=True).count() == 4 * len(CONTRASTS)
     assert page.locator("#filters").is_hidden()
+
+
+def test_on_a_telephone_a_number_comes_first_and_no_number_lies_beyond_the_edge(visit) -> None:
+    page = visit(390)
+    first = page.locator("header .headline").first
+    assert any(letter.isdigit() for letter in first.inner_text())
+    assert first.bounding_box()["y"] < 300
+    page.evaluate("() => document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    lefts = "(cells) => cells.map((cell) => cell.getBoundingClientRect()).filter((b) => b.width).map((b) => [b.left, b.right])"
+    cells = page.locator("table.data tbody .number")
+    assert cells.count() > 100
+    assert all(left >= 0 and right <= 390 for left, right in cells.evaluate_all(lefts))
+    for row in page.locator("table.grid tbody tr:not(.group, .paper)").all():
+        edges = row.locator(".number").evaluate_all(lefts)
+        assert len(edges) >= 4
+        assert all(right <= 390 for _, right in edges[:4]), "two baselines, positive and negative"

@@ -81,7 +81,7 @@ def make(
     about = {"dataset": "ImageNet", "weights": "IMAGENET1K_V1", "stand_in": False, "seed": None}
     about |= {"subset": "sample: 1000 images, not the official validation set, likely from the training split"}
     about |= labels or {}
-    parts = {"settings": protocol, "dataset": "listing", "weights": f"hash {about['weights']}"}
+    parts = {"version": 1, "settings": protocol, "dataset": "listing", "weights": f"hash {about['weights']}"}
     shard = Shard(root, (dataset, model, method, contrast), "sign_perturbation", parts, about)
     shard.describe({})
     records.collect([shard], 2, lambda chunk: [rows[: n // 2] if chunk == 0 else rows[n // 2 :]], columns(iterations))

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.report import fig3_shards, shards
-from wcx.report import fig3, frames, table1
+from wcx.report import frames, sections
 from wcx.report.selected import Sample
 
 NASTY = 'Gull <b onclick="x">& "Tern"</b>'  # a class name from a file
@@ -23,8 +23,8 @@ def full(root: Path) -> Path:
         *shards.pair(root, method="gradcam", boxes=True, weights="cub checkpoint (vgg16, recipe head, stand-in)")
     ]
     masking += shards.pair(root, dataset="cars", label="Stanford Cars", method="linear_approximation")
-    table1.write_all(masking, root)
-    fig3.write_all(fig3_shards.block(root, n=12, model="squeezenet1_1"), root)
+    sections.of("masking", masking).write(root)
+    sections.of("sign_perturbation", fig3_shards.block(root, n=12, model="squeezenet1_1")).write(root)
     switch(root / "figures" / "cub-vgg16-gradcam")
     about = {
         "figure": "fig4",

@@ -14,7 +14,9 @@ from wcx.experiments import masking
 from wcx.experiments.hiding import KEPT
 from wcx.experiments.masking import Settings
 from wcx.records import Shard
-from wcx.report import published
+from wcx.report import sections
+from wcx.report.masking import paper
+from wcx.report.sections import Section
 
 Values = Callable[[str, str, str], np.ndarray]  # target, baseline, kept -> a number an image
 
@@ -112,11 +114,19 @@ def pair(root: Path, **options: object) -> list[Shard]:
     return [make(root, contrast, **options) for contrast in ("original", "weighted")]
 
 
+def written(shards: list[Shard], folder: Path, **options: object) -> tuple[Section, list[str]]:
+    """Write the report of masking records into a folder; return the section and the lines of the screen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    section = sections.of("masking", shards, **options)
+    section.write(folder)
+    return section, section.to_text().splitlines()
+
+
 def papers(root: Path, model: str = "vgg16") -> list[Shard]:
     """Records whose every image has exactly the paper's number."""
-    paper = published.read(published.FOLDER, published.PAPER)
+    published = paper.read(paper.FOLDER, paper.PAPER)
     shards = []
-    for (label, method, contrast), cells in paper.groupby(["dataset", "method", "contrast"], sort=False):
+    for (label, method, contrast), cells in published.groupby(["dataset", "method", "contrast"], sort=False):
         numbers = cells.set_index(["target", "baseline", "features_kept"])["relative_probability"]
         folder = label.lower().replace(" ", "")
         options = {"dataset": folder, "label": label, "model": model, "method": method, "settings": Settings()}

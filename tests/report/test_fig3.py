@@ -13,7 +13,9 @@ from scipy import stats
 from tests.report.fig3_shards import FOUR, NINE, block, make
 from wcx import statistics
 from wcx.errors import WcxError
-from wcx.report import fig3, fig3_cells, fig3_plot, fig3_tables
+from wcx.records import Shard
+from wcx.report import sections
+from wcx.report.sign_perturbation import cells, numbers, plot
 
 HEADER = (
     "dataset,model,method,contrast,epsilon,iterations,n,delta_logit,delta_probability,delta_accuracy,delta_logit_ci_low,"
@@ -23,6 +25,19 @@ HEADER = (
 QUANTITIES = {"logit": "y_t", "probability": "p_t", "accuracy": "correct"}
 
 
+def written(shards: list[Shard], folder: Path) -> list[str]:
+    """Write the report of the records into a folder; return the lines of the screen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    section = sections.of("sign_perturbation", shards)
+    section.write(folder)
+    return section.to_text().splitlines()
+
+
+def table(shards: list[Shard]) -> pd.DataFrame:
+    ((changes, *_),) = (numbers.tables(chart) for chart in cells.charts(cells.read(shards)))
+    return changes.frame[list(numbers.HEADER)]
+
+
 def read(folder: Path, name: str = "") -> pd.DataFrame:
     return pd.read_csv(folder / f"fig3{name}.csv", keep_default_na=False, na_values=[""])
 
@@ -30,15 +45,15 @@ def read(folder: Path, name: str = "") -> pd.DataFrame:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves the drawing out, which takes a second a figure."""
-    monkeypatch.setattr(fig3_plot, "write", lambda part, caption, stem: [])
+    monkeypatch.setattr(plot, "draw_files", lambda chart, caption, path: [])
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_header_and_numbers_by_hand(tmp_path: Path) -> None:
     shards = block(tmp_path, skipped=[0, 4])
-    lines = fig3.write_all(shards, tmp_path / "out")
+    lines = written(shards, tmp_path / "out")
     table = read(tmp_path / "out")
-    assert ",".join(table) == ",".join(fig3.HEADER) == HEADER
+    assert ",".join(table) == ",".join(numbers.HEADER) == HEADER
     assert table[["contrast", "iterations"]].to_numpy().tolist() == [[c, n] for c in FOUR for n in (1, 2, 10)]
     rows = shards[2].read().query("not skipped")
     one = table.query("contrast == 'max' and iterations == 10").iloc[0]
@@ -51,14 +66,14 @@ def test_header_and_numbers_by_hand(tmp_path: Path) -> None:
         ends = one[[f"delta_{name}{end}" for end in ("", "_ci_low", "_ci_high")]].tolist()
         assert ends == pytest.approx([change.mean(), low, high], rel=1e-4, abs=1e-6)
     assert any("n = 38 images; IMAGENET1K_V1; sample: 1000 images" in line for line in lines)
-    assert any("skipped as unreadable: 2" in line for line in lines)
+    assert any("2 unreadable images skipped" in line for line in lines)
 
 
 def test_numbers_do_not_depend_on_the_rest_of_the_table(tmp_path: Path) -> None:
     shards = block(tmp_path) + block(tmp_path, model="alexnet", n=20)
     keys = ["model", "contrast", "iterations"]
-    whole = fig3.table(shards[::-1]).sort_values(keys, ignore_index=True)
-    alone = pd.concat([fig3.table([shard]) for shard in shards]).sort_values(keys, ignore_index=True)
+    whole = table(shards[::-1]).sort_values(keys, ignore_index=True)
+    alone = pd.concat([table([shard]) for shard in shards]).sort_values(keys, ignore_index=True)
     pd.testing.assert_frame_equal(whole, alone)
 
 
@@ -66,9 +81,9 @@ def test_numbers_do_not_depend_on_the_rest_of_the_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize("images", [0, 7])
 def test_paired_over_the_images_both_have(tmp_path: Path, images: int) -> None:
     shards = [make(tmp_path, "mean", images=images), make(tmp_path, "weighted", iterations=(2, 10))]
-    fig3.write_all(shards, tmp_path / "out")
+    written(shards, tmp_path / "out")
     table = read(tmp_path / "out", "_paired")
-    assert tuple(table) == fig3.PAIRED
+    assert tuple(table) == numbers.PAIRED
     assert table[["contrast", "minus", "iterations"]].to_numpy().tolist() == [["weighted", "mean", n] for n in (2, 10)]
     a, b = (shard.read().set_index("index") for shard in (shards[1], shards[0]))
     common = a.index.intersection(b.index)
@@ -83,9 +98,9 @@ def test_paired_over_the_images_both_have(tmp_path: Path, images: int) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_correlation_is_scipys(tmp_path: Path) -> None:
     shards = block(tmp_path, n=200) + block(tmp_path, ["original", "weighted"], model="alexnet", gain=(1, 0))
-    lines = fig3.write_all(shards, tmp_path / "out")
+    lines = written(shards, tmp_path / "out")
     table, changes = read(tmp_path / "out", "_correlation"), read(tmp_path / "out").query("model == 'vgg16'")
-    assert tuple(table) == fig3.CORRELATION
+    assert tuple(table) == numbers.CORRELATION
     one, flat = table.iloc[0], table.iloc[1]
     assert one[["contrasts", "iterations", "conditions", "n"]].tolist() == [" ".join(FOUR), "1 2 10", 12, 200]
     for name in ("probability", "logit"):
@@ -98,10 +113,10 @@ def test_correlation_is_scipys(tmp_path: Path) -> None:
 
 def test_pearson_edges() -> None:
     up = np.array([0.1, 0.2, 0.4])
-    both = fig3_tables.pearson(np.array([up, up, up * 0 + 0.3]), np.array([up, -up, up]))
+    both = numbers.pearson(np.array([up, up, up * 0 + 0.3]), np.array([up, -up, up]))
     assert both.tolist()[:2] == pytest.approx([1, -1])
     assert np.isnan(both[2])
-    assert np.isnan(fig3_tables.pearson(up[:2], up[:2])), "two points lie on a line, always"
+    assert np.isnan(numbers.pearson(up[:2], up[:2])), "two points lie on a line, always"
 
 
 def test_each_protocol_is_a_figure_of_its_own(tmp_path: Path) -> None:
@@ -110,12 +125,12 @@ def test_each_protocol_is_a_figure_of_its_own(tmp_path: Path) -> None:
     (out / "fig3-eps0.5.png").touch()
     shards = block(tmp_path, epsilon=0.001, n=60) + block(tmp_path) + block(tmp_path, model="alexnet")
     shards += block(tmp_path, settings={"precision": "bfloat16"})
-    lines = fig3.write_all(shards, out)
+    lines = written(shards, out)
     names = {"fig3", "fig3-eps0.001-float32", "fig3-eps0.003-bfloat16"}
     assert {file.name for file in out.glob("fig3*.p*")} == {
         f"{name}.{kind}" for name in names for kind in ("png", "pdf")
     }
-    titles = [line.strip() for line in lines if "epsilon" in line]
+    titles = [line for line in lines if line.startswith("ImageNet, ")]
     assert titles[0] == "ImageNet, gradient, epsilon 0.003, t: the label, float32", "the most networks come first"
     assert titles[1] == "ImageNet, gradient, epsilon 0.001, t: the label, float32", "then the most images"
     table = read(out)
@@ -131,7 +146,7 @@ def test_each_protocol_is_a_figure_of_its_own(tmp_path: Path) -> None:
 def test_two_records_for_one_line(tmp_path: Path) -> None:
     shards = [make(tmp_path / name, "original") for name in "ab"]
     with pytest.raises(WcxError, match="two sets of records for imagenet vgg16 gradient original"):
-        fig3.table(shards)
+        table(shards)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -141,16 +156,18 @@ def test_what_is_told(tmp_path: Path) -> None:
     )
     shards[4] = make(tmp_path / "zero", "probability", zero=3, labels={"subset": "sample"})
     (shards[0].path / "complete.json").unlink()
-    text = "\n".join(fig3.write_all(shards, tmp_path / "out"))
+    text = "\n".join(written(shards, tmp_path / "out"))
     for words in (
         "vgg16, probability: gradient exactly zero at some step for 3, 3, 3 of 40 images (1, 2, 10 iterations)",
         "incomplete: 40 images so far",
-        "mobilenet_v3_small: stand-in: m.pth",
+        "mobilenet_v3_small: n = 40 images; stand-in: m.pth",
         "weighted against max in 6 conditions: p_t 6 ahead",
     ):
         assert words in text
     assert text.count("gradient exactly zero") == 1
-    assert fig3.write_all([make(tmp_path / "no", "mean", 2, skipped=[0, 1])], tmp_path)[0].startswith("no records")
+    assert "no records of an image that could be read: no Fig. 3" in written(
+        [make(tmp_path / "no", "mean", 2, skipped=[0, 1])], tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +182,7 @@ def test_what_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_zero_stands_at_the_same_height(left: list[float], right: list[float]) -> None:
-    limits = fig3_plot.limits(left, right)
+    limits = plot.limits(left, right)
     heights = [-low / (high - low) for low, high in limits]
     assert heights[0] == pytest.approx(heights[1])
     for values, (low, high) in zip((left, right), limits, strict=True):
@@ -178,8 +195,8 @@ def test_zero_stands_at_the_same_height(left: list[float], right: list[float]) -
 def test_nothing_overlaps(tmp_path: Path, models: tuple[str, ...], contrasts: tuple[str, ...]) -> None:
     shards = [shard for model in models for shard in block(tmp_path, contrasts, n=8, model=model)]
     shards += [make(tmp_path, "finer", n=8, model=models[0], gain=(-0.2, -0.6))]
-    (part,) = fig3_cells.parts(fig3_cells.read(shards))
-    canvas = fig3_plot.figure(part, ["A sentence that says all sorts of things about it. " * 6])
+    (chart,) = cells.charts(cells.read(shards))
+    canvas = plot.figure(chart, ["A sentence that says all sorts of things about it. " * 6])
     canvas.draw_without_rendering()
     renderer = canvas.canvas.get_renderer()
     assert len([ax for ax in canvas.axes if ax.get_title()]) == len(models)

@@ -10,10 +10,15 @@ import pandas as pd
 import pytest
 
 from wcx.errors import WcxError
-from wcx.report import published
+from wcx.report.masking import paper
 
 NAN = float("nan")
-OURS = (*published.HEADER[:13], "masked_fraction", *published.HEADER[20:], "seed", "stand_in")
+OURS = (*paper.HEADER[:13], "masked_fraction", *paper.HEADER[20:], "seed", "stand_in", "is_random")
+
+
+def beside(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The rows that have a published number."""
+    return paper.table(paper.beside(rows, folder), "p").frame
 
 
 def cells(*lines: tuple[str, ...], **columns: object) -> pd.DataFrame:
@@ -40,6 +45,7 @@ def ours(*lines: tuple[str, ...], **columns: object) -> pd.DataFrame:
         "subset": "",
         "seed": None,
         "stand_in": False,
+        "is_random": False,
     }
     return cells(*lines, **{**constant, **columns})[list(OURS)]
 
@@ -47,12 +53,12 @@ def ours(*lines: tuple[str, ...], **columns: object) -> pd.DataFrame:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The paper has datasets A and B, the reproduction A and D, of another network."""
-    paper = [("A", "blur", "original", 0.5), ("A", "blur", "weighted", 0.7), ("A", "zeros", "original", 0.4)]
-    paper += [("A", "zeros", "weighted", 0.3), ("B", "blur", "original", 0.2)]
+    published = [("A", "blur", "original", 0.5), ("A", "blur", "weighted", 0.7), ("A", "zeros", "original", 0.4)]
+    published += [("A", "zeros", "weighted", 0.3), ("B", "blur", "original", 0.2)]
     again = [("A", "blur", "original", 0.6), ("A", "blur", "weighted", 0.5), ("D", "blur", "original", 0.9)]
-    cells(*paper, model="vgg16", relative_probability_unmasked=0.61).to_csv(tmp_path / published.PAPER, index=False)
+    cells(*published, model="vgg16", relative_probability_unmasked=0.61).to_csv(tmp_path / paper.PAPER, index=False)
     reproduction = cells(*again, model="vgg16_bn", relative_probability_unmasked=0.62)
-    reproduction.to_csv(tmp_path / published.REPRODUCTION, index=False)
+    reproduction.to_csv(tmp_path / paper.REPRODUCTION, index=False)
     return tmp_path
 
 
@@ -62,8 +68,8 @@ LINES += [("D", "blur", "original", 0.7)]
 
 
 def test_table_has_ours_beside_the_papers_and_the_reproductions(folder: Path) -> None:
-    table = published.table(ours(*LINES), folder)
-    assert tuple(table) == (*published.HEADER, "seed", "stand_in"), "masked_fraction is none of it"
+    table = beside(ours(*LINES), folder)
+    assert tuple(table)[: len(paper.HEADER)] == paper.HEADER
     assert table["dataset"].tolist() == ["A"] * 4 + ["B", "D"], "C stands in neither"
     assert table.index.tolist() == list(range(6))
     numbers = {
@@ -82,7 +88,7 @@ def test_table_has_ours_beside_the_papers_and_the_reproductions(folder: Path) ->
 
 
 def test_a_comparison_is_of_the_papers_cells(folder: Path) -> None:
-    (comparison,) = published.comparisons(published.table(ours(*LINES), folder), "p_t2 > 0.1", folder)
+    (comparison,) = paper.comparisons(beside(ours(*LINES), folder), "p_t2 > 0.1", folder)
     assert comparison.model == "vgg16"
     assert comparison.protocol == "p_t2 > 0.1"
     assert comparison.cells["dataset"].tolist() == ["A"] * 4 + ["B"]
@@ -91,7 +97,7 @@ def test_a_comparison_is_of_the_papers_cells(folder: Path) -> None:
     agreement = comparison.ours
     a, b = [0.55, 0.65, 0.45, 0.5, 0.1], [0.5, 0.7, 0.4, 0.3, 0.2]
     assert agreement == pytest.approx((5, np.corrcoef(a, b)[0, 1], 0.09, 0.03, 0.2, 2, 1))
-    assert comparison.theirs[["published", "reproduction"]].to_numpy().tolist() == [[0.5, 0.6], [0.7, 0.5]]
+    assert comparison.reproduced[["published", "reproduction"]].to_numpy().tolist() == [[0.5, 0.6], [0.7, 0.5]]
     assert comparison.sentence == (
         f"against the paper: vgg16, p_t2 > 0.1: r = {np.corrcoef(a, b)[0, 1]:.3f} over 5 cells, difference 0.090 on average "
         "(signed +0.030), 0.200 at most; weighted - original has the paper's sign in 1 of 2 pairs. The reproduction against "
@@ -108,20 +114,20 @@ def test_a_comparison_is_of_the_papers_cells(folder: Path) -> None:
         ({"subset": ["", "", "", "", "2 of 9 classes", "", ""]}, ["subset"]),
         ({"stand_in": True}, ["stand-in weights"]),
         ({"stand_in": [True, *[False] * 6]}, ["stand-in weights"]),
-        ({"weights": "random"}, ["random weights"]),
-        ({"weights": ["random", *["checkpoint"] * 6]}, ["random weights"]),
+        ({"is_random": True}, ["random weights"]),
+        ({"is_random": [True, *[False] * 6]}, ["random weights"]),
         ({"model": "alexnet"}, ["not the paper's vgg16"]),
         ({"seed": 0}, []),
         ({"seed": 3}, ["seed 3"]),
         (
-            {"subset": "2", "stand_in": True, "weights": "random", "model": "alexnet", "seed": 7},
+            {"subset": "2", "stand_in": True, "is_random": True, "model": "alexnet", "seed": 7},
             ["subset", "stand-in weights", "random weights", "not the paper's vgg16", "seed 7"],
         ),
     ],
 )
 def test_notes_name_what_is_not_the_papers(folder: Path, columns: dict[str, object], notes: list[str]) -> None:
-    frame = published.table(ours(*LINES, **columns), folder)
-    (comparison,) = published.comparisons(frame, "p", folder)
+    frame = beside(ours(*LINES, **columns), folder)
+    (comparison,) = paper.comparisons(frame, "p", folder)
     assert comparison.notes == notes
     model = columns.get("model", "vgg16")
     assert comparison.title == f"{model}, p" + (f" [{'; '.join(notes)}]" if notes else "")
@@ -130,8 +136,8 @@ def test_notes_name_what_is_not_the_papers(folder: Path, columns: dict[str, obje
 def test_one_comparison_a_network_and_seed_in_the_tables_order(folder: Path) -> None:
     """Also where seeds are not recorded."""
     tables = [ours(*LINES, model=model, seed=seed) for model, seed in (("b", 2), ("b", 1), ("a", None))]
-    frame = published.table(pd.concat(tables, ignore_index=True), folder)
-    comparisons = published.comparisons(frame, "p", folder)
+    frame = beside(pd.concat(tables, ignore_index=True), folder)
+    comparisons = paper.comparisons(frame, "p", folder)
     assert [(one.model, one.notes[1:], len(one.cells)) for one in comparisons] == [
         *(("b", ["seed 2"], 5), ("b", ["seed 1"], 5), ("a", [], 5)),
     ]
@@ -141,13 +147,13 @@ def test_one_comparison_a_network_and_seed_in_the_tables_order(folder: Path) -> 
 
 
 def test_a_comparison_of_one_cell(folder: Path) -> None:
-    (comparison,) = published.comparisons(published.table(ours(LINES[0], model="alexnet"), folder), "p", folder)
+    (comparison,) = paper.comparisons(beside(ours(LINES[0], model="alexnet"), folder), "p", folder)
     assert comparison.notes == ["not the paper's vgg16"]
     assert comparison.ours == pytest.approx((1, NAN, 0.05, 0.05, 0.05, 0, 0), nan_ok=True)
 
 
 @pytest.mark.parametrize(
-    ("numbers", "paper", "expected"),
+    ("numbers", "published", "expected"),
     [
         # Two pairs of the paper's sign: one up, one down.
         ([0.1, 0.4, 0.5, 0.4], [0.2, 0.3, 0.6, 0.4], (4, None, 0.075, -0.025, 0.1, 2, 2)),
@@ -157,31 +163,31 @@ def test_a_comparison_of_one_cell(folder: Path) -> None:
         ([0.1, 0.9, 0.9, 0.1], [0.1, 0.9, 0.9, 0.1], (4, 1.0, 0.0, 0.0, 0.0, 2, 2)),
     ],
 )
-def test_agreement_by_hand(numbers: list[float], paper: list[float], expected: tuple[float, ...]) -> None:
+def test_agreement_by_hand(numbers: list[float], published: list[float], expected: tuple[float, ...]) -> None:
     names = [
         ("A", "blur", "original"),
         ("A", "blur", "weighted"),
         ("A", "zeros", "original"),
         ("A", "zeros", "weighted"),
     ]
-    frame = cells(*((*name, 0.0) for name in names)).assign(ours=numbers, published=paper)
-    r = np.corrcoef(numbers, paper)[0, 1] if expected[1] is None else expected[1]
-    assert published.agreement(frame, "ours") == pytest.approx((expected[0], r, *expected[2:]), nan_ok=True)
+    frame = cells(*((*name, 0.0) for name in names)).assign(ours=numbers, published=published)
+    r = np.corrcoef(numbers, published)[0, 1] if expected[1] is None else expected[1]
+    assert paper.agreement(frame, "ours") == pytest.approx((expected[0], r, *expected[2:]), nan_ok=True)
 
 
 def test_agreement_of_two_cells_and_of_one() -> None:
     frame = cells(("A", "blur", "original", 0.0), ("A", "blur", "weighted", 0.0)).assign(
         ours=[0.1, 0.2], published=[0.5, 0.9]
     )
-    assert published.agreement(frame, "ours") == pytest.approx((2, 1.0, 0.55, -0.55, 0.7, 1, 1))
-    assert published.agreement(frame.head(1), "ours") == pytest.approx((1, NAN, 0.4, -0.4, 0.4, 0, 0), nan_ok=True)
+    assert paper.agreement(frame, "ours") == pytest.approx((2, 1.0, 0.55, -0.55, 0.7, 1, 1))
+    assert paper.agreement(frame.head(1), "ours") == pytest.approx((1, NAN, 0.4, -0.4, 0.4, 0, 0), nan_ok=True)
 
 
 def test_equal_numbers_have_no_correlation_whatever_the_rounding_of_their_mean() -> None:
     """Six times 0.1 has a standard deviation of 1.5e-17."""
     frame = cells(*(("A", str(i), "original", 0.0) for i in range(6))).assign(ours=0.1, published=[1, 2, 3, 4, 5, 7])
-    assert np.isnan(published.agreement(frame, "ours").r)
-    assert np.isnan(published.agreement(frame.assign(ours=[1, 2, 3, 4, 5, 7], published=0.1), "ours").r)
+    assert np.isnan(paper.agreement(frame, "ours").r)
+    assert np.isnan(paper.agreement(frame.assign(ours=[1, 2, 3, 4, 5, 7], published=0.1), "ours").r)
 
 
 def test_differences_are_weighted_minus_original_of_a_dataset_and_its_weights() -> None:
@@ -189,23 +195,23 @@ def test_differences_are_weighted_minus_original_of_a_dataset_and_its_weights() 
     lines = [("B", "blur", "original", 0.1), ("B", "blur", "weighted", 0.4), ("A", "blur", "weighted", 0.9)]
     lines += [("A", "blur", "original", 0.7), ("A", "blur", "max", 0.3), ("A", "zeros", "weighted", 0.3)]
     frame = cells(*lines).assign(published=[0.5, 0.6, 0.2, 0.4, 0.9, 0.9])
-    both = published.differences(frame, "relative_probability")
+    both = paper.differences(frame, "relative_probability")
     assert both["dataset"].tolist() == ["A", "B"]
     assert both["relative_probability"].tolist() == pytest.approx([0.2, 0.3])
     assert both["published"].tolist() == pytest.approx([-0.2, 0.1])
     twice = pd.concat([frame.assign(weights="a"), frame.assign(weights="b", published=0.0)])
-    by_weights = published.differences(twice, "relative_probability")
+    by_weights = paper.differences(twice, "relative_probability")
     assert by_weights["weights"].tolist() == ["a", "b", "a", "b"]
     assert by_weights["published"].tolist() == pytest.approx([-0.2, 0, 0.1, 0])
     for contrast in ("original", "weighted"):
-        alone = published.differences(frame[frame["contrast"] == contrast], "relative_probability")
+        alone = paper.differences(frame[frame["contrast"] == contrast], "relative_probability")
         assert alone.empty
         assert list(alone) == ["dataset", "relative_probability", "published"]
 
 
 def test_numbers_that_are_not_there_are_one_line(tmp_path: Path) -> None:
-    (tmp_path / published.PAPER).mkdir()
-    for name in (published.PAPER, "none.csv"):
+    (tmp_path / paper.PAPER).mkdir()
+    for name in (paper.PAPER, "none.csv"):
         with pytest.raises(WcxError, match=rf"published numbers not found: .*{name}; they come with the repository"):
-            published.read(tmp_path, name)
-    assert len(published.read(published.FOLDER, published.PAPER)) == 240
+            paper.read(tmp_path, name)
+    assert len(paper.read(paper.FOLDER, paper.PAPER)) == 240

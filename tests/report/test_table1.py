@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tests.report.shards import make, pair, papers
+from tests.report.shards import make, pair, papers, written
 from wcx import records, statistics
 from wcx.errors import WcxError
 from wcx.experiments.masking import Settings
-from wcx.report import published, recorded, table1
+from wcx.records import Shard
+from wcx.report.masking import cells, main, paper
 
 HEADER = (
     "dataset,model,method,target,baseline,features_kept,contrast,mask,n,relative_probability_unmasked,relative_probability,"
@@ -23,16 +24,20 @@ HEADER = (
 CELL = ["method", "target", "baseline", "features_kept", "contrast"]
 
 
+def table(shards: list[Shard], threshold: float | None = None) -> pd.DataFrame:
+    return main.frame(cells.read(shards, threshold))[list(main.HEADER)]
+
+
 def read(folder: Path, name: str = "") -> pd.DataFrame:
     return pd.read_csv(folder / f"table1{name}.csv", keep_default_na=False, na_values=[""])
 
 
 def test_header_and_numbers_by_hand(tmp_path: Path) -> None:
     shards = pair(tmp_path, n=31, skipped=[0, 4])
-    table1.write_all(shards, tmp_path / "out")
+    written(shards, tmp_path / "out")
     table = read(tmp_path / "out")
-    assert ",".join(table) == ",".join(table1.HEADER) == HEADER
-    assert set(published.read(published.FOLDER, published.PAPER).columns) <= set(table)
+    assert ",".join(table) == ",".join(main.HEADER) == HEADER
+    assert set(paper.read(paper.FOLDER, paper.PAPER).columns) <= set(table)
     assert len(table) == 2 * 2 * 2 * 2
     rows = shards[1].read()
     rows = rows[rows["p_t2"] > 0.1]
@@ -53,19 +58,19 @@ def test_header_and_numbers_by_hand(tmp_path: Path) -> None:
 
 def test_numbers_do_not_depend_on_the_rest_of_the_table(tmp_path: Path) -> None:
     shards = pair(tmp_path) + pair(tmp_path, method="linear_approximation")
-    whole = table1.table(shards[::-1]).sort_values(CELL, ignore_index=True)
-    alone = pd.concat([table1.table([shard]) for shard in shards]).sort_values(CELL, ignore_index=True)
+    whole = table(shards[::-1]).sort_values(CELL, ignore_index=True)
+    alone = pd.concat([table([shard]) for shard in shards]).sort_values(CELL, ignore_index=True)
     pd.testing.assert_frame_equal(whole, alone)
 
 
 def test_threshold(tmp_path: Path) -> None:
     above = pair(tmp_path / "above")
     with pytest.raises(WcxError, match=r"threshold 0.05 is below the 0.1 .* select=all"):
-        table1.table(above, threshold=0.05)
-    higher = table1.table(above, threshold=0.21)
+        table(above, threshold=0.05)
+    higher = table(above, threshold=0.21)
     assert set(higher["n"]) == {int((above[0].read()["p_t2"] > 0.21).sum())}
     every = pair(tmp_path / "all", settings=Settings(select="all"))
-    assert set(table1.table(every, threshold=0.0)["n"]) == {30}
+    assert set(table(every, threshold=0.0)["n"]) == {30}
 
 
 def test_selection_is_the_engines_own(tmp_path: Path) -> None:
@@ -76,24 +81,24 @@ def test_selection_is_the_engines_own(tmp_path: Path) -> None:
     rows.loc[0, "p_t2"] = 0.1
     chunk.unlink()
     records.collect([shard], 2, lambda _: [rows.to_dict("records")], rows.columns)
-    assert set(table1.table([shard])["n"]) == {20}
+    assert set(table([shard])["n"]) == {20}
 
 
 def test_two_records_for_one_line(tmp_path: Path) -> None:
     shards = [make(tmp_path / name, "original") for name in "ab"]
     with pytest.raises(WcxError, match="two sets of records for cub vgg16 gradcam original"):
-        table1.table(shards)
+        table(shards)
 
 
 def test_incomplete_records_say_so(tmp_path: Path) -> None:
     shard = make(tmp_path, "original")
     (shard.path / "complete.json").unlink()
-    assert "incomplete: 30 images so far" in table1.table([shard])["subset"].iloc[0]
+    assert "incomplete: 30 images so far" in table([shard])["subset"].iloc[0]
 
 
 def test_paired(tmp_path: Path) -> None:
     original, weighted = pair(tmp_path)
-    table1.write_all([original, weighted], tmp_path / "out")
+    written([original, weighted], tmp_path / "out")
     table = read(tmp_path / "out", "_paired")
     assert len(table) == 8
     a, b = (one.read().query("above_threshold") for one in (weighted, original))
@@ -113,15 +118,15 @@ def test_paired(tmp_path: Path) -> None:
 
 def test_only_images_that_both_have_are_paired(tmp_path: Path) -> None:
     shards = [make(tmp_path, "original", 30), make(tmp_path, "weighted", 30, images=9)]
-    ((weighted, original),) = recorded.pairs(recorded.read(shards))
-    a, b = table1.paired.joined(weighted, original)
+    ((weighted, original),) = cells.pairs(cells.read(shards))
+    a, b = cells.joined((weighted, original))
     assert a.index.tolist() == b.index.tolist()
     assert set(a.index) == set(weighted.selected["index"]) & set(original.selected["index"]) != set()
 
 
 def test_each_protocol_is_a_table_of_its_own(tmp_path: Path) -> None:
     shards = pair(tmp_path) + pair(tmp_path, settings=Settings(mask="equal", baselines=("blur",)))
-    lines = table1.write_all(shards, tmp_path / "out")
+    lines = written(shards, tmp_path / "out")[1]
     both = read(tmp_path / "out", "_paired")
     assert both.groupby("mask")["m"].unique().map(list).to_dict() == {"equal": [4], "sign": [8]}
     assert read(tmp_path / "out")["mask"].tolist() == ["sign"] * 16 + ["equal"] * 8
@@ -131,7 +136,7 @@ def test_each_protocol_is_a_table_of_its_own(tmp_path: Path) -> None:
 
 def test_strata(tmp_path: Path) -> None:
     shards = pair(tmp_path, settings=Settings(select="all"), skipped=[1])
-    table1.write_all(shards, tmp_path / "out")
+    written(shards, tmp_path / "out")
     table = read(tmp_path / "out", "_strata")
     main = read(tmp_path / "out")
     above = table.query("stratum == 'above'").reset_index(drop=True)
@@ -145,13 +150,13 @@ def test_strata(tmp_path: Path) -> None:
     assert one["relative_probability"] == pytest.approx(rows["relative_probability/t_1/blur/negative"].mean(), abs=1e-6)
     assert (one["reproduction"], one["reproduction_unmasked"], one["reproduction_model"]) == (0.351, 0.985, "vgg16_bn")
     assert below.query("target == 't_2'")["reproduction"].isna().all()
-    table1.write_all(pair(tmp_path / "above"), tmp_path / "out")
+    written(pair(tmp_path / "above"), tmp_path / "out")
     assert not (tmp_path / "out/table1_strata.csv").exists(), "of the earlier records"
 
 
 def test_localisation(tmp_path: Path) -> None:
     shards = pair(tmp_path, boxes=True) + pair(tmp_path, method="linear_approximation")
-    lines = table1.write_all(shards, tmp_path / "out")
+    lines = written(shards, tmp_path / "out")[1]
     table = read(tmp_path / "out", "_localisation")
     assert table["target"].tolist() == ["t_1", "t_2"], "no boxes were recorded with the other method"
     assert table["n"].tolist() == [20, 19], "an image without positive attribution has no such share"
@@ -167,7 +172,7 @@ def test_seeds(tmp_path: Path) -> None:
     shards = [shard for seed in range(3) for shard in pair(tmp_path, seed=seed)] + pair(
         tmp_path, dataset="cars", label="Stanford Cars", seed=0
     )
-    table1.write_all(shards, tmp_path / "out")
+    written(shards, tmp_path / "out")
     main, table = read(tmp_path / "out"), read(tmp_path / "out", "_seeds")
     assert main["weights"].str.extract(r"(seed \d)$")[0].nunique() == 3
     assert set(table["dataset"]) == {"CUB-200"}, "one seed is none to look across"
@@ -190,7 +195,7 @@ def test_seeds(tmp_path: Path) -> None:
 
 def test_against_the_paper_itself(tmp_path: Path) -> None:
     """Records that repeat the paper agree with it wholly, and the reproduction as its review says."""
-    lines = table1.write_all(papers(tmp_path), tmp_path / "out")
+    lines = written(papers(tmp_path), tmp_path / "out")[1]
     table = read(tmp_path / "out", "_vs_published")
     assert len(table) == 240
     assert table["difference"].abs().max() < 1e-6
@@ -207,48 +212,49 @@ def test_against_the_paper_itself(tmp_path: Path) -> None:
 
 
 def test_agreement_by_hand() -> None:
-    cells = pd.DataFrame(
+    frame = pd.DataFrame(
         {
             "dataset": "d", "method": "m", "target": "t_1", "baseline": ["a", "a", "b", "b"], "features_kept": "positive",
             "contrast": ["original", "weighted"] * 2, "ours": [0.1, 0.4, 0.5, 0.4], "published": [0.2, 0.3, 0.4, 0.6],
         }
     )  # fmt: skip
-    result = published.agreement(cells, "ours")
+    result = paper.agreement(frame, "ours")
     assert (result.cells, result.pairs, result.agree) == (4, 2, 1)
-    assert result[1:5] == pytest.approx((np.corrcoef(cells["ours"], cells["published"])[0, 1], 0.125, -0.025, 0.2))
-    assert np.isnan(published.agreement(cells.head(1), "ours").r)
+    assert result[1:5] == pytest.approx((np.corrcoef(frame["ours"], frame["published"])[0, 1], 0.125, -0.025, 0.2))
+    assert np.isnan(paper.agreement(frame.head(1), "ours").r)
 
 
 def test_what_is_not_the_papers_is_named(tmp_path: Path) -> None:
     shards = pair(tmp_path, model="alexnet", weights="stand-in: alexnet.pth") + pair(
         tmp_path, dataset="parts", label="parts"
     )
-    frame = published.table(table1._table(recorded.read(shards)))
-    (one,) = published.comparisons(frame, "p_t2 > 0.1")
+    frame = paper.beside(main.frame(cells.read(shards))).dropna(subset="published")
+    (one,) = paper.comparisons(frame, "p_t2 > 0.1")
     assert one.title == "alexnet, p_t2 > 0.1 [subset; stand-in weights; not the paper's vgg16]"
     assert set(frame["dataset"]) == {"CUB-200"}, "the paper knows no drawn birds"
     with pytest.raises(WcxError, match="published numbers not found"):
-        published.read(tmp_path, published.PAPER)
+        paper.read(tmp_path, paper.PAPER)
 
 
 def test_same_files_again(tmp_path: Path) -> None:
     shards = pair(tmp_path, boxes=True)
     for name in "ab":
-        table1.write_all(records.find(tmp_path), tmp_path / name)
-    files = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in "ab"]
+        written(records.find(tmp_path), tmp_path / name)
+    folders = [tmp_path / name for name in "ab"]
+    files = [sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")) for folder in folders]
     assert files[0] == files[1]
     assert {"table1.csv", "table1.md", "table1.tex", "table1_paired.csv", "table1_vs_published.csv"} <= set(files[0])
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files[0])
-    assert table1.write_all(shards[:1], tmp_path / "c"), "one contrast alone"
+    assert written(shards[:1], tmp_path / "c")[1], "one contrast alone"
     assert not (tmp_path / "c/table1_paired.csv").exists()
 
 
 def test_protocol_in_words(tmp_path: Path) -> None:
     settings = Settings(mask="fraction", fraction=0.3, align_corners=True, blur_sigma=(10, 20), foils=3, seed=7)
-    (one,) = recorded.read([make(tmp_path, "original", settings=settings)])
+    (cell,) = cells.read([make(tmp_path, "original", settings=settings)])
     assert (
-        one.protocol
+        cell.protocol
         == "p_t2 > 0.1, mask=fraction (0.3 of the pixels), align_corners=true, blur_sigma=[10, 20], foils=3"
     )
-    assert table1.table([one.shard])["foils"].unique().tolist() == ["3"]
-    assert json.loads((one.shard.path / "shard.json").read_text())["parts"]["settings"]["foils"] == 3
+    assert table([cell.shard])["foils"].unique().tolist() == ["3"]
+    assert json.loads((cell.shard.path / "shard.json").read_text())["parts"]["settings"]["foils"] == 3

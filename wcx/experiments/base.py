@@ -138,6 +138,7 @@ class Experiment(ABC):
         protocol: its settings, a frozen dataclass whose fields are the keys of conf/experiment/<name>.yaml.
         version: part of the fingerprint: raise it with every change that may change a number.
         spaces: of the methods that it takes.
+        axes: what the parts of a quantity's name tell, which stand between slashes in `columns`; for tables.
         selects: its rows say `above_threshold`, so that `limit_selected` may end it early.
         keeps_maps: it can hand on its maps (save_maps=true).
     """
@@ -145,6 +146,7 @@ class Experiment(ABC):
     protocol: ClassVar[type]
     version: ClassVar[int] = 1
     spaces: ClassVar[tuple[str, ...]] = ("activation", "input")
+    axes: ClassVar[tuple[str, ...]] = ()
     selects: ClassVar[bool] = False
     keeps_maps: ClassVar[bool] = False
 

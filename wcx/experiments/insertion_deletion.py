@@ -63,6 +63,7 @@ class InsertionDeletion(Hiding):
     """The experiment; `Subject.passes` counts forward, backward and evaluation passes, in images."""
 
     protocol = Settings
+    axes = ("curve", "target", "baseline", "value")
     hidden = "evaluation"
 
     @classmethod

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import html as escaping
 import re
-from collections.abc import Iterator
-from numbers import Real
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-import pandas as pd
-
-from wcx.report.tables import Entry, Grid, GridLine, Heading, Table
+from wcx.report.grids import GridEntry, TableGrid
+from wcx.report.tables import Table
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "\u2212": "$-$", "\u00b1": r"$\pm$",
 }  # fmt: skip
 _FORMULA = r"\b([tpy])_(t?_?[\di]|t)\b"  # t_1, p_t2, y_t
 
@@ -28,7 +28,7 @@ def text(table: Table) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     places = list(enumerate(widths))
     lines = ["  ".join(row[i].ljust(w) if i < grid.labels else row[i].rjust(w) for i, w in places) for row in cells]
-    notes = [table.title, *_shared(grid), table.note]
+    notes = [table.title, *map(str, table.networks), *_shared(grid), table.note]
     return "\n".join([*filter(None, notes), *(line.rstrip() for line in lines)])
 
 
@@ -36,32 +36,37 @@ def markdown(table: Table) -> str:
     """Return a table as Markdown: a heading, its note, and a pipe table whose levels of headings stand in one line."""
     grid = table.grid()
     head = [" ".join(filter(None, names)) for names in zip(*_matrix(grid, is_repeated=True), strict=True)]
-    rule = ["---"] * grid.labels + ["---:"] * (len(head) - grid.labels)
     rows = [[_plain(entry, "**", grid) for entry in (*line.labels, *line.entries)] for line in grid.lines]
-    lines = [f"| {' | '.join(map(markdown_text, row))} |" for row in (head, rule, *rows)]
-    notes = map(markdown_text, filter(None, [*_shared(grid), table.note]))
-    return "\n\n".join([f"### {markdown_text(table.title)}", *notes, "\n".join(lines)])
+    networks = "\n".join(f"- {network}" for network in table.networks)
+    notes = map(markdown_text, filter(None, [networks, *_shared(grid), table.note]))
+    return "\n\n".join([f"### {markdown_text(table.title)}", *notes, pipe_table(head, rows, grid.labels)])
+
+
+def pipe_table(head: Sequence[str], rows: Sequence[Sequence[str]], labels: int) -> str:
+    """Return a table of texts in Markdown; the first `labels` columns stand at the left, the others at the right."""
+    rule = ["---"] * labels + ["---:"] * (len(head) - labels)
+    return "\n".join(f"| {' | '.join(map(markdown_text, row))} |" for row in (head, rule, *rows))
 
 
 def latex(table: Table) -> str:
     """Return a table environment for a document with booktabs and graphicx."""
     grid = table.grid()
-    caption = ". ".join(latex_text(note.rstrip(".")) for note in (table.title, *_shared(grid), table.note) if note)
+    caption = ". ".join(
+        latex_text(note.rstrip("."))
+        for note in (table.title, *map(str, table.networks), *_shared(grid), table.note)
+        if note
+    )
     alignment = "l" * grid.labels + "r" * (len(grid.columns) - grid.labels)
     before: tuple[str, ...] = ()
-    body = []
+    body = [] if grid.is_spread else [r"\midrule"]
     for line in grid.lines:
         labels = tuple(latex_text(entry.text) for entry in line.labels)
-        body += [r"\midrule"] if (grid.is_spread and labels[:1] != before[:1]) or not before else []
-        labels_shown = [
-            "" if labels[: i + 1] == before[: i + 1] and grid.is_spread else label for i, label in enumerate(labels)
-        ]
-        numbers = [
-            rf"\textbf{{{latex_text(_plain(entry, '', grid))}}}" if entry.best else latex_text(_plain(entry, "", grid))
-            for entry in line.entries
-        ]
-        body.append(" & ".join([*labels_shown, *numbers]) + r" \\")
-        before = labels
+        if grid.is_spread and not line.beneath:
+            body += [r"\midrule"] if labels[:1] != before[:1] else []
+            shared = [labels[: i + 1] == before[: i + 1] for i in range(len(labels))]
+            before = labels
+            labels = tuple("" if is_shared else label for is_shared, label in zip(shared, labels, strict=True))
+        body.append(" & ".join([*labels, *(_latex_entry(entry, grid) for entry in line.entries)]) + r" \\")
     return "\n".join(
         [
             r"\begin{table*}",
@@ -81,12 +86,9 @@ def latex(table: Table) -> str:
 
 def html(table: Table) -> str:
     """Return a ``<table>``: caption, scopes, the lines' subjects and the numbers' values for a script, meanings as titles."""
-    grid = table.grid()
-    names = f' class="{"spread" if grid.is_spread else "long"}" id="table-{_escape(table.name)}"'
-    head = ["<tr>" + "".join(_html_heading(heading) for heading in level) + "</tr>" for level in grid.head]
-    body = [_html_line(line, grid) for line in grid.lines]
-    caption = f"<caption>{html_text(table.title)}</caption>"
-    return f"<table{names}>{caption}<thead>{''.join(head)}</thead><tbody>{''.join(body)}</tbody></table>"
+    from wcx.report import page
+
+    return page.html(table)
 
 
 def markdown_text(text: str) -> str:
@@ -115,7 +117,7 @@ def _escape(text: object) -> str:
     return escaping.escape(str(text))
 
 
-def _matrix(grid: Grid, is_repeated: bool = False) -> list[list[str]]:
+def _matrix(grid: TableGrid, is_repeated: bool = False) -> list[list[str]]:
     """Return the head as lines of texts: a heading in the lowest level that it spans, over the first or all of its columns."""
     matrix = [[""] * len(grid.columns) for _ in grid.head]
     for level, headings in enumerate(grid.head):
@@ -125,7 +127,7 @@ def _matrix(grid: Grid, is_repeated: bool = False) -> list[list[str]]:
     return matrix
 
 
-def _latex_head(grid: Grid) -> Iterator[str]:
+def _latex_head(grid: TableGrid) -> Iterator[str]:
     """Yield the lines above the numbers, with a rule below what spans several columns."""
     for level, row in enumerate(_matrix(grid)):
         wide = {heading.place: heading.width for heading in grid.head[level] if heading.width > 1}
@@ -140,47 +142,20 @@ def _latex_head(grid: Grid) -> Iterator[str]:
             yield "".join(rf"\cmidrule(lr){{{place + 1}-{place + width}}}" for place, width in wide.items())
 
 
-def _plain(entry: Entry, mark: str, grid: Grid) -> str:
+def _latex_entry(entry: GridEntry, grid: TableGrid) -> str:
+    number = latex_text(_plain(replace(entry, best=False), "", grid))
+    return rf"\textbf{{{number}}}" if entry.best else number
+
+
+def _plain(entry: GridEntry, mark: str, grid: TableGrid) -> str:
     """Return an entry as text; with its interval where a line is a row, for a spread has no room."""
     ends = f" [{entry.interval[0]}, {entry.interval[1]}]" if entry.interval and not grid.is_spread else ""
     before = mark if mark == "**" else ""
     return f"{before}{entry.text}{mark}{ends}" if entry.best else entry.text + ends
 
 
-def _shared(grid: Grid) -> list[str]:
+def _shared(grid: TableGrid) -> list[str]:
     return ["; ".join(f"{title}: {shown}" for title, shown in grid.shared)] if grid.shared else []
 
 
-def _html_heading(heading: Heading) -> str:
-    is_number = bool(heading.column.format)
-    spans = f' colspan="{heading.width}"' if heading.width > 1 else ""
-    spans += f' rowspan="{heading.depth}"' if heading.depth > 1 else ""
-    kind = ' class="number"' if is_number else ""
-    scope = "colgroup" if heading.width > 1 else "col"
-    meaning = f' title="{_escape(heading.column.meaning)}"' if heading.column.meaning else ""
-    return f'<th scope="{scope}"{spans}{kind}{meaning}>{html_text(heading.text)}</th>'
-
-
-def _html_line(line: GridLine, grid: Grid) -> str:
-    facts = {key: line.facts.get(key) for key in ("dataset", "model", "method")}
-    attributes = "".join(f' data-{key}="{_escape(value)}"' for key, value in facts.items() if value)
-    kind = ' class="beneath"' if line.beneath else ""
-    first = [_html_cell(entry, is_label=True, is_number=False) for entry in line.labels]
-    columns = grid.columns[grid.labels :]
-    cells = [_html_cell(entry, False, bool(column.format)) for entry, column in zip(line.entries, columns, strict=True)]
-    return f"<tr{kind}{attributes}>{''.join(first + cells)}</tr>"
-
-
-def _html_cell(entry: Entry, is_label: bool, is_number: bool) -> str:
-    shown = html_text(entry.text).replace("-", "\u2013") if entry.text == "-" else html_text(entry.text)
-    shown = f"<b>{shown}</b>" if entry.best else shown
-    if entry.interval:
-        shown += f' <small class="interval">[{", ".join(map(html_text, entry.interval))}]</small>'
-    if is_label:
-        return f'<th scope="row">{shown}</th>'
-    known = isinstance(entry.value, Real) and not pd.isna(entry.value)
-    value = f' data-value="{entry.value:.9g}"' if known else ' data-value=""'
-    return f'<td class="number"{value}>{shown}</td>' if is_number else f"<td>{shown}</td>"
-
-
-__all__ = ["html", "html_text", "latex", "latex_text", "markdown", "markdown_text", "text"]
+__all__ = ["html", "html_text", "latex", "latex_text", "markdown", "markdown_text", "pipe_table", "text"]

@@ -1,25 +1,47 @@
-"""What a results folder shows of an experiment: a section of tables, figures and sentences, found by the experiment's name.
+"""What is shown of an experiment: a section of tables, figures and sentences, found by the experiment's name.
 
-A section is made by `section(shards, results_dir)` of ``wcx.report.<experiment>`` where there is such a module, and by
-`summary` for every other experiment: a new one appears without an edit.
+A section is made by ``wcx.report.<experiment>``, where there is such a module, and by `summary` for every other experiment: a
+new one appears without an edit. Such a module has `section(shards, refused)` and `protocol(shard)`, which tells apart what
+stands side by side; IS_RANDOM_FIT = False keeps networks of random weights out where records are collected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+from wcx import experiments, records
+from wcx.files import write as write_file
+from wcx.records import Shard
+from wcx.report import backends, tables
+from wcx.report.eligible import eligible
 from wcx.report.tables import Table
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing that belongs to a section: its file, a title, what it shows for who cannot see it."""
+    """A drawing that belongs to a section.
 
-    path: Path
+    Attributes:
+        name: of its files, without suffix; there is a PNG.
+        title: in a few words.
+        description: what it shows, for who cannot see it.
+        draw: writes it, given the PNG's path; returns the files.
+    """
+
+    name: str
     title: str
     description: str
+    draw: Callable[[Path], list[Path]]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Draw it into a folder; return the files, the PNG first."""
+        return self.draw(folder / f"{self.name}.png")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,22 +52,137 @@ class Section:
         name: in addresses, and of the experiment.
         title: its heading.
         intro: what is measured, in a few sentences.
-        tables: in their order; of one name, when one is divided.
-        figures: files that are there.
+        tables: in their order; of one name, when one is divided; those of no line are shown nowhere.
+        plots: drawings.
         findings: sentences on what the tables show.
         problems: a line for each set of records that is not what was written.
         notes: lines on what was left out for another reason, and on what could not be checked.
         commands: those that fill it, said where nothing is there yet.
         state: in a few words, what there is; "" where nothing is.
+        headline: its first number, and what it is of.
+        stale: patterns of an earlier run's drawings.
+        document: the name of its files in Markdown and LaTeX; "" writes none.
     """
 
     name: str
     title: str
     intro: str = ""
     tables: Sequence[Table] = ()
-    figures: Sequence[Plot] = ()
+    plots: Sequence[Plot] = ()
     findings: Sequence[str] = ()
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
     commands: Sequence[str] = ()
     state: str = ""
+    headline: tuple[str, str] | None = None
+    stale: Sequence[str] = ()
+    document: str = ""
+
+    @property
+    def filled(self) -> list[Table]:
+        """The tables that have a line."""
+        return [table for table in self.tables if len(table.frame)]
+
+    def to_text(self) -> str:
+        """Return it for a screen: the main tables, what was found, and notes."""
+        blocks = [f"\n{table.to_text()}" for table in self.filled if table.is_main]
+        return "\n".join([*(blocks or [f"{self.title}: no records"]), *self.findings, *self.notes])
+
+    def to_markdown(self) -> str:
+        """Return it as a document in Markdown."""
+        findings = [backends.markdown_text(f"- {sentence[:1].upper()}{sentence[1:]}") for sentence in self.findings]
+        pictures = [f"## {plot.title}\n\n![{plot.description}]({plot.name}.png)" for plot in self.plots]
+        blocks = [f"# {self.title}", backends.markdown_text(self.intro), "\n".join(findings)]
+        blocks += [*(table.to_markdown() for table in self.filled if table.is_shown), *pictures]
+        return "\n\n".join(filter(None, blocks)) + "\n"
+
+    def to_latex(self) -> str:
+        """Return its main tables for a document in LaTeX; what was found stands in comments."""
+        head = ["% Made by wcx from its records; needs \\usepackage{booktabs,graphicx}."]
+        head += [f"% {sentence}" for sentence in self.findings]
+        return "\n\n".join(["\n".join(head), *(table.to_latex() for table in self.filled if table.is_main)]) + "\n"
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write tables, drawings and documents into a results folder; return the files but for the whole frames."""
+        files = [*tables.write(self.tables, folder), *self.draw(folder)]
+        if self.document:
+            for suffix, text in ((".md", self.to_markdown()), (".tex", self.to_latex())):
+                write_file(folder / f"{self.document}{suffix}", text)
+                files.append(folder / f"{self.document}{suffix}")
+        return files
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Draw the figures into a results folder, and remove those of an earlier run; return the files."""
+        old = [path for pattern in self.stale for path in folder.glob(pattern)]
+        for path in old:
+            path.unlink()
+        return [file for plot in self.plots for file in plot.write(folder)]
+
+
+def of(experiment: str, shards: Sequence[Shard], refused: list[str] | None = None, **options: Any) -> Section:
+    """Return the section of an experiment's records.
+
+    Args:
+        experiment: its name.
+        shards: its records.
+        refused: where a line goes for each shard that is not what was written; None raises.
+        options: for the experiment's own module.
+    """
+    return _module(experiment).section(shards, refused, **options)
+
+
+def collect(
+    experiment: str, results_dir: Path, shards: Sequence[Shard] = (), refused: list[str] | None = None
+) -> tuple[list[Shard], list[str]]:
+    """Return the records of an experiment that belong into one section, and why others do not; see `eligible`."""
+    module = _module(experiment)
+    version = experiments.get(experiment).version if experiment in experiments.names() else None
+    is_random_fit = getattr(module, "IS_RANDOM_FIT", True)
+    return eligible(
+        results_dir,
+        experiment,
+        module.protocol,
+        version=version,
+        shards=shards,
+        refused=refused,
+        is_random_fit=is_random_fit,
+    )
+
+
+def of_folder(results_dir: Path) -> list[Section]:
+    """Return the section of every experiment that has records in a results folder, those with a module of their own first.
+
+    A shard.json that is damaged is no section's problem: `records.find` names it.
+    """
+    names = {shard.experiment for shard in records.find(results_dir, refused=[])}
+    sections = []
+    for name in sorted(names, key=lambda name: (_module(name) is _summary(), name)):
+        shards, left_out = collect(name, results_dir, refused=[])
+        if shards or left_out:
+            section = of(name, shards, []) if shards else Section(name, name.replace("_", " ").capitalize())
+            sections.append(replace(section, notes=[*section.notes, *left_out]))
+    return sections
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number of things.
+
+    Example:
+        >>> counted(1, "image"), counted(2, "image")
+        ('1 image', '2 images')
+    """
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def _module(experiment: str) -> ModuleType:
+    package = importlib.import_module("wcx.report")
+    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return (
+        importlib.import_module(f"wcx.report.{experiment}")
+        if experiment in names & {*experiments.names()}
+        else _summary()
+    )
+
+
+def _summary() -> ModuleType:
+    return importlib.import_module("wcx.report.summary")

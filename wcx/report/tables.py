@@ -1,21 +1,25 @@
 """A table described once: what its columns mean, how they are shown; CSV, screen text, Markdown, LaTeX and HTML come from it.
 
-The frame is long, a row a number with all facts beside it, and is written whole. What a reader sees of it is a `Grid`, made
-here: the columns that are shown, or a spread of the paper's kind (datasets and methods down, baselines and contrasts across).
+The frame is long, a row a number with all facts beside it, and is written whole. What a reader sees of it is a grid (see
+`grids`): the columns that are shown, or a spread of the paper's kind (datasets and methods down, baselines and contrasts across).
 A back end turns a grid into text; see `backends`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, product
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from wcx.files import write
+from wcx.files import write as write_file
+
+if TYPE_CHECKING:
+    from wcx.report.grids import TableGrid
 
 NO_NUMBER = "-"
 
@@ -55,11 +59,13 @@ class Column:
             return NO_NUMBER
         if self.format == "p":
             return f"{value:.1g}" if isinstance(value, float) and value < 0.001 else f"{value:.3f}"
-        return format(value, self.format) if self.format else self.words.get(str(value), str(value))
+        if not self.format:
+            return self.words.get(str(value), str(value))
+        return re.sub(r"^-(?=[0.]*%?$)", "", format(value, self.format))  # no negative zero
 
 
 @dataclass(frozen=True)
-class Block:
+class Span:
     """Columns of a spread: one for each combination of the values of some keys.
 
     Attributes:
@@ -86,71 +92,32 @@ class Spread:
     """
 
     rows: tuple[str, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[Span, ...]
     rivals: str = ""
     beneath: tuple[tuple[str, str], ...] = ()
     beneath_title: str = ""
 
 
 @dataclass(frozen=True)
-class Heading:
-    """A cell of a grid's head: its text, its first column, how many columns and levels it spans, what it tells of."""
+class Note:
+    """Something to be said of numbers; a caution is what keeps them from being the paper's."""
 
     text: str
-    place: int
-    width: int
-    depth: int
-    column: Column
+    is_caution: bool = False
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A cell of a grid's body.
+class Network:
+    """A trained network whose numbers stand in a table: its name there, its images, and what is to be said of them."""
 
-    Attributes:
-        text: as shown.
-        value: the number or name behind it; None where there is none.
-        interval: (low, high) as shown; None where there is none.
-        best: whether it is the better of its rivals, as shown.
-        row: the frame's row it comes from.
-    """
+    name: str
+    images: str
+    notes: tuple[Note, ...]
+    dataset: str = ""
+    model: str = ""
 
-    text: str
-    value: Any = None
-    interval: tuple[str, str] | None = None
-    best: bool = False
-    row: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class GridLine:
-    """A line of a grid: `labels` at its left, `entries` after them, `facts` of its first row; `beneath` another line."""
-
-    labels: tuple[Entry, ...]
-    entries: tuple[Entry, ...]
-    facts: Mapping[str, Any]
-    beneath: bool = False
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What a reader sees of a table.
-
-    Attributes:
-        head: levels of headings; those that span several levels stand in the uppermost.
-        columns: the column behind each place of a line, the labels' first.
-        labels: how many places are labels.
-        lines: the body.
-        shared: (title, text) of what is the same in all rows.
-        is_spread: whether it is a spread; else a line is a row.
-    """
-
-    head: tuple[tuple[Heading, ...], ...]
-    columns: tuple[Column, ...]
-    labels: int
-    lines: tuple[GridLine, ...]
-    shared: tuple[tuple[str, str], ...] = ()
-    is_spread: bool = False
+    def __str__(self) -> str:
+        return f"{self.name}: n = {self.images} images; {'; '.join(note.text for note in self.notes)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +133,13 @@ class Table:
         shown: names of the columns that are shown; () shows all that are described.
         labels: how many of the shown ones tell what a row is of.
         spread: the layout; None shows a line a row.
-        is_main: whether it stands open at once, and not on request.
+        networks: what is to be said of those in it, where no other table says it.
+        compared: columns whose numbers, 0 to 1, the page draws on one line in every row.
+        is_main: whether it stands open at once and on the screen, and not on request.
+        is_shown: whether it is shown at all; else it is a file.
+        whole: the frame that its own is a part of, where one is divided for the eye; files hold it.
+        header: the columns of ``<name>.csv``, a projection of the frame; () writes none.
+        digits: of the numbers in it.
     """
 
     name: str
@@ -177,19 +150,32 @@ class Table:
     shown: tuple[str, ...] = ()
     labels: int = 1
     spread: Spread | None = None
+    networks: tuple[Network, ...] = ()
+    compared: tuple[str, ...] = ()
     is_main: bool = True
+    is_shown: bool = True
+    whole: pd.DataFrame | None = None
+    header: tuple[str, ...] = ()
+    digits: str = "%.6g"
 
     def column(self, name: str) -> Column:
         """Return the description of a column; one of the name alone, where there is none."""
         return next((column for column in self.columns if column.name == name), Column(name))
 
-    def grid(self) -> Grid:
+    def grid(self) -> TableGrid:
         """Return what a reader sees of it."""
-        return _spread(self, self.spread) if self.spread else _long(self)
+        from wcx.report import grids
+
+        return grids.spread(self, self.spread) if self.spread else grids.long(self)
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The frame that files hold."""
+        return self.frame if self.whole is None else self.whole
 
     def to_csv(self, columns: Sequence[str] | None = None, digits: str = "%.9g") -> str:
         """Return the whole frame, or some of its columns, as CSV."""
-        return self.frame.to_csv(index=False, columns=columns, float_format=digits)
+        return self.complete.to_csv(index=False, columns=columns, float_format=digits)
 
     def to_text(self) -> str:
         """Return it for a screen."""
@@ -219,130 +205,28 @@ class Table:
         return backends.html(self)
 
 
-def write_whole(tables: Sequence[Table], folder: Path) -> list[Path]:
-    """Write the whole frame of every table into ``tables/<name>_full.csv``, those of one name together; return the files."""
+def write(tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Write ``tables/<name>_full.csv``, the whole frame, and ``<name>.csv``, its projection; tables of one name share them.
+
+    Files of an earlier run that nothing stands in now are removed: they would seem to belong to this one.
+
+    Returns:
+        the projections that were written.
+    """
     files = []
     for name, group in groupby(sorted(tables, key=lambda table: table.name), lambda table: table.name):
-        frames = [table.frame for table in group if len(table.frame)]
-        path = folder / "tables" / f"{name}_full.csv"
-        path.unlink(missing_ok=True)  # of an earlier run: it would seem to belong to this one
-        if frames:
-            write(path, pd.concat(frames, ignore_index=True).to_csv(index=False, float_format="%.9g"))
-            files.append(path)
-    return files
-
-
-def _long(table: Table) -> Grid:
-    """Return a grid of a line a row."""
-    names = table.shown or tuple(column.name for column in table.columns)
-    columns = [table.column(name) for name in names]
-    shared = [column for column in columns if column.folded and table.frame[column.name].nunique(dropna=False) == 1]
-    labels = sum(column not in shared for column in columns[: table.labels])
-    columns = [column for column in columns if column not in shared]
-    lines = []
-    for row in table.frame.to_dict("records"):
-        entries = tuple(_entry(column, row) for column in columns)
-        lines.append(GridLine(entries[:labels], entries[labels:], row))
-    head = (tuple(Heading(column.title, place, 1, 1, column) for place, column in enumerate(columns)),)
-    said = tuple((column.title, column.show(table.frame[column.name].iloc[0])) for column in shared)
-    return Grid(head, tuple(columns), labels, tuple(lines), said)
-
-
-def _spread(table: Table, spread: Spread) -> Grid:
-    """Return a grid of the paper's kind."""
-    frame = table.frame.reset_index(drop=True)
-    keys = [table.column(name) for name in spread.rows]
-    places: list[tuple[Block, tuple[Any, ...]]] = []
-    titles: list[tuple[str, ...]] = [(column.title,) for column in keys]
-    for block in spread.blocks:
-        column = table.column(block.name)
-        for values in _combinations(frame, block.across):
-            names = [table.column(key).show(value) for key, value in zip(block.across, values, strict=True)]
-            places.append((block, values))
-            titles.append((*([column.title] if block.headed or not names else []), *names))
-    columns = [*keys, *(table.column(block.name) for block, _ in places)]
-    lines = [line for _, rows in _groups(frame, spread.rows) for line in _lines(table, spread, places, rows)]
-    return Grid(_head(titles, columns), tuple(columns), len(keys), tuple(lines), is_spread=True)
-
-
-def _lines(
-    table: Table, spread: Spread, places: Sequence[tuple[Block, tuple[Any, ...]]], rows: pd.DataFrame
-) -> Iterator[GridLine]:
-    """Yield the line of some rows, and the one beneath it, where there are such numbers."""
-    facts = rows.iloc[0].to_dict()
-    better = {block.name: _best(table, spread, block) for block in spread.blocks}
-    labels = tuple(_entry(table.column(name), facts) for name in spread.rows)
-    below = dict(spread.beneath)
-    entries, lower = [], []
-    for block, values in places:
-        found = _first(rows, block.across, values)
-        column = table.column(block.name)
-        entries.append(
-            Entry(NO_NUMBER) if found is None else _entry(column, found[1], bool(better[block.name][found[0]]))
-        )
-        number = found[1].get(below.get(block.name, "")) if found else None
-        lower.append(
-            Entry("") if number is None or pd.isna(number) else Entry(column.show(number), number, row=found[1])
-        )
-    yield GridLine(labels, tuple(entries), facts)
-    if any(entry.text for entry in lower):
-        title = (Entry(spread.beneath_title), *(Entry("") for _ in labels[1:]))
-        yield GridLine(title, tuple(lower), facts, beneath=True)
-
-
-def _combinations(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return the combinations of the keys' values that there are, each key in its own order."""
-    present = set(frame[list(keys)].itertuples(index=False, name=None)) if keys else {()}
-    return [values for values in product(*(dict.fromkeys(frame[key]) for key in keys)) if values in present]
-
-
-def _groups(frame: pd.DataFrame, keys: Sequence[str]) -> Iterator[tuple[Any, pd.DataFrame]]:
-    yield from frame.groupby(list(keys), sort=False, dropna=False)
-
-
-def _first(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[Any]) -> tuple[int, dict[str, Any]] | None:
-    """Return place and facts of the first row whose keys have these values."""
-    for key, value in zip(keys, values, strict=True):
-        rows = rows[rows[key] == value]
-    return (int(rows.index[0]), rows.iloc[0].to_dict()) if len(rows) else None
-
-
-def _best(table: Table, spread: Spread, block: Block) -> pd.Series:
-    """Return for each row whether its number, as shown, is the better among its rivals, where they differ."""
-    column, frame = table.column(block.name), table.frame.reset_index(drop=True)
-    if not (spread.rivals and column.better):
-        return pd.Series(False, index=frame.index)
-    keys = [frame[key] for key in (*spread.rows, *block.across) if key != spread.rivals]
-    numbers = pd.to_numeric(frame[column.name].map(column.show).str.rstrip("%"), errors="coerce")
-    direction = frame[column.better] if column.better in frame else pd.Series(column.better, index=frame.index)
-    groups = numbers.where(direction == "higher", -numbers).groupby(keys, dropna=False)
-    return (numbers.where(direction == "higher", -numbers) == groups.transform("max")) & (
-        groups.transform("nunique") > 1
-    )
-
-
-def _entry(column: Column, row: Mapping[str, Any], best: bool = False) -> Entry:
-    value = row.get(column.name)
-    ends = [row.get(name) for name in column.interval or ()]
-    plain = replace(column, format=column.format.removeprefix("+"))
-    interval = (plain.show(ends[0]), plain.show(ends[1])) if ends and not pd.isna(ends[0]) else None
-    return Entry(column.show(value), value, interval, best, row)
-
-
-def _head(titles: Sequence[tuple[str, ...]], columns: Sequence[Column]) -> tuple[tuple[Heading, ...], ...]:
-    """Return the levels of headings: neighbours that share theirs have one; a column's last one spans the levels below."""
-    depth = max(map(len, titles))
-    levels = []
-    for level in range(depth):
-        headings: list[Heading] = []
-        for place, (names, column) in enumerate(zip(titles, columns, strict=True)):
-            is_last = len(names) == level + 1
-            left = titles[place - 1] if place else ()
-            if len(names) <= level:
-                continue
-            if not is_last and headings and left[: level + 1] == names[: level + 1] and len(left) > level + 1:
-                headings[-1] = replace(headings[-1], width=headings[-1].width + 1)
+        members = list(group)
+        frames = {id(table.complete): table.complete for table in members if len(table.complete)}
+        frame = pd.concat(list(frames.values()) or [members[0].complete], ignore_index=True)
+        first = replace(members[0], frame=frame, whole=None)
+        texts = {folder / "tables" / f"{name}_full.csv": first.to_csv()}
+        if first.header:
+            texts[folder / f"{name}.csv"] = first.to_csv(first.header, first.digits)
+        for path, text in texts.items():
+            if frames:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_file(path, text)
             else:
-                headings.append(Heading(names[level], place, 1, depth - level if is_last else 1, column))
-        levels.append(tuple(headings))
-    return tuple(levels)
+                path.unlink(missing_ok=True)
+        files += list(texts)[1:] if frames else []
+    return files

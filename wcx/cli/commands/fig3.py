@@ -91,10 +91,12 @@ def run(cfg: DictConfig) -> None:
     if blocks and not cfg.plan:
         failed |= networks.compute(blocks, gpus)
         if cfg.report and networks.shards:
-            from wcx.report import fig3
+            from wcx.report import sections
 
             results = Path(cfg.paths.results_dir)
-            print(*fig3.write_all(networks.shards, results, refused), f"records: {results / 'records'}", sep="\n")
+            section = sections.of("sign_perturbation", networks.shards, refused)
+            files = ", ".join(map(str, section.write(results)))
+            print(section.to_text(), f"Fig. 3: {files}", f"records: {results / 'records'}", sep="\n")
     grid.fail(failed, refused)
 
 

@@ -1,7 +1,8 @@
 """Any experiment over lists: wcx <experiment> datasets=[...] models=[...] methods=[...] contrasts=[...] limit=100.
 
 What is left out is the dataset's default network and the experiment's default method; contrasts are original and weighted.
-The records lie where those of run.py lie; the table is <results>/<experiment>.csv.
+The records lie where those of run.py lie; the tables are <results>/<experiment>.csv and, with
+every fact, <results>/tables/<experiment>_full.csv.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from wcx import pipeline
 from wcx.cli import application, grid, opening, spread
 from wcx.cli.grid import Grid
 from wcx.cli.spread import Block
-from wcx.files import write
 from wcx.records import Shard
 
 
@@ -37,13 +37,12 @@ def run(cfg: DictConfig) -> None:
 
     failed = spread.run(asked.blocks(), work, [] if cfg.plan else spread.devices(cfg.device))
     if shards and cfg.report:
-        from wcx.report import plain
+        from wcx.report import sections
 
         results = Path(cfg.paths.results_dir)
-        table = plain.table(shards)
-        write(results / f"{cfg.experiment}.csv", table.to_csv(index=False, float_format="%.6g"))
-        print(plain.text(table, cfg.experiment))
-        print(f"table: {results / cfg.experiment}.csv", f"records: {results / 'records'}", sep="\n")
+        section = sections.of(cfg.experiment, shards)
+        files = section.write(results)
+        print(section.to_text(), f"tables: {', '.join(map(str, files))}", f"records: {results / 'records'}", sep="\n")
     grid.fail(failed)
 
 

@@ -2,6 +2,8 @@
 
 python scripts/report.py                               the default results folder
 python scripts/report.py paths.results_dir=elsewhere
+
+What is damaged is named on the page and on the screen, the rest is shown, and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -10,14 +12,20 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from wcx.cli import application
+from wcx.cli import application, grid
+from wcx.cli.quoting import CONF
 
 
 def run(cfg: DictConfig) -> None:
     """Write the report."""
-    from wcx.report import html
+    from wcx.report import docs, page
 
-    print(*html.write(Path(cfg.paths.results_dir)), sep="\n")
+    if cfg.docs:
+        print(f"docs: {docs.write(CONF.parent / 'docs')}")
+        return
+    refused: list[str] = []
+    print(*page.write(Path(cfg.paths.results_dir), refused), sep="\n")
+    grid.fail({}, refused)
 
 
 def main() -> None:

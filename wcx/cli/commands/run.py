@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from wcx import pipeline
 from wcx.cli import application, opening
 from wcx.cli.commands import gallery, photo
+from wcx.files import write
 
 
 def run(cfg: DictConfig) -> None:
@@ -32,18 +33,17 @@ def run(cfg: DictConfig) -> None:
         return
     [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True))
 
-    from wcx.report import plain, recorded, selected  # pandas and matplotlib are slow to import
+    from wcx.report import sections, selected  # pandas and matplotlib are slow to import
 
-    table = plain.table([shard])
-    table.to_csv(shard.path / "summary.csv", index=False, float_format="%.6f")
-    print(plain.text(table, cfg.experiment))
+    section = sections.of(cfg.experiment, [shard])
+    for table in section.tables[:1]:
+        write(shard.path / "summary.csv", table.to_csv(table.header, "%.6f"))
+    print(section.to_text().lstrip("\n"))
     print(f"passes (images): {dict(passes) or 'none, all records were there'}")
     print(f"records, summary.csv, manifest.json: {shard.path}")
     if samples := selected.samples(job, [shard], cfg.figure):
         title = selected.title(application.job_name(cfg), len(samples), job.settings.threshold)
         print(f"figure: {selected.figure(samples, shard.path / 'selected.png', title)}")
-    for line in recorded.unchecked([shard]):
-        print(line)
 
 
 PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run}  # without records

@@ -82,10 +82,10 @@ def tables(cfg: DictConfig, shards: list[Shard], refused: list[str], threshold: 
 
     Damaged records are left out, with a line each in `refused`.
     """
-    from wcx.report import collected, table1
+    from wcx.report import sections
 
     results = Path(cfg.paths.results_dir)
-    fitting, notes = collected.table1(results, shards, refused if cfg.collect else [])
+    fitting, notes = sections.collect("masking", results, shards, refused if cfg.collect else [])
     excess = len(fitting) - len(shards)
     if cfg.collect:
         shards = fitting
@@ -94,7 +94,11 @@ def tables(cfg: DictConfig, shards: list[Shard], refused: list[str], threshold: 
     if not shards:
         nothing = f"no complete records in {results}; make some: python scripts/table1.py datasets=[...]"
         raise WcxError(refused[0] if refused else nothing)
-    return [*table1.write_all(shards, results, threshold, refused=refused), *notes, f"records: {results / 'records'}"]
+    section = sections.of("masking", shards, refused, threshold=threshold)
+    if refused and not section.filled:
+        raise WcxError(f"no table: none of the {len(shards)} sets of records is what was written. {refused[0]}")
+    files = ", ".join(map(str, section.write(results)))
+    return [section.to_text(), f"tables: {files}", *notes, f"records: {results / 'records'}"]
 
 
 def run(cfg: DictConfig) -> None:

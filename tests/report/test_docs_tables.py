@@ -1,0 +1,86 @@
+"""docs/results.md is what its template and docs/tables make, and a number that is asked for is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from wcx.errors import WcxError
+from wcx.report import docs
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs"
+FILES = [file for file in (FOLDER / "tables").glob("*.csv") if file.stem != "figures"]
+
+
+def test_the_page_is_what_the_template_and_the_tables_make() -> None:
+    again = "; make it again: python scripts/report.py docs=true"
+    assert docs.document(FOLDER) == (FOLDER / docs.RESULT).read_text(encoding="utf-8"), again
+
+
+def test_no_number_of_a_table_is_typed_into_the_template() -> None:
+    lines = (FOLDER / docs.TEMPLATE).read_text(encoding="utf-8").splitlines()
+    tables = [line for line in lines if line.startswith("|")]
+    assert len(tables) == 7, "what the datasets are, in words"
+    asked = set(re.findall(r'table\("(\w+)"\)', "\n".join(lines)))
+    assert asked == {file.stem for file in FILES}, "and every table is shown"
+
+
+def test_every_figure_stands_in_a_sentence() -> None:
+    figures = pd.read_csv(FOLDER / "tables" / "figures.csv", dtype=str, keep_default_na=False)
+    assert figures["quantity"].is_unique
+    assert (figures[["value", "setting", "command"]] != "").all(axis=None)
+    asked = re.findall(r"figures\.(\w+)", (FOLDER / docs.TEMPLATE).read_text(encoding="utf-8"))
+    assert sorted(asked) == sorted(figures["quantity"])
+
+
+def test_tables_hold_numbers_with_setting_and_command() -> None:
+    for file in FILES:
+        frame = pd.read_csv(file, dtype=str, keep_default_na=False)
+        assert pd.to_numeric(frame["value"][frame["value"] != ""]).notna().all(), file
+        assert (frame[["setting", "command"]] != "").all(axis=None), file
+        keys = [name for name in frame if name not in ("value", "setting", "command", "cell")]
+        assert not frame.duplicated(keys).any(), f"{file}: two numbers of one place"
+
+
+def small(folder: Path, template: str) -> Path:
+    (folder / "tables").mkdir()
+    rows = "network,column,part,value,setting,command,cell\\n"
+    rows += "a,p_t,original,0.50,n = 4,make x,{} / {}\\na,p_t,weighted,0.70,n = 4,make x,{} / {}\\n"
+    rows += "b,p_t,original,0.25,n = 4,make x,{}\\nb,y_t,,3,n = 4,make x,**{}**\\n"
+    (folder / "tables" / "t.csv").write_text(rows.replace("\\n", "\n"))
+    (folder / docs.TEMPLATE).write_text(template)
+    return folder
+
+
+def test_a_table_and_a_sentence_by_hand(tmp_path: Path) -> None:
+    sentence = '{{ value("t", "a", column="p_t", part="weighted") }}'
+    page = docs.document(small(tmp_path, "{{ table('t') }}\n" + sentence))
+    assert page.splitlines() == [
+        "| network | p_t | y_t |",
+        "| --- | ---: | ---: |",
+        "| a | 0.50 / 0.70 |  |",
+        "| b | 0.25 | **3** |",
+        "0.70",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{{ table('u') }}", "no table .*u.csv; there are t"),
+        ("{{ figures.absent }}", "results.md.j2: .*'absent'; a sentence's numbers stand in tables/figures.csv"),
+        ("{{ value('t', 'c', column='p_t') }}", "t: 0 numbers for .*'network': 'c'"),
+    ],
+)
+def test_what_is_not_there_is_one_line(tmp_path: Path, template: str, message: str) -> None:
+    with pytest.raises(WcxError, match=message):
+        docs.document(small(tmp_path, template))
+
+
+def test_without_a_template_it_says_where_it_works(tmp_path: Path) -> None:
+    with pytest.raises(WcxError, match="docs=true is for a checkout"):
+        docs.write(tmp_path)

@@ -1,0 +1,108 @@
+"""docs/results.md from its template: the prose stands in results.md.j2, every table in docs/tables/<name>.csv.
+
+Such a file is long, a line a number: the columns that name its line, `column` (its heading), `part` (which of a cell's numbers
+it is), `value`, what it was measured with (`setting`, `command`), and `cell`: the cell's text with {} for each number.
+figures.csv holds the numbers of sentences that no table shows, by `quantity`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from wcx.errors import WcxError
+from wcx.files import write as write_file
+from wcx.report.backends import pipe_table
+
+TEMPLATE, RESULT = "results.md.j2", "results.md"
+_NUMBERS = ("column", "part", "value", "setting", "command", "cell")
+
+
+def write(folder: Path) -> Path:
+    """Write results.md of a folder of documents; return its path.
+
+    Raises:
+        WcxError: there is no template, as in an installed package.
+    """
+    if not (folder / TEMPLATE).is_file():
+        raise WcxError(f"no template {folder / TEMPLATE}: docs=true is for a checkout of the repository.")
+    write_file(folder / RESULT, document(folder))
+    return folder / RESULT
+
+
+def document(folder: Path) -> str:
+    """Return the page that the template and the tables of a folder of documents make.
+
+    Raises:
+        WcxError: a table that is not there, or has not the columns; or a number that a sentence asks for and no table has.
+    """
+    loader = jinja2.FileSystemLoader(folder)
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    tables = _Tables(folder / "tables")
+    environment.globals |= {"table": tables.markdown, "value": tables.value, "figures": tables.figures()}
+    try:
+        return environment.get_template(TEMPLATE).render()
+    except jinja2.TemplateError as error:
+        raise WcxError(f"{folder / TEMPLATE}: {error}; a sentence's numbers stand in tables/figures.csv.") from error
+
+
+class _Tables:
+    """The tables of a folder, as the template asks for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """Return a table as it was written: numbers keep their digits."""
+        path = self._folder / f"{name}.csv"
+        if not path.is_file():
+            raise WcxError(
+                f"no table {path}; there are {', '.join(sorted(file.stem for file in self._folder.glob('*.csv')))}."
+            )
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if absent := set(_NUMBERS) - set(frame):
+            raise WcxError(f"{path} has no column {', '.join(sorted(absent))}.")
+        return frame
+
+    def markdown(self, name: str) -> str:
+        """Return a table in Markdown: a line for each combination of its labels, a cell of all numbers of one column."""
+        frame = self.frame(name)
+        labels = [column for column in frame if column not in _NUMBERS]
+        headings = list(dict.fromkeys(frame["column"]))
+        lines = []
+        for names, cells in frame.groupby(labels, sort=False):
+            texts = {heading: _cell(numbers) for heading, numbers in cells.groupby("column", sort=False)}
+            lines.append([*names, *(texts.get(heading, "") for heading in headings)])
+        return pipe_table(["" if label == "of" else label for label in labels] + headings, lines, len(labels))
+
+    def value(self, name: str, *labels: str, column: str, part: str = "") -> str:
+        """Return one number of a table, for a sentence that restates it.
+
+        Args:
+            name: of the table.
+            labels: of the line.
+            column: its heading.
+            part: which of the cell's numbers.
+        """
+        frame = self.frame(name)
+        keys = [key for key in frame if key not in _NUMBERS]
+        asked = dict(zip(keys, labels, strict=True)) | {"column": column, "part": part}
+        rows = frame
+        for key, text in asked.items():
+            rows = rows[rows[key] == text]
+        if len(rows) != 1:
+            raise WcxError(f"{name}: {len(rows)} numbers for {asked}; a sentence takes one.")
+        return str(rows["value"].iloc[0])
+
+    def figures(self) -> dict[str, str]:
+        """Return the numbers of sentences by their quantity."""
+        path = self._folder / "figures.csv"
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+        return dict(zip(frame["quantity"], frame["value"], strict=True)) if len(frame) else {}
+
+
+def _cell(numbers: pd.DataFrame) -> str:
+    """Return a cell's text."""
+    return str(numbers["cell"].iloc[0]).format(*numbers["value"])

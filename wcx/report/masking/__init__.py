@@ -1,0 +1,106 @@
+"""The report of the masking experiment: Table 1 with its tests, and beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from wcx.records import Shard
+from wcx.report import opened
+from wcx.report.masking import cells, findings, localisation, main, paired, paper, scatter, seeds, strata
+from wcx.report.masking.cells import MaskedCell
+from wcx.report.sections import Plot, Section, counted
+from wcx.report.tables import Table
+
+IS_RANDOM_FIT = False  # networks of random weights stand in no Table 1 but that of their own command
+_INTRO = (
+    "Hide the pixels that speak against a class, and its relative probability should rise; hide those that speak for it, and it "
+    "should fall. Each number is the relative probability of t_i, exp(y_ti) / (exp(y_t1) + exp(y_t2)), on average over the n "
+    "images selected; t_1 and t_2 are the most and the second most probable class. Masked: share of the pixels hidden, the same "
+    "for all baselines: who hides more, changes more."
+)
+_COMMANDS = ("make table1 DATASETS=cub MODELS=vgg16", "make demo    # drawn birds: two minutes, no data needed")
+_ALT = "Ours against the paper, cell by cell: a point a number on the left, weighted minus original on the right."
+
+
+def protocol(shard: Shard) -> str:
+    """Return what tells protocols apart: the settings in words."""
+    settings = shard.parts["settings"]
+    return cells.protocol(settings, settings["threshold"])
+
+
+def section(
+    shards: Sequence[Shard],
+    refused: list[str] | None = None,
+    *,
+    threshold: float | None = None,
+    published_dir: Path = paper.FOLDER,
+) -> Section:
+    """Return the section.
+
+    Args:
+        shards: of the masking experiment.
+        refused: where a line goes for each shard that is not what was written; None raises.
+        threshold: on p_t2; None is the records' own.
+        published_dir: with the paper's numbers and the reproduction's.
+
+    Raises:
+        WcxError: as `cells.read`; or the published numbers are not there.
+    """
+    records = cells.read(shards, threshold, refused)
+    parts = [_tables(members, name, published_dir) for name, members in cells.by_protocol(records).items()]
+    tables = [table for part in parts for table in part]
+    compared = {table.title: table.frame for table in tables if table.name == "table1_vs_published"}
+    comparisons = [
+        comparison
+        for frame in compared.values()
+        for comparison in paper.comparisons(frame, frame["protocol"].iloc[0] if len(frame) else "", published_dir)
+    ]
+    plots = [Plot("table1_vs_published", "Beside the paper", _ALT, partial(scatter.figure, comparisons))]
+    networks = {(cell.network, cell.seed) for cell in records}
+    numbers = sum(len(table.frame) for table in tables if table.name == "table1")
+    differences = [table.frame for table in tables if table.name == "table1_paired"]
+    return Section(
+        "masking",
+        "Table 1: masking",
+        _INTRO,
+        tables,
+        plots if comparisons else [],
+        [*_findings(tables), *(comparison.sentence for comparison in comparisons)],
+        list(refused or ()),
+        opened.unchecked([cell.shard for cell in records]),
+        _COMMANDS,
+        f"{counted(numbers, 'number')}, {counted(len(networks), 'network')}" if numbers else "",
+        findings.headline(pd.concat(differences)) if differences else None,
+        stale=("table1_vs_published.png",),
+        document="table1",
+    )
+
+
+def _tables(members: list[MaskedCell], name: str, published_dir: Path) -> list[Table]:
+    """Return the tables of one protocol; those that have no line stand in none."""
+    pairs = cells.pairs(members)
+    rows = paper.beside(main.frame(members), published_dir)
+    differences = paired.frame(pairs)
+    return [
+        *main.tables(rows, name),
+        paired.table(paper.with_differences(differences, rows), name),
+        strata.table(strata.frame(members, published_dir), name),
+        localisation.table(localisation.frame(pairs), name),
+        seeds.table(seeds.frame(members), name),
+        paper.table(rows, name),
+    ]
+
+
+def _findings(tables: Sequence[Table]) -> list[str]:
+    """Return what the tests found, protocol by protocol."""
+    sentences: list[str] = []
+    for table in tables:
+        if len(table.frame) and table.name == "table1_paired":
+            sentences += findings.paired(table.frame, table.frame["protocol"].iloc[0])
+        if len(table.frame) and table.name == "table1_localisation":
+            sentences += findings.localisation(table.frame)
+    return sentences

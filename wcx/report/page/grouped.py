@@ -1,0 +1,90 @@
+"""A spread in groups of lines: what the lines of a group share stands once above them, so that their numbers begin at the left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+from wcx.report.grids import GridEntry, GridLine, Heading, TableGrid
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines that share all their labels but the last.
+
+    Attributes:
+        labels: that they share.
+        shared: (heading, number, title of the line beneath, its number; "" where there is none) of what a group has once.
+        lines: with their last label and what is not shared.
+    """
+
+    labels: tuple[GridEntry, ...]
+    shared: tuple[tuple[str, str, str, str], ...]
+    lines: tuple[GridLine, ...]
+
+
+@dataclass(frozen=True)
+class GroupedGrid:
+    """A spread in groups.
+
+    Attributes:
+        head: levels of headings, without those of what stands above the lines.
+        groups: in their order.
+        width: how many columns are left.
+    """
+
+    head: tuple[tuple[Heading, ...], ...]
+    groups: tuple[Group, ...]
+    width: int
+
+
+def grouped(grid: TableGrid) -> GroupedGrid:
+    """Return a spread in groups."""
+    members: dict[tuple[str, ...], list[GridLine]] = {}
+    for title, line in _titled(grid):
+        members.setdefault(title, []).append(line)
+    level = list(zip(_starts(grid.head[0]), grid.head[0], strict=True))
+    single = [(start - grid.labels, heading) for start, heading in level if heading.depth == len(grid.head)]
+    above = {
+        place: heading.text
+        for place, heading in single
+        if place >= 0 and all(_is_shared(lines, place) for lines in members.values())
+    }
+    gone = {*range(grid.labels - 1), *(place + grid.labels for place in above)}
+    first = [heading for start, heading in level if start not in gone]
+    groups = tuple(_group(lines, above) for lines in members.values())
+    return GroupedGrid((tuple(first), *grid.head[1:]), groups, len(grid.columns) - len(gone))
+
+
+def _starts(level: Sequence[Heading]) -> Iterator[int]:
+    return accumulate((heading.width for heading in level[:-1]), initial=0)
+
+
+def _titled(grid: TableGrid) -> Iterator[tuple[tuple[str, ...], GridLine]]:
+    """Yield each line with the labels that its group shares; a line beneath has those of the line above it."""
+    title: tuple[str, ...] = ()
+    for line in grid.lines:
+        title = title if line.beneath else tuple(entry.text for entry in line.labels[:-1])
+        yield title, line
+
+
+def _is_shared(lines: Sequence[GridLine], place: int) -> bool:
+    """Return whether the lines of a group say the same in a place, and those beneath them, too."""
+    texts = {(line.beneath, line.entries[place].text) for line in lines}
+    return len(texts) == len({beneath for beneath, _ in texts})
+
+
+def _group(lines: Sequence[GridLine], above: dict[int, str]) -> Group:
+    beneath = next((line for line in lines if line.beneath), None)
+    below = [(beneath.labels[0].text, beneath.entries[place].text) if beneath else ("", "") for place in above]
+    shared = [
+        (text, lines[0].entries[place].text, *pair) for (place, text), pair in zip(above.items(), below, strict=True)
+    ]
+    return Group(lines[0].labels[:-1], tuple(shared), tuple(_line(line, above) for line in lines))
+
+
+def _line(line: GridLine, above: dict[int, str]) -> GridLine:
+    label = line.labels[0] if line.beneath else line.labels[-1]
+    entries = tuple(entry for place, entry in enumerate(line.entries) if place not in above)
+    return replace(line, labels=(label,), entries=entries)
