@@ -16,7 +16,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from wcx.checks import figure
-from wcx.checks.cells import Result
 from wcx.cli import application, opening, quoting, user_errors
 from wcx.cli import main as command_line
 from wcx.cli.commands import photo
@@ -218,7 +217,7 @@ def test_every_runner_takes_such_a_folder(
         "finetune": (["plan=true", "num_workers=0", *drawn], None),
         "verify": (["parts=[figure]"], None),
     }[runner]
-    monkeypatch.setattr(figure, "check", lambda request: Result(str(request.folder), agreed=True))
+    monkeypatch.setattr(figure, "drawn", lambda _request, folder: folder)
     Path(name).mkdir()  # a sweep takes a comma for its own unless it is there
     monkeypatch.setattr(sys, "argv", ["x.py", f"paths.results_dir={name}", f"paths.checkpoints_dir={name}", *arguments])
     command_line("run" if runner == "sweep" else runner)

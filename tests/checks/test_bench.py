@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torchvision
 
-from wcx.checks import bench, flops
-from wcx.checks.bench import Bench
+from wcx import pipeline
+from wcx.checks import bench, flops, workloads
+from wcx.checks.bench import Bench, BenchRequest
+from wcx.checks.workloads import Workload
 from wcx.cli import main as command_line
 from wcx.cli.commands.bench import open_job
 from wcx.cli.grid import Grid
@@ -19,20 +23,22 @@ from wcx.experiments.sign_perturbation import Settings
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def asked(experiment: str, methods: list[str], contrasts: list[str]) -> partial:
+def asked(experiment: str, methods: list[str], contrasts: list[str], *typed: str) -> partial:
     lists = {"methods": methods, "contrasts": contrasts}
     return partial(
-        open_job, Grid("bench", "bench", lists, [f"experiment={experiment}", "batch_size=2"]), ("parts", "small_cnn")
+        open_job,
+        Grid("bench", "bench", lists, [f"experiment={experiment}", "batch_size=2", *typed]),
+        ("parts", "small_cnn"),
     )
 
 
 @pytest.fixture(scope="module")
-def walks() -> Bench:
+def walks() -> Workload:
     job = asked("sign_perturbation", ["gradient"], ["original", "mean", "max", "weighted"])()
-    return bench.PerturbationBench(job, 3)
+    return workloads.PerturbationWork(job, 3)
 
 
-def watched(subject: Bench) -> tuple[list[bool], list[int], torch.utils.hooks.RemovableHandle]:
+def watched(subject: Workload) -> tuple[list[bool], list[int], torch.utils.hooks.RemovableHandle]:
     """Note each image that passes: whether with a graph, and each that goes back."""
     forward: list[bool] = []
     backward: list[int] = []
@@ -59,7 +65,7 @@ def test_estimate_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert table.hours_float32["all"] == pytest.approx(335e12 / flops.SUSTAINED["float32"] / 3600)
 
 
-def test_bare_perturbation_does_as_many_passes_and_naive_the_same_work(walks: Bench) -> None:
+def test_bare_perturbation_does_as_many_passes_and_naive_the_same_work(walks: Workload) -> None:
     forward, backward, handle = watched(walks)
     walks.bare()
     assert forward.count(True) == walks.passes["forward"]
@@ -72,7 +78,7 @@ def test_bare_perturbation_does_as_many_passes_and_naive_the_same_work(walks: Be
     assert all(parameter.requires_grad and parameter.grad is None for parameter in walks.job.loaded.net.parameters())
 
 
-def test_naive_walks_end_where_the_experiments_do(walks: Bench) -> None:
+def test_naive_walks_end_where_the_experiments_do(walks: Workload) -> None:
     """Its last images, seen on their way into the network, are those that the experiment evaluates."""
     ends: dict[str, list[torch.Tensor]] = {"ours": [], "naive": []}
     for name, run in (("ours", walks.ours), ("naive", walks.naive)):
@@ -89,7 +95,7 @@ def test_naive_walks_end_where_the_experiments_do(walks: Bench) -> None:
 
 
 def test_bare_masking_does_as_many_passes_and_naive_every_mask() -> None:
-    subject = bench.MaskingBench(asked("masking", ["gradcam", "input_x_gradient"], ["original", "weighted"])(), 5)
+    subject = workloads.MaskingWork(asked("masking", ["gradcam", "input_x_gradient"], ["original", "weighted"])(), 5)
     forward, _, handle = watched(subject)
     subject.bare()
     assert len(forward) == subject.passes["forward"] + subject.passes["masked"]
@@ -99,34 +105,50 @@ def test_bare_masking_does_as_many_passes_and_naive_every_mask() -> None:
     cells, targets, masks = 4, 2, 6
     assert subject.few == 4
     assert len(forward) == 4 * cells * targets * (2 + masks)
-    assert subject.compared() == "without sharing 5 + 240 masked"
+    assert subject.compared() == {"forward": 5, "masked": 240}
 
 
-def test_naive_time_is_scaled_to_all_images(walks: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_naive_time_is_scaled_to_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop is timed on four of five images, or on fewer."""
     monkeypatch.setattr(bench, "seconds", lambda call: {"ours": 2.0, "bare": 1.0, "naive": 3.0}[call.__name__])
-    assert bench.measure(walks, 1)[-1] == "  ours / bare 2.00; naive / ours 1.50"
-    monkeypatch.setattr(walks, "few", 1)
-    assert bench.measure(walks, 2)[-1] == "  ours / bare 2.00; naive / ours 4.50"
+    opener = asked("masking", ["gradcam"], ["weighted"], f"paths.results_dir={tmp_path}")
+    (job,) = Bench.jobs(BenchRequest(opener, ["time"], images=5, repeats=2))
+    (line,) = Bench.tables(pipeline.run(job, quiet=True)[0])[0].frame.to_dict("records")
+    assert (line["ours / bare"], line["naive / ours"]) == pytest.approx((2.0, 3.0 * 5 / 4 / 2.0))
 
 
-def test_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """In the lists of the runners: Table 1's two methods x two contrasts, Fig. 3's four contrasts and nine networks."""
     monkeypatch.setattr(flops, "flops", lambda _: (1e9, 1e9))
-    common = ["bench.py", "images=2", "repeats=1", "batch_size=2"]
+    common = ["bench.py", "images=2", "repeats=1", "batch_size=2", f"paths.results_dir={tmp_path}"]
     monkeypatch.setattr("sys.argv", [*common, "memory=[1,2]"])
     command_line("bench")
     out = capsys.readouterr().out
-    assert "parts small_cnn: 2 images, 4 cells, batches of 2, 1 threads, 1 repeats" in out
-    assert "'forward': 2" in out
-    assert re.search(r"parts small_cnn: peak memory \d+ MiB for 1 images, \d+ MiB for 2 images: ratio [01]\.", out)
+    assert re.search(
+        r"parts +small_cnn +masking +4 +2 +1 +2 +1 +forward 2, backward 8, masked \d+ +forward 2, masked 96", out
+    )
+    peaks = pd.read_csv(tmp_path / "tables" / "bench_memory_full.csv")
+    assert peaks.images.tolist() == [1, 2]
+    assert (peaks.peak_mib > 100).all()
+    assert peaks.ratio[0] == 1
     monkeypatch.setattr(
         "sys.argv", [*common, "experiment=sign_perturbation", "iterations=[2]", "parts=[time,estimate]"]
     )
     command_line("bench")
     out = capsys.readouterr().out
-    assert "'forward': 10, 'backward': 16, 'evaluation': 8}; the least: {'forward': 10, 'evaluation': 8" in out
+    passes = "forward 10, backward 16, evaluation 8"
+    assert re.search(f"sign_perturbation +4 +2 +1 +2 +1 +{passes} +{passes}", out)
     assert "squeezenet" not in out
     assert len(re.findall(r"^ *\w+ +1\.00 +1\.00 +0\.02", out, re.MULTILINE)) == 9
+
+
+def test_a_plan_times_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench.py", "plan=true", "repeats=7", f"paths.results_dir={tmp_path}"])
+    command_line("bench")
+    assert "rounds_left: 7" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

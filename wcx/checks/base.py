@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wcx.datasets import ImageDataset
 from wcx.experiments import Cell, Experiment
 from wcx.experiments.base import Keep, Row, blank
 from wcx.experiments.images import Item, cut
+from wcx.images import Normalized
 from wcx.models import LoadedModel
 from wcx.pipeline import Job
 from wcx.records import Shard
@@ -123,6 +124,20 @@ class Check(Experiment):
             self.subject.passes.update({kind: count * len(batch) for kind, count in self.passes().items()})
         return rows
 
+    @property
+    def network(self) -> nn.Module:
+        """The inner network: normalised images -> logits."""
+        return self._normalized.model
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Return the inner network's input for pixels (N, channels, H, W) in [0, 1]."""
+        return self._normalized.normalise(pixels)
+
+    @property
+    def _normalized(self) -> Normalized:
+        assert isinstance(self.subject.model, Normalized), "a model as it was loaded"
+        return self.subject.model
+
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:
         """Return for each cell what is measured of each image.
 
@@ -135,7 +150,7 @@ class Check(Experiment):
 
 def by_target(measures: Mapping[str, Tensor]) -> list[Row]:
     """Return a row an image of measures (T, N), in columns `<measure>/t_<rank>`."""
-    columns = {}
+    columns: dict[str, list[float]] = {}
     for name, values in measures.items():
         columns |= {f"{name}/t_{rank}": of_rank.tolist() for rank, of_rank in enumerate(values, start=1)}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -104,15 +104,15 @@ class Bench(Timed):
         name, cells = job.experiment.name(), tuple(map(" ".join, job.cells))
         work = tuple(fingerprint(shard.parts) for shard in job.shards())
         for measures in request.parts:
-            ways, repeats, counts = WAYS, request.repeats, ()
-            if measures == "memory":
-                ways, repeats, counts = (measures,), len(request.counts), request.counts
+            timed = measures == "time"
+            ways = WAYS if timed else (measures,)
+            counts = () if timed else request.counts
             yield Rounds(
                 cls,
                 job.dataset,
                 job.loaded,
                 [Cell(name, way) for way in ways],
-                BenchSettings(measures, cells, work, request.images if measures == "time" else 0, repeats, counts),
+                BenchSettings(measures, cells, work, request.images * timed, len(counts) or request.repeats, counts),
                 results_dir=job.results_dir,
                 dataset_label=job.dataset_label,
                 batch_size=job.batch_size,

@@ -16,10 +16,10 @@ from wcx.checks.base import FACTS, Check, Fixed, Request, gathered
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
 from wcx.experiments.images import Item
-from wcx.methods.integrated_gradients import RULES
+from wcx.methods.integrated_gradients import RULES, IntegratedGradients
 from wcx.pipeline import Job
 from wcx.records import Shard
-from wcx.report.tables import Block, Column, Spread, Table
+from wcx.report.tables import Column, Span, Spread, Table
 
 NETWORK = "squeezenet1_1"
 METHOD = "integrated_gradients"
@@ -54,14 +54,16 @@ class Completeness(Check):
 
     def passes(self) -> Counter[str]:
         """See `Experiment.passes`."""
-        steps = next(iter(self.subject.methods.values())).steps  # type: ignore[attr-defined]
+        (method,) = self.subject.methods.values()
+        assert isinstance(method, IntegratedGradients)
+        steps = len(method.nodes)
         return Counter(forward=steps + 1, backward=steps)
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
         """See `Check.measured`."""
-        model, (cell,) = self.subject.model, self.cells
-        explainer = wcx.Explainer(model.model, self.subject.methods[cell.method])  # type: ignore[arg-type]
-        run: Any = explainer(model.normalise(pixels))  # type: ignore[operator]  # with a residual, as this method's are
+        (cell,) = self.cells
+        explainer = wcx.Explainer(self.network, self.subject.methods[cell.method])
+        run: Any = explainer(self.normalised(pixels))  # with a residual, as this method's are
         maps = run.explain(wcx.cotangent(run.logits, run.logits.argmax(1), cell.contrast))
         change = (maps.double().sum((1, 2, 3)) - run.residual).tolist()
         residual = run.residual.abs().tolist()
@@ -76,7 +78,7 @@ class Completeness(Check):
             Column("n", "images"),
             Column("residual", "abs(residual) / abs(change), median over images", format=".2g"),
         )
-        spread = Spread(("rule",), (Block("residual", ("steps",)),))
+        spread = Spread(("rule",), (Span("residual", ("steps",)),))
         title = "Completeness: abs(residual) / abs(change), median, by steps"
         return [Table(cls.name(), title, columns, medians(shards), spread=spread)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import product
 from typing import Any
@@ -72,6 +72,12 @@ MEANINGS = {
     "design_backward": "the design's number",
     **{f"MiB {call}": "peak memory of the call" for call in CALLS},
 }
+SHOWN = ("network", "method")
+TITLES = {  # -> the columns that are shown
+    "Seconds, and ratios of them": tuple(name for name in MEANINGS if name.endswith(("_s", "wall", "cpu"))),
+    "Passes of four contrasts together": (*MEASURES["passes"], "design_forward", "design_backward"),
+    "Peak memory, MiB": tuple(f"MiB {call}" for call in CALLS),
+}
 
 
 @dataclass(frozen=True)
@@ -128,34 +134,33 @@ class Cost(Timed):
     def _batch(self) -> Tensor:
         dataset, request = self.job.dataset, self.settings
         pixels = torch.stack([dataset[i][0] for i in images.order(len(dataset), request.images, self.job.seed)])
-        model = self.subject.model
-        normalised: Tensor = model.normalise(reduced(pixels.to(self.subject.device), request.side))  # type: ignore[operator]
-        return normalised
+        return self.normalised(reduced(pixels.to(self.subject.device), request.side))
 
     @cached_property
     def target(self) -> Tensor:
         """The predicted class of every image, (N,)."""
         with torch.no_grad():
-            predicted: Tensor = self.subject.model.model(self._batch).argmax(1)  # type: ignore[operator,union-attr]
+            predicted: Tensor = self.network(self._batch).argmax(1)
         return predicted
 
     def explain(self, contrast: str | Sequence[str], target: int | None = None) -> Tensor:
         """Return `wcx.explain` for the predicted classes, or one other."""
-        name, network = self.cells[0].method, self.subject.model.model
+        name = self.cells[0].method
         layer = self.subject.layer if methods.get(name).space == "activation" else None
-        options = {"steps": self.settings.steps} if name == "integrated_gradients" else {}
+        options: dict[str, Any] = {"steps": self.settings.steps} if name == "integrated_gradients" else {}
         explained = self.target if target is None else target
-        return wcx.explain(network, self._batch, explained, name, contrast, layer=layer, **options)  # type: ignore[arg-type]
+        return wcx.explain(self.network, self._batch, explained, name, contrast, layer=layer, **options)
 
     def call(self, name: str) -> None:
         """Do one of `CALLS`."""
-        together = {"original": ["original"], "weighted": ["weighted"], "together": [FOUR], "separate": FOUR}
-        for contrast in together[name]:
+        contrasts: dict[str, Sequence[str | Sequence[str]]] = {"together": [FOUR], "separate": FOUR}
+        for contrast in contrasts.get(name, [name]):
             self.explain(contrast)
 
     def passes_of(self, name: str) -> Row:
         """Return the passes of whole batches that a call does."""
-        with counted(self.subject.model.model, len(self._batch)) as passes:  # type: ignore[arg-type]
+        size = len(self.target)  # found before the counting begins
+        with counted(self.network, size) as passes:
             self.call(name)
         return passes
 
@@ -179,7 +184,7 @@ class Cost(Timed):
             for s in classes:
                 self.explain("original", s)
 
-        calls = {"one_class": each, "weighted": partial(self.call, "weighted")}
+        calls: dict[str, Callable[[], None]] = {"one_class": each, "weighted": partial(self.call, "weighted")}
         return {cell: clocked(calls[cell.contrast]) for cell in self.cells}
 
     def _memory(self, _place: int) -> dict[Cell, Row]:
@@ -189,8 +194,12 @@ class Cost(Timed):
     def tables(cls, shards: Sequence[Shard]) -> list[Table]:
         """See `Check.tables`: a line a method."""
         frames = [gathered([shard]).assign(measures=shard.parts["settings"]["measures"]) for shard in shards]
-        lines = [_line(*group) for group in pd.concat(frames).groupby(["network", "method"], sort=False)]
-        return [table(cls.name(), f"What an explanation costs, a batch of {IMAGES}", pd.DataFrame(lines), MEANINGS)]
+        groups = pd.concat(frames).groupby(["network", "method"], sort=False)
+        whole = table(cls.name(), "", pd.DataFrame([_line(*group) for group in groups]), MEANINGS)
+        return [
+            replace(whole, title=f"{title}, a batch of {IMAGES}", shown=SHOWN + names)
+            for title, names in TITLES.items()
+        ]
 
 
 def job_of(request: Request, method: str, measures: str, repeats: int) -> Rounds:

@@ -60,9 +60,8 @@ class FrozenAlpha(Check):
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
         """See `Check.measured`."""
-        model, (cell,) = self.subject.model, self.cells
-        explainer = wcx.Explainer(model.model, self.subject.methods[cell.method])  # type: ignore[arg-type]
-        run = explainer(model.normalise(pixels))  # type: ignore[operator]
+        (cell,) = self.cells
+        run = wcx.Explainer(self.network, self.subject.methods[cell.method])(self.normalised(pixels))
         top = run.logits.topk(2).indices.T
         weighted = wcx.cotangent(run.logits, top, "weighted")
 

@@ -32,7 +32,7 @@ from wcx.methods import Method
 from wcx.methods.paths import Path, PathRun
 from wcx.pipeline import Job
 from wcx.records import Shard
-from wcx.report.tables import Block, Column, Spread, Table
+from wcx.report.tables import Column, Span, Spread, Table
 
 ORACLES = {"classes": "sum over classes", "captum": "captum"}
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}  # the issue's
@@ -122,7 +122,7 @@ class Oracle(Check):
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
         """See `Check.measured`."""
-        inputs = self.subject.model.normalise(reduced(pixels, self.settings.side))  # type: ignore[operator]
+        inputs = self.normalised(reduced(pixels, self.settings.side))
         rows: dict[Cell, list[Row]] = {cell: [{} for _ in inputs] for cell in self.cells}
         for precision, (k, image) in product(TOLERANCE, enumerate(inputs.split(1))):
             for cell, row in self._compared(image, precision).items():
@@ -132,7 +132,7 @@ class Oracle(Check):
     def _compared(self, image: Tensor, precision: str) -> dict[Cell, Row]:
         """Return what both oracles say of one image (1, 3, H, W) in one precision."""
         dtype = getattr(torch, precision)
-        net, image = copy.deepcopy(self.subject.model.model).to(dtype), image.to(dtype)  # type: ignore[operator,union-attr]
+        net, image = copy.deepcopy(self.network).to(dtype), image.to(dtype)
         settings, names = self.settings, [cell.contrast for cell in self.cells]
         options = settings.on(image)
         method = methods.create(settings.method, **options)
@@ -161,7 +161,7 @@ class Oracle(Check):
         for cell, attribution, tied in zip(self.cells, maps, as_captum, strict=True):
             v = _cotangent(cell.contrast, logits, target, foils, on_path=isinstance(run, PathRun))
             expected, size = brute.combine(v)
-            row = {f"error/classes/{precision}": float((attribution - expected).norm()) / size}
+            row: Row = {f"error/classes/{precision}": float((attribution - expected).norm()) / size}
             if captum is None:
                 row[f"reason/captum/{precision}"] = reason
             else:
@@ -183,7 +183,7 @@ class Oracle(Check):
             worst["shown"] = worst.error.map("{:.0e}".format).where(worst.error.notna(), worst.reason.map(places))
             worst = worst.assign(oracle=oracle, precision=precision, tolerance=TOLERANCE[precision])
             title = f"{ORACLES[oracle]}, {precision} (at most {TOLERANCE[precision]:.0e}), the largest over contrasts"
-            spread = Spread(("method",), (Block("shown", ("network",), headed=False),))
+            spread = Spread(("method",), (Span("shown", ("network",), headed=False),))
             noted = "; ".join(f"{place} {reason}" for reason, place in places.items() if reason in set(worst.reason))
             tables.append(Table(cls.name(), title, COLUMNS, worst, note=noted, spread=spread))
         return tables
@@ -208,7 +208,7 @@ def errors(shards: Sequence[Shard]) -> pd.DataFrame:
         gathered([shard], "oracle", "precision").assign(method=shard.parts["settings"]["label"]) for shard in shards
     ]
     rows = pd.concat(frames, ignore_index=True)
-    return rows.assign(reason=rows.reason.fillna(""))
+    return rows.assign(reason=rows.reason.astype(object).fillna(""))
 
 
 class BruteForce:

@@ -68,7 +68,7 @@ class Rounds(Job):
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         }
-        labels = {"dataset": self.dataset_label or self.dataset.name, "weights": self.loaded.weights}
+        labels: dict[str, Any] = {"dataset": self.dataset_label or self.dataset.name, "weights": self.loaded.weights}
         labels |= {"stand_in": self.loaded.stand_in, "subset": self.subset(), "class_names": self.class_names()}
         pair = (self.dataset.name, self.loaded.name)
         return [Shard(self.results_dir, (*pair, *cell), self.experiment.name(), parts, labels) for cell in self.cells]

@@ -71,13 +71,13 @@ class Stability(Check):
 
     @cached_property
     def _exact(self) -> nn.Module:
-        return copy.deepcopy(self.subject.model.model).double()  # type: ignore[union-attr,operator]
+        return copy.deepcopy(self.network).double()
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
         """See `Check.measured`."""
-        inputs = self.subject.model.normalise(pixels)  # type: ignore[operator]
+        inputs = self.normalised(pixels)
         exact = wcx.Explainer(self._exact, "gradient")(inputs.double())
-        rounded = wcx.Explainer(self.subject.model.model, "gradient")(inputs)  # type: ignore[arg-type]
+        rounded = wcx.Explainer(self.network, "gradient")(inputs)
         top = exact.logits.topk(2).indices.T
         foils = exact.logits[None].expand(2, -1, -1).scatter(2, top[..., None], -torch.inf)
         p = exact.logits.softmax(1).gather(1, top.T).T

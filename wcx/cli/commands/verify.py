@@ -17,7 +17,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -29,11 +28,10 @@ from wcx.cli import application, grid, opening
 from wcx.cli.grid import Grid
 from wcx.datasets import ImageDataset
 from wcx.errors import WcxError, choose
-from wcx.files import write
 from wcx.models import LoadedModel
 from wcx.pipeline import Job
 from wcx.records import Shard
-from wcx.report.tables import Table
+from wcx.report import tables
 
 FIGURE = "figure"  # the part that draws, and keeps no records
 
@@ -114,16 +112,18 @@ def run(cfg: DictConfig) -> None:
 def filled(check: type[Check], jobs: Iterable[Job], cfg: DictConfig) -> list[Shard]:
     """Return the records of a check's jobs, computed where they are missing; of a plan none, the plan is printed."""
     shards: list[Shard] = []
-    config, passes = OmegaConf.to_yaml(cfg, resolve=True), Counter[str]()
-    with tqdm(desc=check.name(), unit="row", disable=cfg.plan, mininterval=1.0) as bar:
+    config, passes, fresh = OmegaConf.to_yaml(cfg, resolve=True), Counter[str](), 0
+    with tqdm(desc=check.name(), unit="row", disable=cfg.plan, mininterval=1.0, delay=1.0, leave=False) as bar:
         for job in jobs:
             if cfg.plan:
                 print("; ".join(f"{key}: {value}" for key, value in pipeline.plan(job).items()), flush=True)
                 continue
             computed, done = pipeline.run(job, config, progress=bar.update)
             shards, passes = shards + computed, passes + done
+        fresh = bar.n
     if shards:
-        print(f"passes (images): {dict(passes) or 'none counted here'}")
+        none = "none was counted" if fresh else "none: all records were there"
+        print(f"passes (images): {dict(passes) or none}")
     return shards
 
 
@@ -133,24 +133,13 @@ def show(check: type[Check], shards: Sequence[Shard], results: Path) -> None:
     print(*(table.to_text() for table in summary), sep="\n\n")
     if remark := check.remark(shards):
         print(f"\n{remark}")
-    files = write_whole(summary, results)
+    tables.write(summary, results)
     if drawing := check.picture(shards):
         file = results / "verify" / f"{check.name()}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         drawing.savefig(file, dpi=150)
         print(f"figure: {file}")
-    print(f"table: {', '.join(files)}", f"records: {results / 'records'}", sep="\n")
-
-
-def write_whole(summary: Sequence[Table], results: Path) -> list[str]:
-    """Write ``tables/<name>_full.csv``, a frame for all tables of a name; return the files."""
-    frames: dict[Path, list[pd.DataFrame]] = {}
-    for table in summary:
-        frames.setdefault(results / "tables" / f"{table.name}_full.csv", []).append(table.frame)
-    for file, parts in frames.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, pd.concat(parts).to_csv(index=False, float_format="%.9g"))
-    return list(map(str, frames))
+    print(f"table: {results / 'tables' / summary[0].name}_full.csv", f"records: {results / 'records'}", sep="\n")
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
