@@ -68,6 +68,20 @@ demo: $(READY) ## explain drawn birds in a minute or two: train a small network,
 test: $(READY) ## run the tests (those on real images need ../shared or WCX_SHARED)
 	@$(PYTHON) -m pytest $(ARGS)
 
+# Heavy optional libraries stay out of .venv.
+EXTRAS := dev,ray,launchers
+EXTRAS_STAMP := .venv-extras/.setup-stamp
+
+$(EXTRAS_STAMP): pyproject.toml
+	@echo "Setting up .venv-extras ..."
+	@$(PYTHON3) -m venv .venv-extras
+	@.venv-extras/bin/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[$(EXTRAS)]'
+	@touch $@
+
+.PHONY: test-extras
+test-extras: $(EXTRAS_STAMP) ## run the tests of heavy optional libraries, which get an environment of their own
+	@.venv-extras/bin/python -m pytest tests/extras $(ARGS)
+
 .PHONY: lint
 lint: $(READY) ## check style and formatting
 	@$(PYTHON) -m ruff check .
@@ -115,6 +129,11 @@ bench: scripts/bench.py $(READY) ## time and count network passes against the ba
 	@$(PYTHON) scripts/bench.py $(call list,datasets,$(DATASETS)) $(call list,models,$(MODELS)) $(call list,methods,$(METHODS)) \
 		$(call list,contrasts,$(CONTRASTS)) $(call single,images,LIMIT) $(call single,paths.results_dir,RESULTS) $(ARGS)
 
+.PHONY: check-gpu
+check-gpu: $(READY) ## compare a GPU with the CPU, and time it (8 minutes; CHECK_GPU_DATA=folder with data/ and weights/)
+	@$(PYTHON) -m wcx.cli check_gpu $(if $(CHECK_GPU_DATA),$(call quote,paths.data_dir=$(CHECK_GPU_DATA)/data) \
+		$(call quote,paths.weights_dir=$(CHECK_GPU_DATA)/weights)) $(call single,paths.results_dir,RESULTS) $(ARGS)
+
 .PHONY: test-browser
 test-browser: tests/browser/test_report.py $(READY) ## drive the report in headless Chromium (installed if there is none)
 	@$(PYTHON) -c 'import playwright' 2>/dev/null \
@@ -129,6 +148,6 @@ scripts/%.py tests/browser/%.py:
 	@echo "make: this experiment is not here yet; it comes with $@." >&2; exit 1
 
 .PHONY: clean
-clean: ## remove caches and Hydra's stray outputs (keeps .venv, data, checkpoints, results)
+clean: ## remove caches and Hydra's stray outputs (keeps environments, data, checkpoints, results)
 	@rm -rf outputs multirun build dist .pytest_cache .ruff_cache *.egg-info
-	@find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +
+	@find . -path './.venv*' -prune -o -type d -name __pycache__ -exec rm -rf {} +

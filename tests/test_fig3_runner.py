@@ -124,7 +124,7 @@ def test_one_cell_by_run_py(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_larger_batches_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     lists = {"datasets": ["parts"], "models": ["small_cnn"], "methods": ["gradient"], "contrasts": ["max"]}
-    asked = Grid("fig3", "fig3", lists, ["chunk_size=64"])
+    asked = Grid("fig3", lists, ["chunk_size=64"])
     monkeypatch.setattr(opening, "device", lambda _: __import__("torch").device("cuda"))
     monkeypatch.setattr(opening, "job", lambda cfgs: cfgs)
     [cfg], _ = fig3.job(asked, asked.blocks()[0])

@@ -12,7 +12,6 @@ import pytest
 from tests.report.shards import make
 from wcx import records
 from wcx.cli import main as command_line
-from wcx.cli import spread
 from wcx.experiments import masking
 from wcx.experiments.masking import Settings
 from wcx.report import sections
@@ -79,29 +78,6 @@ def test_the_authors_network_and_protocol_end_to_end(tmp_path: Path, run: Callab
     assert (settings["equal_pair"], settings["equal_n_minus_one"]) == (["original", "probability"], True)
     hidden = [shard.read().filter(like="masked_fraction") * 32 * 32 for shard in shards]
     assert hidden[0].equals(hidden[1])
-
-
-def test_a_block_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    commands = []
-    monkeypatch.setattr(spread, "devices", lambda asked: ["0", "1"])
-    monkeypatch.setattr(spread, "over", lambda blocks, gpus: commands.extend(blocks) or {b.name: "no" for b in blocks})
-    monkeypatch.setattr(
-        sys, "argv", ["table1.py", "datasets=[cub,cars]", "masks=[sign]", "limit=5", f"paths.results_dir={tmp_path}"]
-    )
-    with pytest.raises(SystemExit):
-        command_line("table1")
-    assert [block.command[-1] for block in commands] == ["report=false"] * 2, "only the runner writes tables"
-    assert [block.name for block in commands] == ["cub vgg16", "cars vgg16"]
-    expected = [
-        "-m",
-        "wcx.cli",
-        "table1",
-        "datasets=[cars]",
-        "models=[vgg16]",
-        "methods=[linear_approximation,gradcam]",
-    ]
-    assert commands[1].command[:6] == expected
-    assert {"masks=[sign]", "limit=5"} <= set(commands[1].command)
 
 
 def test_what_stands_in_one_table(tmp_path: Path) -> None:

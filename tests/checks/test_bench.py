@@ -27,7 +27,7 @@ def asked(experiment: str, methods: list[str], contrasts: list[str], *typed: str
     lists = {"methods": methods, "contrasts": contrasts}
     return partial(
         open_job,
-        Grid("bench", "bench", lists, [f"experiment={experiment}", "batch_size=2", *typed]),
+        Grid("bench", lists, [f"experiment={experiment}", "batch_size=2", *typed]),
         ("parts", "small_cnn"),
     )
 

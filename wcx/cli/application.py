@@ -101,13 +101,16 @@ def check_values(cfg: DictConfig) -> None:
         WcxError: a value that is none.
     """
     lowest = dict.fromkeys(("limit", "limit_selected", "batch_size", "chunk_size"), 1)
-    lowest |= dict.fromkeys(("num_workers", "figure", "seed"), 0)
+    lowest |= dict.fromkeys(("num_workers", "figure", "seed"), 0) | dict.fromkeys(("workers", "threads"), 1)
     for key, least in lowest.items():
         value = cfg.get(key)
-        optional = key in ("limit", "limit_selected")
+        optional = key in ("limit", "limit_selected", "workers", "threads")
         if (value is None and (optional or key not in cfg)) or (type(value) is int and value >= least):
             continue
         raise WcxError(f"{key} = {value!r}: give a whole number of at least {least}{', or null' * optional}.")
+    for key in ("num_cpus", "num_gpus"):
+        if not (cfg[key] is None or (type(cfg[key]) in (int, float) and cfg[key] >= 0)):
+            raise WcxError(f"{key} = {cfg[key]!r}: give a number, or null.")
     choose("on_error", cfg.on_error, ["stop", "skip"])
     for key, value in cfg.paths.items():
         if not isinstance(value, str):

@@ -18,9 +18,9 @@ from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig, OmegaConf
 
 from wcx.cli.application import compose
+from wcx.cli.blocks import Block
 from wcx.cli.opening import plain
 from wcx.cli.quoting import CONF
-from wcx.cli.spread import Block
 from wcx.errors import WcxError
 
 GROUPS = {"datasets": "dataset", "models": "model", "methods": "method", "contrasts": "contrast"}
@@ -83,19 +83,17 @@ class Grid:
     """What a runner was asked for.
 
     Attributes:
-        command: its name, such as table1.
         config: of conf/, without .yaml.
         lists: their values, by name; an empty one means the configuration's own choice.
         overrides: what else was typed.
     """
 
-    command: str
     config: str
     lists: Mapping[str, Sequence[object]]
     overrides: Sequence[str]
 
     @classmethod
-    def of(cls, cfg: DictConfig, command: str, config: str) -> Grid:
+    def of(cls, cfg: DictConfig, config: str) -> Grid:
         """Return the grid of a running application's configuration."""
         runtime, listed = HydraConfig.get(), list(_lists(config))
         lists = {key: [runtime.runtime.choices[group]] for key, group in GROUPS.items()}
@@ -103,27 +101,11 @@ class Grid:
         named = {*listed, *GROUPS.values()}
         task = OmegaConf.to_container(runtime.overrides.task, resolve=False)  # a ${...} in them is read later, once
         typed = [text for text in map(str, list(task or ())) if text.partition("=")[0] not in named]
-        return cls(command, config, lists, typed)
+        return cls(config, lists, typed)
 
     def blocks(self) -> list[Block]:
-        """Return a block for each (dataset, model), as a command line that makes its records and no more."""
-        remaining = [f"{key}=[{','.join(map(str, values))}]" for key, values in self.lists.items() if values]
-        remaining = [text for text in remaining if not text.startswith(("datasets=", "models="))]
-        return [
-            Block(
-                (str(dataset), str(model)),
-                [
-                    "-m",
-                    "wcx.cli",
-                    self.command,
-                    *self._pair(dataset, model),
-                    *remaining,
-                    *self.overrides,
-                    "report=false",
-                ],
-            )
-            for dataset, model in product(self.lists["datasets"], self.lists["models"])
-        ]
+        """Return a block for each (dataset, model)."""
+        return [Block((str(d), str(m))) for d, m in product(self.lists["datasets"], self.lists["models"])]
 
     def cells(self, pair: Sequence[str], extra: Sequence[str] = ()) -> list[DictConfig]:
         """Return the configuration of each (method, contrast) of one (dataset, model), with `extra` overrides."""
@@ -137,9 +119,6 @@ class Grid:
         axes = [[f"{setting}={value}" for value in self.lists.get(key, ())] for key, setting in AXES.items()]
         for values in product(*(axis or [""] for axis in axes)):
             yield [value for value in values if value]
-
-    def _pair(self, dataset: object, model: object) -> list[str]:
-        return [f"{key}=[{value}]" for key, value in (("datasets", dataset), ("models", model))]
 
 
 def fail(failed: Mapping[str, str], refused: Sequence[str] = ()) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from wcx import datasets, experiments, models
+from wcx.cli import allocator
 from wcx.cli.user_errors import SkipError
 from wcx.errors import WcxError, choose
 from wcx.experiments import Cell, images
@@ -127,7 +129,11 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
         SkipError: a method that the experiment does not take.
         WcxError: a dataset, model or setting that does not fit.
     """
-    cfg = cfgs[0]
+    cfg, opener = cfgs[0], None
+    if cfg.executor == "ray":  # the workers open it where they are; this process needs what identifies it alone
+        opener = partial(_at_worker, [OmegaConf.create({**plain(c), "executor": "local"}) for c in cfgs])
+        cfg = cfg.copy()
+        cfg.device = "cpu"
     experiment = experiments.get(cfg.experiment)
     for cell in cfgs:
         try:
@@ -154,4 +160,11 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
         num_workers=cfg.num_workers,
         on_error=cfg.on_error,
         save_maps=cfg.save_maps,
+        opener=opener,
     )
+
+
+def _at_worker(cfgs: Sequence[DictConfig]) -> Job:
+    """Return a job in a process that an executor started."""
+    allocator.keep_freed_memory()
+    return job(cfgs)

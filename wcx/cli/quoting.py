@@ -22,7 +22,18 @@ from wcx.paths import exists, home
 
 CONF = (Path(__file__).resolve().parent.parent / "conf").resolve()
 # What a setting takes is told by its default in conf/: text where that is a string or null. Where null means another:
-NUMBERS = {"limit", "limit_selected", "amp", "method.low", "method.high", "dataset.official"}
+NUMBERS = {
+    "limit",
+    "limit_selected",
+    "amp",
+    "method.low",
+    "method.high",
+    "dataset.official",
+    "workers",
+    "num_cpus",
+    "num_gpus",
+    "threads",
+}
 SEVERAL = {"image", "foils"}  # a text, or several
 NAMES = {"target", "foils", "ids"}  # of classes and images, no paths: `~` is a letter like any other
 _HYDRAS = ("hydra", "now", "python_version")  # resolvers that are there when Hydra has started

@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> None:
     for key, counts in (("images", [cfg.images]), ("repeats", [cfg.repeats]), ("memory", opening.plain(cfg.memory))):
         if not all(type(count) is int and count >= 1 for count in counts):
             raise WcxError(f"{key} = {opening.plain(cfg[key])!r}: give whole numbers of at least 1.")
-    runner, asked = grid.settings(RUNNERS[cfg.experiment]), Grid.of(cfg, "bench", "bench")
+    runner, asked = grid.settings(RUNNERS[cfg.experiment]), Grid.of(cfg, "bench")
     lists = {key: opening.plain(cfg[key]) or runner[key] for key in ("methods", "contrasts")}
     asked = dataclasses.replace(asked, lists={**asked.lists, **lists})
     if "estimate" in parts and not cfg.plan:

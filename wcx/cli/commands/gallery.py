@@ -16,10 +16,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from wcx import contrasts, methods
-from wcx.cli import application, grid, opening, spread
+from wcx.cli import application, blocks, grid, opening
+from wcx.cli.blocks import Block
 from wcx.cli.grid import Grid
 from wcx.cli.quoting import CONF
-from wcx.cli.spread import Block
 from wcx.errors import choose
 from wcx.experiments.gallery import FIGURES, GalleryJob, GallerySettings
 
@@ -80,7 +80,7 @@ def run_all(cfg: DictConfig) -> None:
     """Make the figures of every dataset and model; what fails is reported at the end, and the others are made."""
     for name in cfg.figures:
         choose("figure", name, FIGURES)
-    asked = Grid.of(cfg, "gallery", "gallery")
+    asked = Grid.of(cfg, "gallery")
     typed = [text for text in asked.overrides if not text.startswith("figures=")]
 
     def work(block: Block) -> None:
@@ -90,7 +90,7 @@ def run_all(cfg: DictConfig) -> None:
         commands = {f: command("scripts/gallery.py", [*lists, f"figures=[{f}]", *typed]) for f in cfg.figures}
         draw(application.compose([*pair, *asked.overrides], "gallery"), commands)
 
-    grid.fail(spread.in_turn(asked.blocks(), work))
+    grid.fail(blocks.in_turn(asked.blocks(), work))
 
 
 def main() -> None:

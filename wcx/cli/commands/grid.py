@@ -8,34 +8,39 @@ every fact, <results>/tables/<experiment>_full.csv.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from wcx import pipeline
-from wcx.cli import application, grid, opening, spread
+from wcx.cli import application, blocks, grid, opening
+from wcx.cli.blocks import Block, Results
 from wcx.cli.grid import Grid
-from wcx.cli.spread import Block
+from wcx.pipeline import Job
 from wcx.records import Shard
 
 
 def run(cfg: DictConfig) -> None:
     """Run every block; one that fails is told at the end, and the others finish."""
-    asked = Grid.of(cfg, cfg.experiment, "grid")
+    asked = Grid.of(cfg, "grid")
     shards: list[Shard] = []
 
-    def work(block: Block) -> None:
+    def jobs(block: Block) -> Iterator[tuple[Job, str]]:
         for variant in asked.variants():
             cfgs = asked.cells(block.pair, [f"experiment={cfg.experiment}", *variant])
             job = opening.job(cfgs)
             if cfg.plan:
-                print("; ".join(f"{key}: {value}" for key, value in pipeline.plan(job).items()))
-                continue
-            computed, passes = pipeline.run(job, OmegaConf.to_yaml(cfgs[0], resolve=True))
-            print(f"{block.name}: passes (images) {dict(passes) or 'none, all records were there'}", flush=True)
-            shards.extend(computed)
+                print("; ".join(f"{key}: {value}" for key, value in pipeline.plan(job, executor=executor).items()))
+            else:
+                yield job, OmegaConf.to_yaml(cfgs[0], resolve=True)
 
-    failed = spread.run(asked.blocks(), work, [] if cfg.plan else spread.devices(cfg.device))
+    def finished(block: Block, _job: Job, results: Results) -> None:
+        print(f"{block.name}: passes (images) {dict(results[1]) or 'none, all records were there'}", flush=True)
+        shards.extend(results[0])
+
+    with blocks.executor(cfg) as executor:
+        failed = blocks.run(asked.blocks(), jobs, executor, finished)
     if shards and cfg.report:
         from wcx.report import sections
 

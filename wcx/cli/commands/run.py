@@ -17,7 +17,7 @@ from collections.abc import Callable
 from omegaconf import DictConfig, OmegaConf
 
 from wcx import pipeline
-from wcx.cli import application, opening
+from wcx.cli import application, blocks, opening
 from wcx.cli.commands import gallery, photo
 from wcx.files import write
 
@@ -28,10 +28,11 @@ def run(cfg: DictConfig) -> None:
         PICTURES[cfg.experiment](cfg)
         return
     job = opening.job([cfg])
-    if cfg.plan:
-        print(*(f"{key}: {value}" for key, value in pipeline.plan(job).items()), sep="\n")
-        return
-    [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True))
+    with blocks.executor(cfg) as executor:
+        if cfg.plan:
+            print(*(f"{key}: {value}" for key, value in pipeline.plan(job, executor=executor).items()), sep="\n")
+            return
+        [shard], passes = pipeline.run(job, OmegaConf.to_yaml(cfg, resolve=True), executor=executor)
 
     from wcx.report import sections  # pandas and matplotlib are slow to import
     from wcx.report.pictures import selected

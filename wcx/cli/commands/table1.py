@@ -5,7 +5,7 @@ python scripts/table1.py datasets=[cub] masks=[sign,equal] seeds=[0,1,2]     two
 python scripts/table1.py collect=only                                       the tables of all records there are
 python scripts/table1.py collect=only threshold=0.3                         of their images with p_t2 above 0.3
 
-A network that has no checkpoint is fine-tuned first. With several GPUs, each (dataset, model) has a process of its own.
+A network that has no checkpoint is fine-tuned first. executor=ray computes on all GPUs and machines that there are.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from wcx import models, pipeline
-from wcx.cli import application, grid, opening, spread
+from wcx.cli import application, blocks, grid, opening
+from wcx.cli.blocks import Block, Results
 from wcx.cli.commands import finetune
 from wcx.cli.grid import Grid
-from wcx.cli.spread import Block
 from wcx.errors import WcxError, choose
 from wcx.pipeline import Job
 from wcx.records import Shard
@@ -103,25 +103,30 @@ def tables(cfg: DictConfig, shards: list[Shard], refused: list[str], threshold: 
 
 def run(cfg: DictConfig) -> None:
     """Run every block; one that fails is reported at the end, and the others finish."""
-    asked = Grid.of(cfg, "table1", "table1")
+    asked = Grid.of(cfg, "table1")
     choose("collect", str(cfg.collect).lower(), ["false", "true", "only"])
     shards: list[Shard] = []
     figures: list[str] = []
     refused: list[str] = []
 
-    def work(block: Block) -> None:
+    def opened(block: Block) -> Iterator[tuple[Job, str]]:
         for job, config in jobs(asked, block):
             if cfg.plan:
-                print("; ".join(f"{key}: {value}" for key, value in pipeline.plan(job).items()))
-                continue
-            computed, passes = pipeline.run(job, config)
-            print(f"{block.name}: passes (images) {dict(passes) or 'none, all records were there'}", flush=True)
-            shards.extend(computed)
-            if cfg.report:
-                figures.extend(draw(job, computed, cfg.figure))
+                print("; ".join(f"{key}: {value}" for key, value in pipeline.plan(job, executor=executor).items()))
+            else:
+                yield job, config
 
-    blocks = asked.blocks() if cfg.collect != "only" else []
-    failed = spread.run(blocks, work, [] if cfg.plan else spread.devices(cfg.device))
+    def finished(block: Block, job: Job, results: Results) -> None:
+        computed, passes = results
+        print(f"{block.name}: passes (images) {dict(passes) or 'none, all records were there'}", flush=True)
+        shards.extend(computed)
+        if cfg.report:
+            figures.extend(draw(job, computed, cfg.figure))
+
+    failed: dict[str, str] = {}
+    if cfg.collect != "only":
+        with blocks.executor(cfg) as executor:
+            failed = blocks.run(asked.blocks(), opened, executor, finished)
     if cfg.report and not cfg.plan and (shards or cfg.collect):
         typed = cfg.collect == "only" and any(text.startswith("threshold=") for text in asked.overrides)
         threshold = cfg.threshold if typed else None  # None: that of the records

@@ -77,7 +77,7 @@ def request(cfg: DictConfig) -> Request:
             choose(key.removesuffix("s"), name, choices[key])
     return Composed(
         **lists,
-        typed=tuple(Grid.of(cfg, "verify", "verify").overrides),
+        typed=tuple(Grid.of(cfg, "verify").overrides),
         limit=cfg.limit,
         seed=cfg.seed,
         epsilon=cfg.epsilon,

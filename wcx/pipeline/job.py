@@ -1,32 +1,22 @@
-"""A job: one (dataset, model) block of an experiment, where its records go, and the loop that fills them chunk by chunk."""
+"""A job: one (dataset, model) block of an experiment, which images it takes, and where its records go."""
 
 from __future__ import annotations
 
-import io
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-from tqdm import tqdm
-
-from wcx import contrasts, methods, records
+from wcx import contrasts, methods
 from wcx.datasets import ImageDataset
 from wcx.errors import WcxError
 from wcx.experiments import Cell, Experiment, Subject, images
-from wcx.experiments.base import Row, check_method
+from wcx.experiments.base import check_method
 from wcx.experiments.images import Item
-from wcx.files import write
 from wcx.inventory import Check
-from wcx.manifest import manifest
 from wcx.models import LoadedModel, label_map
 from wcx.records import Shard
-
-Progress = Callable[[int], object] | None  # of the images of each chunk that was computed
 
 
 @dataclass(frozen=True)
@@ -51,6 +41,7 @@ class Job:
         num_workers: threads that decode images.
         on_error: ``stop`` at an image that cannot be read, or ``skip`` it and count it.
         save_maps: write the selected images' maps beside each chunk's records, as .npz.
+        opener: opens the same job in another process, maybe on another machine; it can be pickled. None: none can.
 
     Raises:
         WcxError: a method, or a setting, that the experiment does not take.
@@ -73,6 +64,7 @@ class Job:
     num_workers: int = 2
     on_error: str = "stop"
     save_maps: bool = False
+    opener: Callable[[], Job] | None = None
 
     def __post_init__(self) -> None:
         name = self.experiment.name()
@@ -197,122 +189,9 @@ class Job:
         return Shard(self.results_dir, (name, self.loaded.name, *cell), self.experiment.name(), parts, labels)
 
 
-def run(job: Job, config: str = "", quiet: bool = False, progress: Progress = None) -> tuple[list[Shard], Counter[str]]:
-    """Compute the records of a block, or what is missing of them.
-
-    Args:
-        job: what to compute.
-        config: the composed configuration as text, kept beside the records.
-        quiet: no progress bar.
-        progress: called with the number of images of each chunk that has been computed; then there is no progress bar.
-
-    Returns:
-        the shards in the order of `job.cells`, and the network passes done, counted in images.
-
-    Raises:
-        WcxError: cells that do not fit; an image that cannot be read (with on_error=stop; what was computed is kept).
-    """
-    shards, passes = job.shards(), Counter[str]()
-    for shard in shards:
-        shard.relabel()
-    for checks in _together(job.checks(shards)):
-        passes += _fill(job, checks, config, quiet, progress)
-    return shards, passes
-
-
-def _together(checks: Mapping[Shard, Check]) -> list[dict[Shard, Check]]:
-    """Return what is computed together, on which the last bits depend: what is damaged, with all that was finished."""
-    finished = {shard: check for shard, check in checks.items() if shard.complete}
-    groups = [{shard: check for shard, check in checks.items() if not check.complete}]
-    if any(check.faults for check in finished.values()):
-        groups = [finished, {shard: check for shard, check in checks.items() if not shard.complete}]
-    return [group for group in groups if group]
-
-
-def _fill(job: Job, checks: Mapping[Shard, Check], config: str, quiet: bool, progress: Progress) -> Counter[str]:
-    """Compute what is missing of some of the job's shards; return the passes done."""
-    todo = {Cell(shard.key[2], shard.key[3]): shard for shard in checks}
-    experiment, first = job.opened(list(todo)), next(iter(checks))
-    for shard in (shard for shard, check in checks.items() if not check.complete):
-        facts = {"fingerprint": records.fingerprint(shard.parts), "seed": job.seed, "layer": job.loaded.layer}
-        loaded = {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
-        facts |= {"dataset_listing": shard.parts["dataset"]} | loaded
-        shard.describe(manifest(experiment.subject.device, **facts), config)
-    chunks, missing = job.chunks(), set(job.missing(checks))
-    done = sum(len(indices) for chunk, indices in enumerate(chunks) if chunk not in missing)
-    name, hidden = f"{job.dataset.name} {job.loaded.name}", quiet or progress is not None
-    total = sum(map(len, chunks))
-    bar = tqdm(total=total, initial=done, unit="image", desc=name, disable=hidden, smoothing=0.05)
-
-    def compute(chunk: int) -> list[list[Row]]:
-        items = ahead.chunk(chunk)
-        _check_readable(job, items)
-        maps: dict[Cell, list[tuple[int, np.ndarray]]] = {cell: [] for cell in todo}
-
-        def keep(cell: Cell, index: int, attribution: Tensor) -> None:
-            maps[cell].append((index, attribution.float().cpu().numpy()))
-
-        rows = experiment.rows(items, job.left(first, chunk), keep if job.save_maps else None)
-        for cell, shard in todo.items() if job.save_maps else ():
-            write(shard.chunk_path(chunk).with_suffix(job.suffix), _npz(maps[cell]))
-        return [rows[cell] for cell in todo]
-
-    def tell(chunk: int) -> None:
-        if chunk in missing:
-            (progress or bar.update)(len(chunks[chunk]))
-
-    with bar, images.Ahead(lambda chunk: job.read(chunks[chunk]), len(chunks)) as ahead:
-        records.collect(
-            list(checks),
-            len(chunks),
-            compute,
-            job.columns(),
-            suffix=job.suffix,
-            plan=chunks,
-            stop=lambda: job.left(first) == 0,
-            progress=tell,
-        )
-    return experiment.subject.passes
-
-
-def plan(job: Job, probe: int = 16) -> dict[str, Any]:
-    """Return what a block costs: images, passes, seconds and disk, from a probe of the first few images."""
-    shards, chunks = job.shards(), job.chunks()
-    checks = {shard: check for shard, check in job.checks(shards).items() if not check.complete}
-    todo = [Cell(shard.key[2], shard.key[3]) for shard in checks]
-    images_left = sum(len(chunks[chunk]) for chunk in job.missing(checks))
-    items = [item for item in job.read(chunks[0][:probe]) if item.pixels is not None]
-    estimate = job.opened(todo).plan(items, images_left, job.limit_selected) if todo else {"seconds": 0}
-    return {
-        "dataset": job.dataset.name,
-        "model": job.loaded.name,
-        "cells": len(shards),
-        "complete": len(shards) - len(todo),
-        "images": sum(map(len, chunks)),
-        "images_left": images_left,
-        **estimate,
-    }
-
-
 def _settings(settings: Any) -> dict[str, Any]:
     """Return settings as they come back from a file; without those that are younger than records and at their default."""
     values = asdict(settings)
     younger = [f.name for f in fields(settings) if f.metadata.get("later") and values[f.name] == f.default]
     stated: dict[str, Any] = json.loads(json.dumps({key: value for key, value in values.items() if key not in younger}))
     return stated
-
-
-def _check_readable(job: Job, items: Sequence[Item]) -> None:
-    """Stop at an image that could not be read, unless such are to be skipped."""
-    for item in items:
-        if item.error is not None and job.on_error == "stop":
-            raise WcxError(
-                f"{item.error} What was computed is kept; or on_error=skip counts it, in records of their own."
-            )
-
-
-def _npz(maps: Sequence[tuple[int, np.ndarray]]) -> bytes:
-    """Return an .npz of `index` (n,) and `maps` (n, T, ...), float32; both empty where no image was selected."""
-    buffer = io.BytesIO()
-    np.savez(buffer, index=np.array([i for i, _ in maps], dtype=np.int64), maps=np.array([m for _, m in maps]))
-    return buffer.getvalue()

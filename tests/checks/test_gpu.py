@@ -1,0 +1,67 @@
+"""make check-gpu, smaller, on this CPU: every part but Ray's, whose test is in tests/extras."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from wcx.checks import gpu
+from wcx.cli import main as command_line
+
+SMALL = ["dataset=parts", "networks=[small_cnn]", "model.weights=random", "dataset.size=48", "images=4"]
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: None):
+    def call(*arguments: str) -> tuple[int, dict]:
+        monkeypatch.setattr(
+            sys, "argv", ["check_gpu", *SMALL, "device=cpu", f"paths.results_dir={tmp_path}", *arguments]
+        )
+        code = 0
+        try:
+            command_line("check_gpu")
+        except SystemExit as end:
+            code = int(end.code)
+        file = tmp_path / "check_gpu.json"
+        return code, json.loads(file.read_text()) if file.exists() else {}
+
+    return call
+
+
+def test_all_parts_on_a_cpu(
+    check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as where Ray is not installed
+    code, facts = check()
+    assert code == 0, capsys.readouterr().out
+    assert facts["left_out"] == {"ray": "Ray is not installed (pip install 'wcx[ray]')"}
+    assert {finding["part"] for finding in facts["findings"]} == set(gpu.PARTS) - {"ray"}
+    [batch] = [f["value"] for f in facts["findings"] if "batch in the end" in f["subject"]]
+    assert batch == 2, "the network refused more than two images"
+    errors = [f["value"] for f in facts["findings"] if f["part"] == "agreement"]
+    assert all(0 < error < 0.02 for error in errors), "float32 against float64; integrated gradients cross kinks"
+    table = (tmp_path / "check_gpu.md").read_text().splitlines()
+    assert len(table) == 2 + len(facts["findings"]) + 1
+    assert {line.count("|") for line in table} == {5}
+
+
+def test_maps_that_are_off_here_and_not_on_the_cpu_are_missed(check, monkeypatch: pytest.MonkeyPatch) -> None:
+    maps, calls = gpu._maps, []
+
+    def wrong(*arguments: object) -> dict:
+        calls.append(arguments)
+        return {cell: phi * (1.05 if len(calls) == 3 else 1) for cell, phi in maps(*arguments).items()}
+
+    monkeypatch.setattr(gpu, "_maps", wrong)  # called for float64, the CPU, and the device
+    code, facts = check("parts=[agreement]")
+    assert code == 1
+    assert not any(finding["kept"] for finding in facts["findings"])
+
+
+def test_no_part_begins_after_the_time(check) -> None:
+    code, facts = check("seconds=0")
+    assert code == 0
+    assert facts["left_out"] == dict.fromkeys(gpu.PARTS, "0 s are over")

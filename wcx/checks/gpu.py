@@ -1,0 +1,370 @@
+"""What a GPU is to be trusted with, and how fast it is: one table, measured in some minutes; on a CPU a smaller one.
+
+- agreement: maps of every method and contrast in float32, here and on the CPU, against the CPU's float64.
+- records: masking and perturbation of the same images, here against the CPU.
+- throughput: forward passes of the networks at their best batch in each precision, and the logits' error.
+- ratios: ours / bare passes and naive / ours, of Table 1 and Fig. 3.
+- memory: the batch is halved where it does not fit, and the numbers stay.
+- finetuning: mixed precision against float32.
+- ray: two workers that share the GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import logging
+import statistics
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from wcx import contrasts, methods, models, pipeline, training
+from wcx.checks import bench
+from wcx.errors import WcxError
+from wcx.experiments import Cell
+from wcx.files import write
+from wcx.manifest import manifest
+from wcx.models import precision
+from wcx.pipeline import Job
+
+log = logging.getLogger("wcx")
+BATCHES = (32, 64, 128, 256, 512)  # on a GPU
+EXPERIMENTS = {"masking": ("gradcam", "Table 1"), "sign_perturbation": ("gradient", "Fig. 3")}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        part: of the check.
+        subject: what was measured.
+        value: of it.
+        least: the value is to be no less; None: there is no such bound.
+        most: likewise, no more.
+    """
+
+    part: str
+    subject: str
+    value: float
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def goal(self) -> str:
+        """The bounds in words."""
+        words = {"at least": self.least, "at most": self.most}
+        return ", ".join(f"{word} {bound:.3g}" for word, bound in words.items() if bound is not None)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the value is within its bounds."""
+        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+
+
+@dataclass(frozen=True)
+class Setup(ABC):
+    """What is asked for.
+
+    Attributes:
+        device: that is checked.
+        networks: small ones, with weights where there are some.
+        fast: networks whose passes are timed.
+        images: of the ImageNet sample.
+        seconds: no part begins after so many.
+    """
+
+    device: torch.device
+    networks: Sequence[str]
+    fast: Sequence[str]
+    images: int
+    seconds: float
+    begun: float = field(default_factory=time.monotonic)
+
+    @abstractmethod
+    def job(
+        self, network: str, experiment: str, cells: Sequence[Cell], device: str, folder: Path, *, ray: bool = False
+    ) -> Job:
+        """Open a job on the images; with `ray` its workers are on the device."""
+
+    @property
+    def cuda(self) -> bool:
+        """Whether it is a GPU."""
+        return self.device.type == "cuda"
+
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() - self.begun > self.seconds
+
+
+def check(setup: Setup, parts: Sequence[str], folder: Path) -> tuple[list[Finding], dict[str, str]]:
+    """Run the parts, and write check_gpu.md and check_gpu.json; return the findings, and why parts were left out."""
+    findings: list[Finding] = []
+    left_out: dict[str, str] = {}
+    for part in parts:
+        if setup.late():
+            left_out[part] = f"{setup.seconds:.0f} s are over"
+            continue
+        log.info("%s ...", part)
+        try:
+            findings += PARTS[part](setup)
+        except LeftOutError as error:
+            left_out[part] = str(error)
+    facts = manifest(setup.device, seconds=round(time.monotonic() - setup.begun))
+    rows = [dataclasses.asdict(f) | {"goal": f.goal, "kept": f.kept} for f in findings]
+    write(folder / "check_gpu.json", json.dumps({**facts, "findings": rows, "left_out": left_out}, indent=1))
+    write(folder / "check_gpu.md", text(findings, left_out, f"{facts['device']}, torch {torch.__version__}"))
+    return findings, left_out
+
+
+def text(findings: Sequence[Finding], left_out: dict[str, str], title: str) -> str:
+    """Return the findings as a table in Markdown."""
+    lines = [f"| {title} | value | goal | |", "|---|---|---|---|"]
+    for f in findings:
+        verdict = ("" if not f.goal else "kept") if f.kept else "**missed**"
+        lines.append(f"| {f.part}: {f.subject} | {f.value:.4g} | {f.goal} | {verdict} |")
+    lines += [f"| {part} | left out: {reason} | | |" for part, reason in left_out.items()]
+    return "\n".join(lines) + "\n"
+
+
+class LeftOutError(WcxError):
+    """A part that cannot be measured here."""
+
+
+def agreement(setup: Setup) -> Iterator[Finding]:
+    """Relative error (L2) of maps in float32 against float64: 5 times that of the CPU is too much."""
+    cells = [Cell(method, contrast) for method in methods.names() for contrast in contrasts.names()]
+    for network in setup.networks:
+        with tempfile.TemporaryDirectory() as folder:
+            jobs = [setup.job(network, "masking", cells, device, Path(folder)) for device in ("cpu", str(setup.device))]
+        items = jobs[0].read(jobs[0].chunks()[0][:2])
+        pixels = torch.stack([item.pixels for item in items if item.pixels is not None])
+        exact = _maps(jobs[0], cells, pixels.double())
+        errors = [_errors(_maps(job, cells, pixels), exact) for job in jobs]
+        for method in methods.names():
+            cpu, here = (max(error[cell] for cell in cells if cell.method == method) for error in errors)
+            yield Finding("agreement", f"{network} {method}, float32 error", here, most=max(5 * cpu, 1e-4))
+
+
+def _maps(job: Job, cells: Sequence[Cell], pixels: Tensor) -> dict[Cell, Tensor]:
+    """Return the maps of cells in the dtype of the pixels, for the most probable class."""
+    subject = job.subject(cells)
+    subject = dataclasses.replace(subject, model=precision.cast(subject.model, pixels.dtype))
+    with precision.tf32(allowed=False):
+        look = subject.look(pixels.to(subject.device))
+        targets = contrasts.most_probable(look.logits, 1)
+        maps = look.maps(cells, targets, contrasts.foil_masks(look.logits, targets, None))
+    return {cell: attribution.double().cpu() for cell, attribution in maps.items()}
+
+
+def _errors(maps: dict[Cell, Tensor], exact: dict[Cell, Tensor]) -> dict[Cell, float]:
+    return {cell: float((maps[cell] - exact[cell]).norm() / exact[cell].norm()) for cell in exact}
+
+
+def records(setup: Setup) -> Iterator[Finding]:
+    """Difference of the records' numbers from those of the CPU: a pixel of a map near 0 may be hidden here and not there."""
+    for network in setup.networks:
+        for experiment in EXPERIMENTS:
+            (here, _), (cpu, _) = (_run(setup, network, experiment, device) for device in (str(setup.device), "cpu"))
+            columns = [name for name in cpu if name.startswith(("relative_probability", "p_t"))]
+            difference = (here[columns] - cpu[columns]).abs().to_numpy().ravel()
+            label = f"{network} {experiment}, {len(cpu)} rows, difference of probabilities"
+            yield Finding("records", f"{label}, median", float(pd.Series(difference).median()), most=1e-4)
+            yield Finding("records", f"{label}, largest", float(pd.Series(difference).max()), most=0.05)
+
+
+def _run(
+    setup: Setup, network: str, experiment: str, device: str, executor: pipeline.Executor | None = None
+) -> tuple[pd.DataFrame, float]:
+    """Return the records of the images, and the seconds that they took."""
+    cells = [Cell(EXPERIMENTS[experiment][0], contrast) for contrast in ("original", "weighted")]
+    with tempfile.TemporaryDirectory() as folder:
+        job = setup.job(network, experiment, cells, device, Path(folder), ray=executor is not None)
+        begun = time.monotonic()
+        shards, _ = pipeline.run(job, quiet=True, executor=executor)
+        seconds = time.monotonic() - begun
+        return pd.concat([shard.read() for shard in shards], ignore_index=True), seconds
+
+
+def throughput(setup: Setup) -> Iterator[Finding]:
+    """Images a second of forward passes, and max |difference| / max |y| of the logits from float32's."""
+    for network in setup.fast:
+        if setup.late():
+            raise LeftOutError(f"{network} and what follows it: no time left")
+        model = models.load(network, weights="random", device=setup.device).to_channels_last().model
+        pixels = torch.rand(max(BATCHES) if setup.cuda else 4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+        pixels = pixels.to(setup.device, memory_format=torch.channels_last)
+        expected = None
+        for kind in ("float32", "tf32", "bfloat16"):
+            chosen = precision.get(kind)
+            with torch.inference_mode(), precision.tf32(allowed=chosen.tf32), _autocast(setup, chosen):
+                logits = model(pixels[:32]).double()
+                expected = logits if expected is None else expected
+                rates = {len(pixels): 0.0} if not setup.cuda else dict.fromkeys(BATCHES, 0.0)
+                for batch in rates:
+                    rates[batch] = _rate(setup, model, pixels[:batch])
+            best = max(rates, key=lambda batch: rates[batch])
+            error = float((logits - expected).abs().max() / expected.abs().max())
+            yield Finding("throughput", f"{network} {kind}, images/s in batches of {best}", rates[best])
+            yield Finding("throughput", f"{network} {kind}, error of the logits", error)
+
+
+def _autocast(setup: Setup, chosen: precision.Precision) -> torch.autocast:
+    kind = chosen.gradient
+    return torch.autocast(setup.device.type, dtype=kind or torch.bfloat16, enabled=kind is not None)
+
+
+def _rate(setup: Setup, model: nn.Module, pixels: Tensor) -> float:
+    """Return images a second, the median of some passes; 0 where memory does not suffice."""
+    seconds = []
+    try:
+        for _ in range(8 if setup.cuda else 2):
+            begun = time.perf_counter()
+            model(pixels)
+            if setup.cuda:
+                torch.cuda.synchronize(setup.device)
+            seconds.append(time.perf_counter() - begun)
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return 0.0
+    return len(pixels) / statistics.median(seconds[len(seconds) // 2 :])  # the first half warms up
+
+
+def ratios(setup: Setup) -> Iterator[Finding]:
+    """How much more time ours takes than its bare passes, and a naive loop than ours; see `wcx.checks.bench`."""
+    for experiment, (method, table) in EXPERIMENTS.items():
+        for network in setup.networks:
+            cells = [Cell(method, contrast) for contrast in ("original", "weighted")]
+            with tempfile.TemporaryDirectory() as folder:
+                job = setup.job(network, experiment, cells, str(setup.device), Path(folder))
+            measured = bench.BENCHES[experiment](job, setup.images)
+            ours, bare, naive = (bench.seconds(call) for call in (measured.ours, measured.bare, measured.naive))
+            naive *= len(measured.items) / measured.few
+            yield Finding("ratios", f"{table}, {network}, ours / bare", ours / bare)
+            yield Finding("ratios", f"{table}, {network}, naive / ours", naive / ours)
+
+
+def memory(setup: Setup) -> Iterator[Finding]:
+    """Fig. 3's experiment where a batch does not fit: on a GPU it gets too little memory, on a CPU the network complains."""
+    network, cells = setup.networks[0], [Cell("gradient", "weighted")]
+    with tempfile.TemporaryDirectory() as folder:
+        job = setup.job(network, "sign_perturbation", cells, str(setup.device), Path(folder))
+    items = job.read(job.chunks()[0][:8])
+    expected = dataclasses.replace(job, batch_size=1).opened(cells)
+    rows = pd.DataFrame(expected.rows(items)[cells[0]])
+    with _Scarce(setup, job.loaded.model):
+        halved = dataclasses.replace(job, batch_size=len(items)).opened(cells)
+        again = pd.DataFrame(halved.rows(items)[cells[0]])
+    difference = (rows.filter(like="p_t") - again.filter(like="p_t")).abs().to_numpy().max()
+    label = f"{network} sign_perturbation of {len(items)} images"
+    yield Finding("memory", f"{label}, batch in the end", halved.subject.batch_size, most=len(items) / 2)
+    yield Finding("memory", f"{label}, largest difference of probabilities", float(difference), most=1e-3)
+
+
+class _Scarce:
+    """Memory for a batch of two images or so, as long as the context lasts."""
+
+    def __init__(self, setup: Setup, model: nn.Module) -> None:
+        self._setup, self._model = setup, model
+
+    def __enter__(self) -> None:
+        if self._setup.cuda:
+            torch.cuda.empty_cache()
+            total, used = (
+                torch.cuda.mem_get_info(self._setup.device)[1],
+                torch.cuda.memory_allocated(self._setup.device),
+            )
+            peak = torch.cuda.max_memory_allocated(self._setup.device)
+            torch.cuda.set_per_process_memory_fraction((used + 2.5 * (peak - used)) / total, self._setup.device)
+        else:
+            self._hook = self._model.register_forward_pre_hook(_refuse)
+
+    def __exit__(self, *_: object) -> None:
+        if self._setup.cuda:
+            torch.cuda.set_per_process_memory_fraction(1.0, self._setup.device)
+        else:
+            self._hook.remove()
+
+
+def _refuse(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+    if len(inputs[0]) > 2:
+        raise torch.OutOfMemoryError("no more than two images")
+
+
+class _Samples(Dataset[tuple[Tensor, int]]):
+    """Images and whether they are bright: what any network learns."""
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+        brightness = pixels.mean((1, 2, 3))
+        self.labels = (brightness > brightness.median()).long().tolist()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+        return self.pixels[key[1]], self.labels[key[1]]
+
+
+def finetuning(setup: Setup) -> Iterator[Finding]:
+    """Some epochs of a fresh network in mixed precision and in float32: the loss that is reached, and images a second."""
+    network, epochs = setup.networks[-1], 3
+    with tempfile.TemporaryDirectory() as folder:
+        job = setup.job(network, "masking", [Cell("gradcam", "weighted")], "cpu", Path(folder))
+    items = job.read(job.chunks()[0])
+    samples = _Samples(torch.stack([item.pixels for item in items if item.pixels is not None]))
+    losses = []
+    for amp in (False, True):
+        net = models.load(network, weights="random", num_classes=2).model
+        recipe = training.Recipe("check", lr=0.01, epochs=epochs, batch_size=8)
+        begun = time.monotonic()
+        history = training.fit(net, samples, recipe, indices=range(len(samples)), device=setup.device, amp=amp)
+        rate = epochs * len(samples) / (time.monotonic() - begun)
+        losses.append(history[-1]["train_loss"])
+        yield Finding("finetuning", f"{network} {'mixed precision' if amp else 'float32'}, images/s", rate)
+    yield Finding("finetuning", f"{network}, loss mixed / float32", losses[1] / losses[0], least=0.7, most=1.4)
+
+
+def ray(setup: Setup) -> Iterator[Finding]:
+    """The masking records by one worker and by two, which share the GPU."""
+    if importlib.util.find_spec("ray") is None:
+        raise LeftOutError("Ray is not installed (pip install 'wcx[ray]')")
+    from wcx.pipeline.ray import Ray
+
+    network, device = setup.networks[0], str(setup.device)
+    expected, _ = _run(setup, network, "masking", device)
+    seconds = {}
+    for workers in (1, 2):
+        with Ray(workers=workers, num_cpus=1, num_gpus=0.5 if setup.cuda else 0) as executor:
+            table, _ = _run(setup, network, "masking", device, executor)  # the workers open dataset and network
+            table, seconds[workers] = _run(setup, network, "masking", device, executor)
+        columns = [name for name in expected if name.startswith(("relative_probability", "p_t"))]
+        difference = (table[columns] - expected[columns]).abs().to_numpy().max()
+        yield Finding("ray", f"{network}, {workers} workers, difference of probabilities", difference, most=0.05)
+    yield Finding("ray", f"{network}, two workers / one, images/s", seconds[1] / seconds[2])
+
+
+PARTS: dict[str, Callable[[Setup], Iterator[Finding]]] = {
+    part.__name__: part for part in (agreement, records, throughput, ratios, memory, finetuning, ray)
+}
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Return how many goals were kept, as a line."""
+    bounded = [finding for finding in findings if finding.goal]
+    return f"{sum(finding.kept for finding in bounded)} of {len(bounded)} goals kept"
+
+
+def failed(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings out of their bounds."""
+    return [finding for finding in findings if not finding.kept]
