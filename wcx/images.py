@@ -183,7 +183,7 @@ def make_baseline(
     name: str,
     images: Tensor,
     *,
-    sigma: float | Tensor = 15.0,
+    sigma: float | Sequence[float] | Tensor = 15.0,
     kernel: int = 101,
     zero: Sequence[float] | Tensor | float = 0.0,
 ) -> Tensor:
@@ -199,11 +199,22 @@ def make_baseline(
     Raises:
         WcxError: unknown name.
     """
+    return replacement(name, images, sigma, kernel, zero).expand_as(images)
+
+
+def replacement(
+    name: str,
+    images: Tensor,
+    sigma: float | Sequence[float] | Tensor = 15.0,
+    kernel: int = 101,
+    zero: Sequence[float] | Tensor | float = 0.0,
+) -> Tensor:
+    """Return what `make_baseline` does, in a shape that broadcasts to the images': of a constant colour only the colour."""
     if choose("baseline", name, BASELINES) == "blur":
         return blur(images, sigma, kernel)
     if name == "mean":
-        return channel_mean(images)
-    return torch.as_tensor(zero, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1).expand_as(images)
+        return images.mean((2, 3), keepdim=True)
+    return torch.as_tensor(zero, dtype=images.dtype, device=images.device).reshape(1, -1, 1, 1)
 
 
 def drawn_sigma(sigma: float | Sequence[float], seed: int, index: int) -> float:
@@ -214,12 +225,7 @@ def drawn_sigma(sigma: float | Sequence[float], seed: int, index: int) -> float:
     return float(np.random.default_rng([seed, index]).uniform(low, high))
 
 
-def channel_mean(images: Tensor) -> Tensor:
-    """Return each image's mean of each channel, (N, C, H, W)."""
-    return images.mean((2, 3), keepdim=True).expand_as(images)
-
-
-def blur(images: Tensor, sigma: float | Tensor = 15.0, kernel: int = 101) -> Tensor:
+def blur(images: Tensor, sigma: float | Sequence[float] | Tensor = 15.0, kernel: int = 101) -> Tensor:
     """Return images (N, C, H, W) blurred by a Gaussian with reflect padding.
 
     Separable, as two matrix products an image: torchvision's gaussian_blur convolves in 2-d, 101 x 101 taps here, and knows
@@ -233,9 +239,10 @@ def blur(images: Tensor, sigma: float | Tensor = 15.0, kernel: int = 101) -> Ten
     Raises:
         WcxError: sigma is not positive.
     """
-    sigmas = torch.as_tensor(sigma, dtype=torch.float64).expand(len(images))
-    if not bool((sigmas > 0).all()):
-        raise WcxError(f"blur: sigma = {float(sigmas.min())} is not positive; give a width in pixels, such as 15.")
+    widths = sigma.flatten().tolist() if isinstance(sigma, Tensor) else np.ravel(sigma).tolist()
+    if not all(width > 0 for width in widths):  # NaN is not
+        raise WcxError(f"blur: sigma = {min(widths)} is not positive; give a width in pixels, such as 15.")
+    sigmas = torch.tensor(widths[:1] if len(set(widths)) == 1 else widths, dtype=torch.float64)
     rows, columns = (_blur_matrices(side, sigmas, kernel).to(images)[:, None] for side in images.shape[2:])
     return rows @ images @ columns.mT
 

@@ -25,11 +25,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def asked(experiment: str, methods: list[str], contrasts: list[str], *typed: str) -> partial:
     lists = {"methods": methods, "contrasts": contrasts}
-    return partial(
-        open_job,
-        Grid("bench", lists, [f"experiment={experiment}", "batch_size=2", *typed]),
-        ("parts", "small_cnn"),
-    )
+    overrides = [f"experiment={experiment}", "batch_size=2", "evaluation=eager", *typed]  # hooks see the network itself
+    return partial(open_job, Grid("bench", lists, overrides), ("parts", "small_cnn"))
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,14 @@ def test_by_hand() -> None:
     flat, point, nothing = torch.ones(10, 10), torch.zeros(10, 10), torch.zeros(10, 10)
     point[3, 4] = -2.0
     falling = torch.arange(100.0, 0.0, -1.0).reshape(10, 10) * -1
-    values = concentration(torch.stack([flat, point, nothing, falling]), ["a", "b", "c", "d"], None)
-    assert values["concentration/a"] == pytest.approx(0.05)
-    assert values["concentration/b"] == 1.0
-    assert math.isnan(values["concentration/c"])
-    assert values["concentration/d"] == pytest.approx((100 + 99 + 98 + 97 + 96) / 5050)
+    values = concentration(
+        torch.stack([flat, point, nothing, falling]).view(2, 2, 10, 10), torch.full((2, 4), math.nan)
+    )
+    assert values.dtype == torch.float64
+    assert float(values[0, 0]) == pytest.approx(0.05)
+    assert float(values[0, 1]) == 1.0
+    assert math.isnan(values[1, 0])
+    assert float(values[1, 1]) == pytest.approx((100 + 99 + 98 + 97 + 96) / 5050)
 
 
 def test_it_stands_in_the_records_where_it_is_asked_for() -> None:

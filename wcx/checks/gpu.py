@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 
 from wcx import contrasts, methods, models, pipeline, training
 from wcx.checks import bench
+from wcx.checks.workloads import WORKLOADS
 from wcx.errors import WcxError
 from wcx.experiments import Cell
 from wcx.files import write
@@ -241,13 +242,13 @@ def _rate(setup: Setup, model: nn.Module, pixels: Tensor) -> float:
 
 
 def ratios(setup: Setup) -> Iterator[Finding]:
-    """How much more time ours takes than its bare passes, and a naive loop than ours; see `wcx.checks.bench`."""
+    """How much more time ours takes than its bare passes, and a naive loop than ours; see `wcx.checks.workloads`."""
     for experiment, (method, table) in EXPERIMENTS.items():
         for network in setup.networks:
             cells = [Cell(method, contrast) for contrast in ("original", "weighted")]
             with tempfile.TemporaryDirectory() as folder:
                 job = setup.job(network, experiment, cells, str(setup.device), Path(folder))
-            measured = bench.BENCHES[experiment](job, setup.images)
+            measured = WORKLOADS[experiment](job, setup.images)
             ours, bare, naive = (bench.seconds(call) for call in (measured.ours, measured.bare, measured.naive))
             naive *= len(measured.items) / measured.few
             yield Finding("ratios", f"{table}, {network}, ours / bare", ours / bare)

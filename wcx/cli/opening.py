@@ -129,9 +129,8 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
         SkipError: a method that the experiment does not take.
         WcxError: a dataset, model or setting that does not fit.
     """
-    cfg, opener = cfgs[0], None
+    cfg = cfgs[0]
     if cfg.executor == "ray":  # the workers open it where they are; this process needs what identifies it alone
-        opener = partial(_at_worker, [OmegaConf.create({**plain(c), "executor": "local"}) for c in cfgs])
         cfg = cfg.copy()
         cfg.device = "cpu"
     experiment = experiments.get(cfg.experiment)
@@ -142,7 +141,7 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
             raise SkipError(str(error)) from error
     protocol = settings(cfg, experiment.protocol)
     dataset = test_images(cfg)
-    return Job(
+    opened = Job(
         experiment=experiment,
         dataset=dataset,
         loaded=open_model(cfg, dataset),
@@ -160,8 +159,13 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
         num_workers=cfg.num_workers,
         on_error=cfg.on_error,
         save_maps=cfg.save_maps,
-        opener=opener,
+        evaluation=cfg.evaluation,
     )
+    if cfg.executor != "ray":
+        return opened
+    settled = {"executor": "local", "evaluation": opened.evaluator.kind}  # what all workers and this process agree on
+    opener = partial(_at_worker, [OmegaConf.create({**plain(c), **settled}) for c in cfgs])
+    return dataclasses.replace(opened, opener=opener, evaluation=opened.evaluator.kind)
 
 
 def _at_worker(cfgs: Sequence[DictConfig]) -> Job:

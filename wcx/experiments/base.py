@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from wcx.explainer import cotangents, upsample
 from wcx.images import device_of
 from wcx.methods import Method, Run
 from wcx.methods.activation import ActivationMethod, ActivationRun
+from wcx.models.evaluation import Evaluation
 
 Row = dict[str, Any]
 Keep = Callable[["Cell", int, Tensor], None]  # takes an image's map: cell, index in the dataset, (T, h, w)
@@ -42,6 +44,7 @@ class Subject:
         contrast_options: for each contrast by name.
         batch_size: images a pass: what bounds the memory.
         passes: counts images: forward (those that a gradient is taken from), backward, and what an experiment adds.
+        evaluation: what forward passes that no backward pass follows go through; by default the model itself.
     """
 
     model: nn.Module
@@ -50,13 +53,17 @@ class Subject:
     contrast_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     batch_size: int = 32
     passes: Counter[str] = field(default_factory=Counter)
+    evaluation: Evaluation = field(default=None)  # type: ignore[assignment]  # set below
+
+    def __post_init__(self) -> None:
+        self.evaluation = self.evaluation or Evaluation(self.model)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return device_of(self.model)
 
-    @property
+    @cached_property
     def zero(self) -> list[float]:
         """The pixel value, one a channel, of zero in the normalised space (the mean colour); 0 for a bare network."""
         return getattr(self.model, "zero", [0.0])
@@ -168,6 +175,11 @@ class Experiment(ABC):
         """Return the contrasts whose maps count in every cell, whatever its own."""
         return ()
 
+    @classmethod
+    def evaluations(cls, settings: Any) -> int:  # noqa: ARG003
+        """Return the evaluation passes (without a backward one) that an image of one cell needs at most."""
+        return 0
+
     @abstractmethod
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:
         """Return for each cell one row an image, in the order of `items`.
@@ -199,11 +211,14 @@ class Experiment(ABC):
 
     def seconds(self, probe: Sequence[Item]) -> float:
         """Return how long the forward pass of an image takes."""
+        return self.timed(self.subject.model, probe)
+
+    def timed(self, network: Callable[[Tensor], object], probe: Sequence[Item]) -> float:
+        """Return the seconds an image of one call of a network."""
+        pixels = torch.stack([item.pixels for item in probe if item.pixels is not None]).to(self.subject.device)
         start = time.perf_counter()
         with torch.no_grad():
-            self.subject.model(
-                torch.stack([item.pixels for item in probe if item.pixels is not None]).to(self.subject.device)
-            )
+            network(pixels)
         return (time.perf_counter() - start) / len(probe)
 
 

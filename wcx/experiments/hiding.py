@@ -1,22 +1,32 @@
-"""What experiments share that hide pixels and look at the logits (section 5.2.2): which images and pixels, and baselines."""
+"""What experiments share that hide pixels and look at the logits (section 5.2.2): which images and pixels, and baselines.
+
+The engine works on batches. What is hidden, which masks are the same, and what comes of the logits are tensors of a batch on its
+device; Python reads them three times a batch: who is above the threshold, which passes there are to be done, and the rows.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wcx import contrasts
 from wcx.contrasts import Foils
 from wcx.errors import WcxError, choose
-from wcx.experiments.base import Cell, Experiment, Keep, Row, Subject, at_pixels, blank
+from wcx.experiments._passes import Evaluations, Seen
+from wcx.experiments._versions import NUMBERS, Plan, Versions, enlarged
+from wcx.experiments.base import Cell, Experiment, Keep, Row, Subject, blank
 from wcx.experiments.images import Item
-from wcx.images import BASELINES, drawn_sigma, make_baseline
+from wcx.images import BASELINES, drawn_sigma, replacement
+from wcx.models import precision
+from wcx.models.evaluation import PRECISIONS
 
 KEPT = ("positive", "negative")  # features of a class
 
@@ -36,6 +46,8 @@ class Protocol:
         blur_kernel: width in pixels at side 224.
         foils: of the contrasts; None is every other class, an int k the k most probable others.
         seed: of the drawn sigmas.
+        evaluation_precision: of the passes of hidden images: ``float32``, ``tf32`` or ``bfloat16``; `Job` gives the subject
+            a network for it. Everything else is float32 without TF32.
 
     Raises:
         WcxError: a value outside of these.
@@ -51,8 +63,10 @@ class Protocol:
     blur_kernel: int = 101
     foils: int | tuple[int, ...] | None = None
     seed: int = 0
+    evaluation_precision: str = "float32"
 
     def __post_init__(self) -> None:
+        choose("evaluation_precision", self.evaluation_precision, PRECISIONS)
         choose("select", self.select, ["above", "all"])
         choose("baseline_space", self.baseline_space, ["normalized", "pixel"])
         for name in self.baselines:
@@ -68,106 +82,65 @@ class Protocol:
         return [f"t_{i + 1}" for i in range(self.targets)]
 
     def described(self) -> list[str]:
-        """Return the columns of `describe`."""
-        scores = [f"{what}_t{i + 1}" for what in "yp" for i in range(self.targets)]
-        unmasked = [f"relative_probability_unmasked/{rank}" for rank in self.ranks]
-        return ["index", "id", "label", *self.ranks, *scores, "above_threshold", "skipped", *unmasked]
+        """Return the columns that hold of an image for every cell."""
+        scores, unmasked = self.scores()[: 3 * self.targets], self.scores()[3 * self.targets :]
+        return ["index", "id", "label", *scores, "above_threshold", "skipped", *unmasked]
 
-    def describe(self, logits: Tensor, targets: Tensor) -> Row:
-        """Return what holds of an image with logits (C,) and targets (k,) for every cell."""
-        probabilities = logits.double().softmax(0)
-        row: Row = {}
-        for i, (rank, t) in enumerate(zip(self.ranks, targets.tolist(), strict=True)):
-            row[rank], row[f"y_t{i + 1}"], row[f"p_t{i + 1}"] = t, float(logits[t]), float(probabilities[t])
-            row[f"relative_probability_unmasked/{rank}"] = relative_probability(logits, targets, i)
-        row["above_threshold"] = row["p_t2"] > self.threshold
-        return row
+    def scores(self) -> list[str]:
+        """Return those that `describe` reads off the logits."""
+        scores = [f"{what}_t{i + 1}" for what in "yp" for i in range(self.targets)]
+        return [*self.ranks, *scores, *(f"relative_probability_unmasked/{rank}" for rank in self.ranks)]
+
+    def describe(self, logits: Tensor, targets: Tensor) -> list[Row]:
+        """Return what holds of images with logits (N, C) and targets (k, N) for every cell: one read of the host."""
+        y, t = logits.double(), targets.T
+        scores = y.gather(1, t)
+        table = torch.cat([t, scores, y.softmax(1).gather(1, t), relative_probability(scores)], dim=1)
+        rows: list[Row] = [dict(zip(self.scores(), numbers, strict=True)) for numbers in table.tolist()]
+        ids = [{rank: int(row[rank]) for rank in self.ranks} for row in rows]
+        return [
+            row | classes | {"above_threshold": row["p_t2"] > self.threshold}
+            for row, classes in zip(rows, ids, strict=True)
+        ]
 
     def foil_masks(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Return the foils of targets (k, N) as masks (k, N, C)."""
         return contrasts.foil_masks(logits, targets, as_foils(self.foils))
 
-    def replacements(self, index: int, pixels: Tensor, subject: Subject) -> dict[str, Tensor]:
-        """Return what the pixels (channels, H, W) of image `index` become under each baseline; each is made once."""
-        sigma = drawn_sigma(self.blur_sigma, self.seed, index)
+    def replacements(self, items: Sequence[Item], pixels: Tensor, subject: Subject) -> list[Tensor]:
+        """Return what the pixels (N, channels, H, W) become under each baseline, in a shape that broadcasts to theirs."""
+        sigmas = [drawn_sigma(self.blur_sigma, self.seed, item.index) for item in items]
         zero = subject.zero if self.baseline_space == "normalized" else 0.0
-        images, kernel = pixels[None], self.blur_kernel
-        return {name: make_baseline(name, images, sigma=sigma, kernel=kernel, zero=zero)[0] for name in self.baselines}
-
-
-class Evaluations:
-    """Images waiting for a forward pass that no backward pass follows: at most a batch, across images and cells.
-
-    Args:
-        subject: its network, batch size and counts.
-        kind: what the passes are called among `Subject.passes`.
-    """
-
-    def __init__(self, subject: Subject, kind: str) -> None:
-        self._subject, self._kind = subject, kind
-        self._waiting: list[tuple[Tensor, Callable[[Tensor], None]]] = []
-
-    def add(self, image: Tensor, take: Callable[[Tensor], None]) -> None:
-        """Queue an image (channels, H, W); `take` gets its logits (C,), at the latest with `flush`."""
-        self._waiting.append((image, take))
-        if len(self._waiting) == self._subject.batch_size:
-            self.flush()
-
-    def flush(self) -> None:
-        """Do the passes that wait."""
-        if not self._waiting:
-            return
-        with torch.inference_mode():
-            logits = self._subject.model(torch.stack([image for image, _ in self._waiting]))
-        self._subject.passes[self._kind] += len(self._waiting)
-        for row, (_, take) in zip(logits, self._waiting, strict=True):
-            take(row)
-        self._waiting.clear()
-
-
-@dataclass(frozen=True)
-class Seen:
-    """One selected image, before its pixels are hidden.
-
-    Attributes:
-        item: the image.
-        pixels: (channels, H, W), on the subject's device.
-        logits: (C,).
-        targets: t_1 ... t_k, (k,).
-        foils: of each, masks (k, C).
-        maps: of each cell, at the image's size, (k, H, W).
-    """
-
-    item: Item
-    pixels: Tensor
-    logits: Tensor
-    targets: Tensor
-    foils: Tensor
-    maps: Mapping[Cell, Tensor]
+        return [replacement(name, pixels, sigmas, self.blur_kernel, zero) for name in self.baselines]
 
 
 class Hiding(Experiment):
     """An experiment on the images above the threshold, whose `Settings` are a `Protocol`.
 
-    A subclass says what it does with an image (`image`). The forward pass that selects is shared by all cells, and so is the
-    backward pass per (target, contrast) by all methods of an activation's gradient.
+    A subclass says which versions of an image there are, and what their logits tell. The forward pass that selects is shared by
+    all cells, and so is the backward pass per (target, contrast) by all methods of an activation's gradient. Versions of an
+    image that agree share a pass, and one that hides nothing costs none: its logits are the clean ones.
     """
 
     selects = True
     keeps_maps = True
     hidden: ClassVar[str] = "masked"  # what the passes of images with hidden pixels are called
 
+    @torch.no_grad()
+    @precision.tf32(allowed=False)
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:
         """See `Experiment.rows`."""
         rows: dict[Cell, list[Row]] = {
             cell: [blank(item) | {"above_threshold": False} for item in items] for cell in self.cells
         }
         readable = [position for position, item in enumerate(items) if item.pixels is not None]
-        pending = Evaluations(self.subject, self.hidden)
+        pending = Evaluations(self.subject, self.hidden, self.measure)
+        waiting: list[Seen] = []
         for start in range(0, len(readable), self.subject.batch_size):
             positions = readable[start : start + self.subject.batch_size]
             batch = [{cell: rows[cell][position] for cell in self.cells} for position in positions]
-            above = self._batch([items[position] for position in positions], batch, pending, most, keep)
+            above, seen = self._batch([items[position] for position in positions], batch, pending, most, keep)
+            waiting += seen
             if most is not None:
                 most -= above
                 if most == 0:
@@ -175,16 +148,45 @@ class Hiding(Experiment):
                     rows = {cell: column[: last + 1] for cell, column in rows.items()}
                     break
         pending.flush()
+        for seen_images in waiting:
+            self._fill(seen_images)
         return rows
 
     @property
     def explained(self) -> Sequence[Cell]:
-        """The cells whose maps are needed."""
+        """The cells whose maps are needed: the experiment's own, and others behind them."""
         return self.cells
 
+    @property
     @abstractmethod
-    def image(self, seen: Seen, rows: Mapping[Cell, Row], pending: Evaluations) -> None:
-        """Queue the versions of one image; its rows are filled when their passes have been done."""
+    def versions(self) -> Sequence[tuple[int, int]]:
+        """The versions of an image: for each its field and sign, see `Versions`."""
+
+    @abstractmethod
+    def fields(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the fields (n, F, H, W) and bounds (n, M), integers, of maps (explained, k, n, H, W); see `Versions`."""
+
+    @abstractmethod
+    def measure(self, seen: Seen, logits: Tensor, images: Tensor) -> Tensor:
+        """Return what is kept of logits (B, C) of versions of `images` (B,), (B, Q)."""
+
+    @abstractmethod
+    def measured(self, seen: Seen, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:
+        """Return columns, and their numbers (N, cells, columns).
+
+        Args:
+            seen: the images.
+            clean: what `measure` returned for the images themselves, (N, Q).
+            values: and for their versions, (N, M, B, Q).
+        """
+
+    def facts(self, maps: Tensor, items: Sequence[Item]) -> tuple[list[str], Tensor]:  # noqa: ARG002
+        """Return columns, and what maps (explained, k, n, H, W) tell by themselves, float64 (n, cells, columns)."""
+        return [], torch.empty(len(items), len(self.cells), 0, dtype=torch.float64, device=self.subject.device)
+
+    def frozen(self, logits: Tensor, targets: Tensor, foils: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return the cotangents (k, N, C) that `measure` wants, by contrast."""
+        return {}
 
     def explanations(self) -> Counter[str]:
         """Return the forward and backward passes that an image's maps need."""
@@ -195,7 +197,7 @@ class Hiding(Experiment):
     def plan(self, probe: Sequence[Item], images: int, most: int | None = None) -> dict[str, Any]:
         """See `Experiment.plan`; the probe tells the share of images above the threshold."""
         pixels = torch.stack([item.pixels for item in probe if item.pixels is not None]).to(self.subject.device)
-        seconds = self.seconds(probe)
+        seconds, later = self.seconds(probe), self.timed(self.subject.evaluation.logits, probe)
         with torch.no_grad():
             p_t2 = self.subject.model(pixels).softmax(1).topk(2).values[:, 1]
         above = float((p_t2 > self.settings.threshold).double().mean())
@@ -206,40 +208,92 @@ class Hiding(Experiment):
             "above_threshold": f"about {expected} (probe of {len(probe)})",
             "forward_passes": images,
             f"{self.hidden}_passes": f"at most about {masked}",
-            "seconds": f"about {(images + masked) * seconds:.0f}",
+            "seconds": f"about {images * seconds + masked * later:.0f}",
             "megabytes": f"about {len(self.cells) * images * 0.0006:.1f}",
         }
 
     def _batch(
         self, items: list[Item], rows: list[dict[Cell, Row]], pending: Evaluations, most: int | None, keep: Keep | None
-    ) -> int:
-        """Do what there is to do for a batch; return how many images are above the threshold (at most `most`)."""
+    ) -> tuple[int, list[Seen]]:
+        """Do what there is to do for a batch; return how many images are above the threshold (at most `most`), and those seen."""
         pixels = torch.stack([item.pixels for item in items if item.pixels is not None]).to(self.subject.device)
         look = self.subject.look(pixels)
         targets = contrasts.most_probable(look.logits, self.settings.targets)
         selected, above = [], 0
-        for i, image in enumerate(rows):
+        for i, shared in enumerate(self.settings.describe(look.logits, targets)):
             if most is not None and above == most:
                 break
-            shared = self.settings.describe(look.logits[i], targets[:, i])
             above += shared["above_threshold"]
-            for row in image.values():
+            for row in rows[i].values():
                 row.update(shared)
             if shared["above_threshold"] or self.settings.select == "all":
                 selected.append(i)
         if not selected:
-            return above
+            return above, []
         foils = self.settings.foil_masks(look.logits, targets)
         maps = look.maps(self.explained, targets, foils)
-        for i in selected:
-            single = {cell: batch[:, i : i + 1] for cell, batch in maps.items()}
-            if keep is not None:
-                for cell in self.cells:
-                    keep(cell, items[i].index, single[cell][:, 0])
-            large = {c: at_pixels(m, pixels.shape, self.settings.align_corners)[:, 0] for c, m in single.items()}
-            seen = Seen(items[i], pixels[i], look.logits[i], targets[:, i], foils[:, i], large)
-            self.image(seen, rows[i], pending)
-        return above
+        if keep is not None:
+            for cell, i in product(self.cells, selected):
+                keep(cell, items[i].index, maps[cell][:, i])
+        index = torch.tensor(selected, device=pixels.device) if len(selected) < len(items) else slice(None)
+        cotangents = self.frozen(look.logits, targets, foils)
+        seen = Seen(
+            [rows[i] for i in selected],
+            look.logits[index],
+            targets[:, index],
+            foils[:, index],
+            {name: v[:, index] for name, v in cotangents.items()},
+        )
+        phi = [maps[cell][:, index] for cell in self.explained]
+        self._hide(seen, [items[i] for i in selected], pixels[index], phi, pending)
+        return above, [seen]
+
+    def _hide(
+        self, seen: Seen, items: Sequence[Item], pixels: Tensor, maps: Sequence[Tensor], pending: Evaluations
+    ) -> None:
+        """Queue every distinct version of selected images, with the maps (k, N, ...) of what is explained."""
+        versions = self._versions(seen, items, pixels, maps)
+        codes, counts = (numbers.view(len(items), -1) for numbers in versions.codes())
+        # The first version of the same code; and the plan, which takes the one read of the host.
+        first = (codes[:, :, None] == codes[:, None]).byte().argmax(2)
+        size = self.subject.batch_size
+        table = np.array(torch.stack([first, counts]).tolist())
+        plan = Plan(table[0], table[1], len(self.settings.baselines), size)
+        chosen, seen.owners, seen.where = (torch.from_numpy(part).to(pixels.device) for part in plan.tables())
+        seen.shares = counts.double() / pixels[0, 0].numel()
+        seen.values.append(self.measure(seen, seen.logits, torch.arange(len(items), device=pixels.device)))
+
+        network = self.subject.evaluation
+        others = [network.prepare(other) for other in self.settings.replacements(items, pixels, self.subject)]
+        by_image = zip(*(other.expand(len(items), *other.shape[1:]).unbind() for other in others), strict=True)
+        parts = versions.chosen(chosen).split(plan.distinct.sum(1).tolist())
+        for image, of_image, replaced in zip(network.prepare(pixels).unbind(), parts, by_image, strict=True):
+            for piece in of_image.pieces(size):
+                masks = piece.masks(image.dtype)
+                for other in replaced:
+                    pending.add(seen, masks, other, image)
+
+    def _versions(self, seen: Seen, items: Sequence[Item], pixels: Tensor, maps: Sequence[Tensor]) -> Versions:
+        """Return all versions of images, and note the facts of their maps."""
+        side = (pixels.shape[-2], pixels.shape[-1])
+        size = max(1, NUMBERS // (len(maps) * self.settings.targets * side[0] * side[1]))
+        parts = []
+        for start, large in zip(
+            range(0, len(items), size), enlarged(maps, side, self.settings.align_corners, size), strict=True
+        ):
+            seen.columns, facts = self.facts(large, items[start : start + size])
+            parts.append((*self.fields(large), facts))
+        fields, bounds, seen.facts = (torch.cat(part) for part in zip(*parts, strict=True))
+        return Versions.of(fields, bounds, self.versions)
+
+    def _fill(self, seen: Seen) -> None:
+        """Fill the rows of images whose passes have all been done."""
+        table = torch.cat(seen.values)
+        names, numbers = self.measured(seen, table[: len(seen.logits)], table[seen.where])
+        columns, all_numbers = [*seen.columns, *names], torch.cat([seen.facts, numbers], dim=2).tolist()
+        for rows, cells in zip(seen.rows, all_numbers, strict=True):
+            for cell, values in zip(self.cells, cells, strict=True):
+                rows[cell].update(zip(columns, values, strict=True))
 
 
 def as_foils(foils: int | tuple[int, ...] | None) -> Foils:
@@ -252,30 +306,10 @@ def by_sign(attribution: Tensor, kept: str) -> Tensor:
     return attribution < 0 if kept == "positive" else attribution > 0
 
 
-def by_rank(attribution: Tensor, kept: str, count: int) -> Tensor:
-    """Return the mask (H, W) of the `count` lowest ranks (positive kept) or highest (negative kept); ties by index."""
-    order = attribution.flatten().argsort(stable=True)
-    chosen = order[:count] if kept == "positive" else order[len(order) - count :]
-    mask = torch.zeros(len(order), dtype=torch.bool, device=attribution.device)
-    mask[chosen] = True
-    return mask.reshape(attribution.shape)
+def relative_probability(scores: Tensor) -> Tensor:
+    """Return e^{y_ti} / (e^{y_ti} + e^{y_tj}) of the logits of t_1 ... t_k, (..., k): of the same shape, float64.
 
-
-def equal_count(pair: Sequence[Tensor], kept: str, n_minus_one: bool) -> int:
-    """Return how many pixels all contrasts hide so that none hides more than another (the authors' code).
-
-    Positive kept: the smaller number of positive pixels of the pair. Negative kept: the larger number of negative
-    pixels, and one less with `n_minus_one`, as their comparison of ranks has it.
+    t_1's rival is t_2, everyone else's t_1. As a sigmoid of the difference: the exponentials themselves may overflow.
     """
-    if kept == "positive":
-        return min(int((attribution > 0).sum()) for attribution in pair)
-    return max(0, max(int((attribution < 0).sum()) for attribution in pair) - int(n_minus_one))
-
-
-def relative_probability(logits: Tensor, targets: Tensor, i: int) -> float:
-    """Return e^{y_ti} / (e^{y_ti} + e^{y_tj}) for target i (from 0): t_1's rival is t_2, everyone else's t_1.
-
-    As a sigmoid of the difference, in float64: the exponentials themselves may overflow.
-    """
-    y = logits.double()
-    return float(torch.sigmoid(y[targets[i]] - y[targets[int(i == 0)]]))
+    y = scores.double()
+    return torch.sigmoid(y - torch.cat([y[..., 1:2], y[..., :1].expand(*y.shape[:-1], y.shape[-1] - 1)], dim=-1))

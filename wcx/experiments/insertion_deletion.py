@@ -13,23 +13,22 @@ Every g is read off the same passes; versions that agree between maps share thei
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from wcx import contrasts
 from wcx.errors import WcxError, choose
-from wcx.experiments.base import Cell, Row
-from wcx.experiments.hiding import Evaluations, Hiding, Protocol, Seen, relative_probability
+from wcx.experiments._passes import Seen
+from wcx.experiments._versions import places
+from wcx.experiments.base import Cell
+from wcx.experiments.hiding import Hiding, Protocol, relative_probability
 
 VALUES = ("logit", "probability", "contrast", "log_odds", "relative_probability")
 CURVES = ("insertion", "deletion", "srg")
-
-Use = tuple[Cell, int, str]  # whose curve a version of the image lies on: cell, target, and insertion or deletion
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class InsertionDeletion(Hiding):
     """The experiment; `Subject.passes` counts forward, backward and evaluation passes, in images."""
 
     protocol = Settings
+    version = 2  # 2: batches, and evaluation passes through a folded copy of the network
     axes = ("curve", "target", "baseline", "value")
     hidden = "evaluation"
 
@@ -74,75 +74,75 @@ class InsertionDeletion(Hiding):
             f"{c}/{b}/{g}" for c in curves for b in settings.baselines for g in settings.values
         ]
 
+    @classmethod
+    def evaluations(cls, settings: Settings) -> int:
+        """See `Experiment.evaluations`."""
+        return (2 * (settings.steps - 1) * settings.targets + 1) * len(settings.baselines)
+
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`."""
-        versions = 2 * (self.settings.steps - 1) * self.settings.targets * len(self.cells)
-        return self.explanations() + Counter(evaluation=(versions + 1) * len(self.settings.baselines))
+        """See `Experiment.passes`; a baseline's own pass is shared by all cells."""
+        shared = (len(self.cells) - 1) * len(self.settings.baselines)
+        return self.explanations() + Counter(evaluation=len(self.cells) * self.evaluations(self.settings) - shared)
 
-    def image(self, seen: Seen, rows: Mapping[Cell, Row], pending: Evaluations) -> None:
-        """Queue every distinct version of the image; what it adds to the curves is added when its pass has been done."""
-        settings, cotangents = self.settings, self._cotangents(seen, rows)
-        ends = [(cell, i, curve) for cell in rows for i in range(settings.targets) for curve in CURVES[:2]]
-        distinct: dict[bytes, tuple[Tensor, list[Use]]] = {}
-        for cell in rows:
-            for i, attribution in enumerate(seen.maps[cell]):
-                for curve, hidden in _versions(attribution, settings.steps):
-                    key = np.packbits(hidden.cpu().numpy()).tobytes()
-                    distinct.setdefault(key, (hidden, []))[1].append((cell, i, curve))
-        for baseline, replacement in settings.replacements(seen.item.index, seen.pixels, self.subject).items():
-            add = partial(self._add, seen, rows, cotangents, baseline)
-            add(ends, 0.5, seen.logits)
-            pending.add(replacement, partial(add, ends, 0.5))
-            for hidden, uses in distinct.values():
-                pending.add(torch.where(hidden, replacement, seen.pixels), partial(add, uses, 1.0))
+    @property
+    def versions(self) -> Sequence[tuple[int, int]]:
+        """See `Hiding.versions`: for each map I_k and D_k, 0 < k < K; and at last the baseline, which hides all."""
+        maps, between = range(len(self.cells) * self.settings.targets), range(1, self.settings.steps)
+        return [*product(maps, [-1] * len(between) + [1] * len(between)), (0, 1)]
 
-    def _cotangents(self, seen: Seen, cells: Mapping[Cell, Row]) -> dict[str, Tensor]:
-        """Return v of every contrast, frozen at the image, (k, C)."""
-        image = seen.logits[None], seen.targets[:, None], seen.foils[:, None]
+    def fields(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Hiding.fields`: ranks, the largest first. D_k hides rank < n_k, I_k hides -rank < 1 - n_k."""
+        stacked = maps.flatten(0, 1).movedim(1, 0)  # (n, maps, H, W)
+        pixels, steps = stacked[0, 0].numel(), self.settings.steps
+        tops = [round(k * pixels / steps) for k in range(1, steps)]
+        bounds = [*stacked.shape[1] * [*(1 - top for top in tops), *tops], pixels]
+        return places(stacked, descending=True), torch.tensor(bounds, device=stacked.device).expand(len(stacked), -1)
+
+    def frozen(self, logits: Tensor, targets: Tensor, foils: Tensor) -> dict[str, Tensor]:
+        """See `Hiding.frozen`."""
         options = self.subject.contrast_options
-        names = dict.fromkeys(cell.contrast for cell in cells)
-        return {name: contrasts.evaluate(name, *image, **options.get(name, {}))[:, 0] for name in names}
+        names = dict.fromkeys(cell.contrast for cell in self.cells) if "contrast" in self.settings.values else ()
+        return {name: contrasts.evaluate(name, logits, targets, foils, **options.get(name, {})) for name in names}
 
-    def _add(
-        self,
-        seen: Seen,
-        rows: Mapping[Cell, Row],
-        cotangents: Mapping[str, Tensor],
-        baseline: str,
-        uses: Sequence[Use],
-        weight: float,
-        logits: Tensor,
-    ) -> None:
-        """Add what g is at `logits` (C,) to the curves that it lies on; ends, of half weight, are no part of SRG."""
-        for cell, i, curve in uses:
-            for g in self.settings.values:
-                value = weight * _value(g, logits, seen, i, cotangents[cell.contrast][i]) / self.settings.steps
-                share = value if curve == "insertion" else -value
-                for name, term in ((curve, value), ("srg", share if weight == 1 else 0.0)):
-                    column = f"{name}/{self.settings.ranks[i]}/{baseline}/{g}"
-                    rows[cell][column] = rows[cell].get(column, 0.0) + term
+    def measure(self, seen: Seen, logits: Tensor, images: Tensor) -> Tensor:
+        """See `Hiding.measure`: every g for each target; `contrast` once for each of them, in the order of `Seen.cotangents`."""
+        y, targets = logits.double(), seen.targets.T[images]
+        scores = y.gather(1, targets)
+        values: list[Tensor] = []
+        for name in self.settings.values:
+            if name == "contrast":
+                values += [(v[:, images].double() * y).sum(2).T for v in seen.cotangents.values()]
+            elif name == "log_odds":
+                rivals = y.masked_fill(~seen.foils[:, images], -torch.inf).logsumexp(-1).T
+                values.append(scores - rivals)
+            elif name == "relative_probability":
+                values.append(relative_probability(scores))
+            else:
+                values.append(scores if name == "logit" else y.softmax(1).gather(1, targets))
+        return torch.cat(values, dim=1)
 
+    def measured(self, seen: Seen, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:
+        """See `Hiding.measured`: the trapezoid rule, whose ends have half weight and are no part of SRG."""
+        settings = self.settings
+        steps, ranks, baselines = settings.steps, settings.targets, len(settings.baselines)
+        shape = len(clean), len(self.cells), ranks, 2, steps - 1, baselines, values.shape[-1] // ranks, ranks
+        between = (
+            values[:, :-1].reshape(shape).sum(4).diagonal(dim1=2, dim2=6)
+        )  # (N, cells, 2, B, g, k): a target's own
+        ends = ((clean[:, None] + values[:, -1]) / 2).unflatten(-1, (-1, ranks))  # (N, B, g, k)
+        table = []
+        for index, cell in enumerate(self.cells):
+            own = self._own(cell, seen)
+            insertion, deletion = between[:, index][..., own, :].unbind(1)
+            end = ends[..., own, :]
+            table.append(torch.stack([insertion + end, deletion + end, insertion - deletion], dim=1))  # (N, 3, B, g, k)
+        numbers = torch.stack(table, dim=1).permute(0, 1, 5, 2, 3, 4).flatten(2) / steps
+        return self.columns(settings)[len(settings.described()) :], numbers
 
-def _versions(attribution: Tensor, steps: int) -> Iterator[tuple[str, Tensor]]:
-    """Yield the masks (H, W) of what is hidden, for I_k and D_k, 0 < k < K, with the curve that they are of."""
-    order = attribution.flatten().sort(descending=True, stable=True).indices
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device)
-    for k in range(1, steps):
-        top = (place < round(k * len(order) / steps)).view_as(attribution)
-        yield "insertion", ~top
-        yield "deletion", top
-
-
-def _value(name: str, logits: Tensor, seen: Seen, i: int, v: Tensor) -> float:
-    """Return the value function called `name` of logits (C,), for target i, in float64."""
-    y, t = logits.double(), seen.targets[i]
-    if name == "logit":
-        return float(y[t])
-    if name == "probability":
-        return float(y.softmax(0)[t])
-    if name == "contrast":
-        return float(v.double() @ y)
-    if name == "log_odds":
-        return float(y[t] - y[seen.foils[i]].logsumexp(0))
-    return relative_probability(logits, seen.targets, i)
+    def _own(self, cell: Cell, seen: Seen) -> list[int]:
+        """Return where a cell's value functions stand among those of `measure`."""
+        own, place = [], 0
+        for name in self.settings.values:
+            own.append(place + (list(seen.cotangents).index(cell.contrast) if name == "contrast" else 0))
+            place += len(seen.cotangents) if name == "contrast" else 1
+        return own

@@ -11,9 +11,8 @@ Any number of cells (method, contrast) at once, with no pass done twice:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -21,13 +20,13 @@ from torch import Tensor
 
 from wcx import contrasts, measures
 from wcx.errors import WcxError, choose
-from wcx.experiments import hiding
-from wcx.experiments.base import Cell, Row, Subject
-from wcx.experiments.hiding import KEPT, Evaluations, Hiding, Protocol, Seen, relative_probability
+from wcx.experiments._passes import Seen
+from wcx.experiments._versions import places
+from wcx.experiments.base import Cell, Subject
+from wcx.experiments.hiding import KEPT, Hiding, Protocol, relative_probability
+from wcx.experiments.images import Item
 
 MASKS = ("sign", "equal", "fraction")
-
-Sink = tuple[Row, str, int]  # a row, its column, and which target's relative probability belongs there
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Masking(Hiding):
     """The experiment; `Subject.passes` counts forward, backward and masked images."""
 
     protocol = Settings
-    version = 1
+    version = 2  # 2: batches, and evaluation passes through a folded copy of the network
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Settings) -> None:
         super().__init__(subject, cells, settings)
@@ -97,45 +96,80 @@ class Masking(Hiding):
             f"relative_probability/{t}/{b}/{kept}" for t in ranks for b in settings.baselines for kept in KEPT
         ]
 
+    @classmethod
+    def evaluations(cls, settings: Settings) -> int:
+        """See `Experiment.evaluations`."""
+        return settings.targets * len(KEPT) * len(settings.baselines)
+
     def passes(self) -> Counter[str]:
         """See `Experiment.passes`."""
-        settings = self.settings
-        masked = len(self.cells) * settings.targets * len(KEPT) * len(settings.baselines)
-        return self.explanations() + Counter(masked=masked)
+        return self.explanations() + Counter(masked=len(self.cells) * self.evaluations(self.settings))
 
-    def image(self, seen: Seen, rows: Mapping[Cell, Row], pending: Evaluations) -> None:
-        """Measure the maps, and queue every distinct masked version."""
-        distinct: dict[bytes, tuple[Tensor, list[tuple[Row, int, str]]]] = {}
-        for cell, row in rows.items():
-            for measure in self._measures:
-                row.update(measure(seen.maps[cell], self.settings.ranks, seen.item.box))
-            for i, rank in enumerate(self.settings.ranks):
-                for kept in KEPT:
-                    hidden = self._hidden(cell, i, kept, seen.maps)
-                    row[f"masked_fraction/{rank}/{kept}"] = float(hidden.double().mean())
-                    key = np.packbits(hidden.cpu().numpy()).tobytes()
-                    distinct.setdefault(key, (hidden, []))[1].append((row, i, kept))
-        replacements = self.settings.replacements(seen.item.index, seen.pixels, self.subject)
-        for hidden, uses in distinct.values():
-            for baseline, replacement in replacements.items():
-                sinks = [(row, f"relative_probability/t_{i + 1}/{baseline}/{kept}", i) for row, i, kept in uses]
-                take = partial(_record, seen.targets, sinks)
-                if bool(hidden.any()):
-                    pending.add(torch.where(hidden, replacement, seen.pixels), take)
-                else:  # nothing is hidden: the clean logits are the answer
-                    take(seen.logits)
+    @property
+    def versions(self) -> Sequence[tuple[int, int]]:
+        """See `Hiding.versions`: one that keeps the positive features of a map, and one its negative ones."""
+        return [(index, sign) for index in range(len(self.cells) * self.settings.targets) for sign in (1, -1)]
 
-    def _hidden(self, cell: Cell, i: int, kept: str, maps: Mapping[Cell, Tensor]) -> Tensor:
-        """Return the mask (H, W) of what is hidden when the features `kept` of target i are."""
-        settings, attribution = self.settings, maps[cell][i]
-        if settings.mask == "sign":
-            return hiding.by_sign(attribution, kept)
-        if settings.mask == "fraction":
-            return hiding.by_rank(attribution, kept, round(settings.fraction * attribution.numel()))
-        pair = [maps[Cell(cell.method, name)][i] for name in settings.equal_pair]
-        return hiding.by_rank(attribution, kept, hiding.equal_count(pair, kept, settings.equal_n_minus_one))
+    def fields(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Hiding.fields`.
 
+        By sign: phi < 0 is hidden where positive features are kept, -phi < 0 where negative ones are. By rank: the lowest n,
+        or the highest n.
+        """
+        stacked = maps[: len(self.cells)].flatten(0, 1).movedim(1, 0)  # (n, maps, H, W)
+        if self.settings.mask == "sign":
+            return stacked.sign().to(torch.int8), torch.zeros(len(stacked), len(self.versions), device=stacked.device)
+        pixels = stacked[0, 0].numel()
+        if self.settings.mask == "fraction":
+            share = round(self.settings.fraction * pixels)
+            positive = negative = torch.full(stacked.shape[:2], share, device=stacked.device)
+        else:
+            positive, negative = self._equal(maps)
+        return places(stacked), torch.stack([positive, 1 - pixels + negative], dim=2).flatten(1)
 
-def _record(targets: Tensor, sinks: Sequence[Sink], logits: Tensor) -> None:
-    for row, column, i in sinks:
-        row[column] = relative_probability(logits, targets, i)
+    def _equal(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how many pixels all contrasts hide so that none hides more than another (the authors' code), (n, maps) each.
+
+        Positive kept: the smaller number of positive pixels of the pair. Negative kept: the larger number of negative
+        pixels, and one less with `equal_n_minus_one`, as their comparison of ranks has it.
+        """
+        counts = {}
+        for method in self.subject.methods:
+            pair = maps[[self.explained.index(Cell(method, name)) for name in self.settings.equal_pair]]
+            positive, negative = ((sign * pair > 0).sum((-2, -1)) for sign in (1, -1))
+            fewer = negative.amax(0) - int(self.settings.equal_n_minus_one)
+            counts[method] = positive.amin(0).T, fewer.clamp(min=0).T
+        each = [counts[cell.method] for cell in self.cells]
+        kept, left = (torch.cat(part, dim=1) for part in zip(*each, strict=True))
+        return kept, left
+
+    def facts(self, maps: Tensor, items: Sequence[Item]) -> tuple[list[str], Tensor]:
+        """See `Hiding.facts`: the measures."""
+        known = any(item.box is not None for item in items)
+        boxes = np.array([np.full(4, np.nan) if item.box is None else item.box for item in items], dtype=np.float64)
+        names, columns = super().facts(maps, items)
+        table, cells = [columns], maps[: len(self.cells)].transpose(1, 2)  # (cells, n, k, H, W)
+        for measure in self._measures:
+            if known or not measure.needs_box:
+                known_boxes = torch.from_numpy(boxes).to(columns.device)
+                names += measure.columns(self.settings.ranks)
+                table.append(torch.stack([measure(own, known_boxes) for own in cells], dim=1))
+        return names, torch.cat(table, dim=2)
+
+    def measure(self, seen: Seen, logits: Tensor, images: Tensor) -> Tensor:
+        """See `Hiding.measure`: the logit of each target."""
+        return logits.gather(1, seen.targets.T[images])
+
+    def measured(self, seen: Seen, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:  # noqa: ARG002
+        """See `Hiding.measured`."""
+        settings, n, cells = self.settings, len(values), len(self.cells)
+        names = self.columns(settings)[-2 * settings.targets * (1 + len(settings.baselines)) :]
+        each = relative_probability(values).view(
+            n, cells, settings.targets, len(KEPT), len(settings.baselines), settings.targets
+        )
+        own = each.diagonal(
+            dim1=2, dim2=5
+        )  # (n, cells, kept, baselines, targets): a target's versions, its probability
+        return names, torch.cat(
+            [seen.shares.view(n, cells, -1), own.permute(0, 1, 4, 3, 2).reshape(n, cells, -1)], dim=2
+        )

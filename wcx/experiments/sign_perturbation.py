@@ -88,18 +88,24 @@ class SignPerturbation(Experiment):
     """
 
     protocol = Settings
-    version = 1
+    version = 2  # 2: the last image of a walk goes through a folded copy of the network
     spaces = ("input",)
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Settings) -> None:
         self._precision = precision.get(settings.precision)
-        super().__init__(replace(subject, model=precision.cast(subject.model, self._precision.dtype)), cells, settings)
+        evaluation = subject.evaluation.cast(self._precision)
+        super().__init__(replace(subject, model=evaluation.model, evaluation=evaluation), cells, settings)
         self._explainers = {name: Explainer(self.subject.model, method) for name, method in subject.methods.items()}
 
     @classmethod
     def columns(cls, settings: Settings, boxes: bool = False) -> list[str]:  # noqa: ARG003
         """See `Experiment.columns`."""
         return settings.columns()
+
+    @classmethod
+    def evaluations(cls, settings: Settings) -> int:
+        """See `Experiment.evaluations`."""
+        return settings.passes(1)["evaluation"]
 
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:  # noqa: ARG002
         """See `Experiment.rows`.
@@ -195,9 +201,7 @@ class SignPerturbation(Experiment):
     def logits(self, pixels: Tensor) -> Tensor:
         """Return logits (N, C) of pixels (N, 3, H, W), for evaluation alone."""
         self.subject.passes["evaluation"] += len(pixels)
-        with torch.inference_mode():
-            logits: Tensor = self.subject.model(pixels)
-        return logits
+        return self.subject.evaluation.logits(pixels)
 
     @property
     def separate(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from torch import Tensor
 
 from wcx.measures.base import Measure
@@ -20,8 +19,8 @@ class Concentration(Measure):
         """See `Measure.columns`."""
         return [f"concentration/{rank}" for rank in ranks]
 
-    def __call__(self, maps: Tensor, ranks: Sequence[str], box: np.ndarray | None) -> dict[str, float]:  # noqa: ARG002
+    def __call__(self, maps: Tensor, boxes: Tensor) -> Tensor:  # noqa: ARG002
         """See `Measure`."""
-        mass = maps.double().abs().flatten(1)
-        largest = mass.topk(max(1, round(SHARE * mass.shape[1])), dim=1).values.sum(1)
-        return {f"concentration/{rank}": float(share) for rank, share in zip(ranks, largest / mass.sum(1), strict=True)}
+        mass = maps.double().abs().flatten(2)
+        largest = mass.topk(max(1, round(SHARE * mass.shape[2])), dim=2).values.sum(2)
+        return largest / mass.sum(2)

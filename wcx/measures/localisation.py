@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,23 +23,18 @@ class Localisation(Measure):
         """See `Measure.columns`."""
         return ["box_fraction", *(f"inside_box/{rank}" for rank in ranks)]
 
-    def __call__(self, maps: Tensor, ranks: Sequence[str], box: np.ndarray | None) -> dict[str, float]:
-        """See `Measure`; nothing for an image whose box is not known."""
-        if box is None:
-            return {}
-        x, y, w, h = (float(side) for side in box)
+    def __call__(self, maps: Tensor, boxes: Tensor) -> Tensor:
+        """See `Measure`; NaN for an image whose box is not known."""
+        x, y, w, h = boxes.T
         height, width = maps.shape[-2:]
-        rows, columns = _cover(y, h, height), _cover(x, w, width)
-        values = {"box_fraction": w * h / (height * width)}
-        for rank, attribution in zip(ranks, maps, strict=True):
-            positive = attribution.double().clamp(min=0)
-            total = float(positive.sum())
-            inside = float(rows.to(positive) @ positive @ columns.to(positive))
-            values[f"inside_box/{rank}"] = inside / total if total > 0 else float("nan")
-        return values
+        rows, columns = _cover(y, h, height)[:, None, None, :], _cover(x, w, width)[:, None, :, None]
+        positive = maps.double().clamp(min=0)
+        inside = (rows @ (positive @ columns))[..., 0, 0]  # 0 / 0 is NaN
+        return torch.cat([(w * h / (height * width))[:, None], inside / positive.sum((2, 3))], dim=1)
 
 
-def _cover(start: float, length: float, n: int) -> Tensor:
-    """Return how much of each of n pixels the interval covers, 0 to 1."""
-    edges = torch.arange(n, dtype=torch.float64)
-    return (torch.clamp(edges + 1, max=start + length) - torch.clamp(edges, min=start)).clamp(0, 1)
+def _cover(start: Tensor, length: Tensor, n: int) -> Tensor:
+    """Return how much of each of n pixels the intervals (N,) cover, 0 to 1, (N, n)."""
+    edges = torch.arange(n, dtype=torch.float64, device=start.device)
+    first, last = start[:, None], (start + length)[:, None]
+    return (torch.minimum(edges + 1, last) - torch.maximum(edges, first)).clamp(0, 1)

@@ -125,4 +125,5 @@ def _describe(shard: Shard, job: Job, made_with: Mapping[str, Any], config: str)
     facts = {"fingerprint": records.fingerprint(shard.parts), "seed": job.seed, "layer": job.loaded.layer}
     facts |= {"dataset_listing": shard.parts["dataset"]}
     facts |= {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
+    facts |= {"evaluation": job.evaluator.kind, "evaluation_reason": job.evaluator.reason}
     shard.describe({**facts, **made_with, "command": sys.argv}, config)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from wcx import contrasts, methods
 from wcx.datasets import ImageDataset
@@ -14,8 +17,10 @@ from wcx.errors import WcxError
 from wcx.experiments import Cell, Experiment, Subject, images
 from wcx.experiments.base import check_method
 from wcx.experiments.images import Item
+from wcx.images import device_of
 from wcx.inventory import Check
 from wcx.models import LoadedModel, label_map
+from wcx.models.evaluation import Evaluation, evaluation_of
 from wcx.records import Shard
 
 
@@ -41,6 +46,8 @@ class Job:
         num_workers: threads that decode images.
         on_error: ``stop`` at an image that cannot be read, or ``skip`` it and count it.
         save_maps: write the selected images' maps beside each chunk's records, as .npz.
+        evaluation: what evaluation passes go through, see `wcx.models.evaluation`; ``auto`` is settled once for the block, by the
+            first images of the dataset, and what it comes to is part of the fingerprint.
         opener: opens the same job in another process, maybe on another machine; it can be pickled. None: none can.
 
     Raises:
@@ -64,6 +71,7 @@ class Job:
     num_workers: int = 2
     on_error: str = "stop"
     save_maps: bool = False
+    evaluation: str = "auto"
     opener: Callable[[], Job] | None = None
 
     def __post_init__(self) -> None:
@@ -84,7 +92,29 @@ class Job:
         """Return the model with the methods of cells."""
         names = dict.fromkeys(cell.method for cell in cells)
         created = {name: methods.create(name, **self.method_options.get(name, {})) for name in names}
-        return Subject(self.loaded.model, self.loaded.layer, created, self.contrast_options, self.batch_size)
+        return Subject(
+            self.loaded.model,
+            self.loaded.layer,
+            created,
+            self.contrast_options,
+            self.batch_size,
+            evaluation=self.evaluator,
+        )
+
+    @cached_property
+    def evaluator(self) -> Evaluation:
+        """What evaluation passes go through."""
+        if not self.experiment.evaluations(self.settings):
+            return Evaluation(self.loaded.model)
+        first = [item.pixels for item in self.read(range(min(4, len(self.dataset)))) if item.pixels is not None]
+        sample = (
+            torch.stack(first)
+            if first
+            else torch.rand(4, self.dataset.transform.channels, *2 * [self.dataset.transform.size])
+        )
+        numbers = getattr(self.settings, "evaluation_precision", "float32")
+        model, device = self.loaded.model, device_of(self.loaded.model)
+        return evaluation_of(model, sample.to(device), self.evaluation, numbers, self.batch_size)
 
     def opened(self, cells: Sequence[Cell]) -> Experiment:
         """Return the experiment on some of the cells."""
@@ -172,6 +202,7 @@ class Job:
             "limit": [self.limit, *([self.limit_selected] if selects else []), self.seed],
             **({"layer": self.loaded.layer} if "activation" in self.experiment.spaces else {}),
             **({"equal_pair": counted} if counted else {}),
+            **({"evaluation": self.evaluator.kind} if self.experiment.evaluations(self.settings) else {}),
         }
         method = methods.create(cell.method, **self.method_options.get(cell.method, {}))
         if method.version > 1:  # the first kept its fingerprints
