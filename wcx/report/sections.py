@@ -134,19 +134,27 @@ def of(experiment: str, shards: Sequence[Shard], refused: list[str] | None = Non
 def collect(
     experiment: str, results_dir: Path, shards: Sequence[Shard] = (), refused: list[str] | None = None
 ) -> tuple[list[Shard], list[str]]:
-    """Return the records of an experiment that belong into one section, and why others do not; see `eligible`."""
+    """Return the records of an experiment that belong into one section, and why others do not; see `eligible`.
+
+    Versions of an experiment are never pooled: they are of its own, or, where it has no such records here, of the newest.
+    """
     module = _module(experiment)
-    version = experiments.get(experiment).version if experiment in experiments.names() else None
-    is_random_fit = getattr(module, "IS_RANDOM_FIT", True)
-    return eligible(
+    current = experiments.get(experiment).version if experiment in experiments.names() else None
+    versions = {shard.parts.get("version") for shard in records.find(results_dir, experiment, []) if shard.complete}
+    version = (
+        current if shards or current in versions or not versions else max(versions, key=lambda version: version or 0)
+    )
+    fitting, left_out = eligible(
         results_dir,
         experiment,
         module.protocol,
         version=version,
         shards=shards,
         refused=refused,
-        is_random_fit=is_random_fit,
+        is_random_fit=getattr(module, "IS_RANDOM_FIT", True),
     )
+    note = f"records of version {version} of the experiment {experiment}; it is at version {current} now"
+    return fitting, left_out if version == current or not fitting else [note, *left_out]
 
 
 def of_folder(results_dir: Path) -> list[Section]:
