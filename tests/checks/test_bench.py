@@ -110,7 +110,7 @@ def test_naive_time_is_scaled_to_all_images(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(bench, "seconds", lambda call: {"ours": 2.0, "bare": 1.0, "naive": 3.0}[call.__name__])
     opener = asked("masking", ["gradcam"], ["weighted"], f"paths.results_dir={tmp_path}")
     (job,) = Bench.jobs(BenchRequest(opener, ["time"], images=5, repeats=2))
-    (line,) = Bench.tables(pipeline.run(job, quiet=True)[0])[0].frame.to_dict("records")
+    (line,) = Bench.summaries(pipeline.run(job, quiet=True)[0])[0].frame.to_dict("records")
     assert (line["ours / bare"], line["naive / ours"]) == pytest.approx((2.0, 3.0 * 5 / 4 / 2.0))
 
 

@@ -50,7 +50,7 @@ def stability(folder: Path) -> Job:
 def rounds(folder: Path, repeats: int = 3) -> Job:
     lists = {"methods": ["gradcam"], "contrasts": ["weighted"]}
     typed = ["experiment=masking", "batch_size=2", f"paths.results_dir={folder}", "model.weights=random", "threshold=0"]
-    opener = partial(open_job, Grid("bench", "bench", lists, typed), ("parts", "small_cnn"))
+    opener = partial(open_job, Grid("bench", lists, typed), ("parts", "small_cnn"))
     (job,) = Bench.jobs(BenchRequest(opener, ["time"], images=2, repeats=repeats))
     return job
 
@@ -95,7 +95,7 @@ def test_a_damaged_record_is_named_and_mended(tmp_path: Path) -> None:
     file = shards[0].chunk_path(1)
     file.write_bytes(file.read_bytes().replace(b"5", b"6", 1))
     with pytest.raises(WcxError, match=r"chunk-00001\.csv is not what was written"):
-        Stability.tables(shards)
+        Stability.summaries(shards)
     pipeline.run(stability(tmp_path), quiet=True)
     assert chunks(tmp_path) == intact
 
@@ -125,7 +125,7 @@ def test_missing_rounds_alone_are_timed(tmp_path: Path, monkeypatch: pytest.Monk
     assert timed == ["ours", "bare", "naive", "ours", *["ours", "bare", "naive"] * 2]
     assert [shard.read().seconds.tolist() for shard in shards] == [[1.0, 5.0, 8.0], [2.0, 6.0, 9.0], [3.0, 7.0, 10.0]]
     assert pipeline.plan(rounds(tmp_path))["images_left"] == 0
-    (line,) = Bench.tables(shards)[0].frame.to_dict("records")
+    (line,) = Bench.summaries(shards)[0].frame.to_dict("records")
     assert (line["ours / bare"], line["naive / ours"]) == pytest.approx((5 / 6, 7 / 5))
     pipeline.run(rounds(tmp_path, repeats=1), quiet=True)
     assert len(timed) == 13, "another number of rounds is another measurement"

@@ -75,16 +75,16 @@ class Fixed:
     """The protocol of a check of which nothing can be chosen."""
 
 
-class Check(Experiment):
+class Verification(Experiment):
     """An experiment whose networks, images and cells are fixed.
 
     Attributes:
         protocol: see `Experiment`.
-        beside: names of the checks that `wcx verify parts=[<its name>]` runs, too.
+        companions: names of the checks that `wcx verify parts=[<its name>]` runs, too.
     """
 
     protocol: ClassVar[type] = Fixed
-    beside: ClassVar[tuple[str, ...]] = ()
+    companions: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     @abstractmethod
@@ -93,7 +93,7 @@ class Check(Experiment):
 
     @classmethod
     @abstractmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
         """Return what its records sum up to."""
 
     @classmethod
@@ -192,7 +192,9 @@ def unfolded(frame: pd.DataFrame, levels: Sequence[str]) -> pd.DataFrame:
     return pd.concat(labelled, ignore_index=True)
 
 
-def table(name: str, title: str, frame: pd.DataFrame, meanings: Mapping[str, str], digits: str = ".3g") -> Table:
+def summary_table(
+    name: str, title: str, frame: pd.DataFrame, meanings: Mapping[str, str], digits: str = ".3g"
+) -> Table:
     """Return a table whose columns are those of `meanings` (name -> what it is); numbers that are no counts have `digits`."""
     columns = [
         Column(column, meaning, format=digits if frame[column].dtype.kind == "f" else "")

@@ -23,7 +23,7 @@ import torch
 
 from wcx import pipeline
 from wcx.checks import processes
-from wcx.checks.base import gathered, table
+from wcx.checks.base import gathered, summary_table
 from wcx.checks.rounds import Rounds, Timed
 from wcx.checks.workloads import WORKLOADS, Workload
 from wcx.experiments import Cell
@@ -99,7 +99,7 @@ class Bench(Timed):
 
     @classmethod
     def jobs(cls, request: BenchRequest) -> Iterator[Job]:  # type: ignore[override]  # asked for by a command of its own
-        """See `Check.jobs`."""
+        """See `Verification.jobs`."""
         job = request.open_job()
         name, cells = job.experiment.name(), tuple(map(" ".join, job.cells))
         work = tuple(fingerprint(shard.parts) for shard in job.shards())
@@ -147,8 +147,8 @@ class Bench(Timed):
         return rows
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`: the ratios, and the memory, a line a (dataset, model)."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`: the ratios, and the memory, a line a (dataset, model)."""
         groups: dict[str, list[Row]] = {name: [] for name in MEASURES}
         jobs: dict[tuple[str, ...], list[Shard]] = {}
         for shard in shards:
@@ -158,7 +158,7 @@ class Bench(Timed):
             groups[measures] += _times(members) if measures == "time" else _peaks(members)
         titles = {"time": "Beyond bare passes, and beside a naive loop", "memory": "Peak memory"}
         return [
-            table(f"{cls.name()}_{name}", titles[name], pd.DataFrame(lines), MEANINGS, ".2f")
+            summary_table(f"{cls.name()}_{name}", titles[name], pd.DataFrame(lines), MEANINGS, ".2f")
             for name, lines in groups.items()
             if lines
         ]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import wcx
-from wcx.checks.base import FACTS, Check, Fixed, Request, gathered
+from wcx.checks.base import FACTS, Fixed, Request, Verification, gathered
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
 from wcx.experiments.images import Item
@@ -29,7 +29,7 @@ CHUNK = 4  # and a pass
 POINTS = 16  # of a path, a pass
 
 
-class Completeness(Check):
+class Completeness(Verification):
     """For the predicted class under weighted, with x' the baseline.
 
     change = sum_s v_s (y_s(x) - y_s(x')),  residual = abs(sum of the map - change).
@@ -39,7 +39,7 @@ class Completeness(Check):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Check.jobs`."""
+        """See `Verification.jobs`."""
         dataset = request.images("imagenet", NETWORK)
         opened = {"dataset": dataset, "loaded": request.network(NETWORK, dataset)}
         opened |= {"cells": [Cell(METHOD, "weighted")], "limit": min(request.limit or LIMIT, LIMIT)}
@@ -60,7 +60,7 @@ class Completeness(Check):
         return Counter(forward=steps + 1, backward=steps)
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Check.measured`."""
+        """See `Verification.measured`."""
         (cell,) = self.cells
         explainer = wcx.Explainer(self.network, self.subject.methods[cell.method])
         run: Any = explainer(self.normalised(pixels))  # with a residual, as this method's are
@@ -70,8 +70,8 @@ class Completeness(Check):
         return {cell: [{"residual": r, "change": c} for r, c in zip(residual, change, strict=True)]}
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`."""
         columns = (
             Column("rule", "of the quadrature"),
             Column("steps", "of the path"),

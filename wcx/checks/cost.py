@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import wcx
 from wcx import methods
 from wcx.checks import processes
-from wcx.checks.base import Request, gathered, table
+from wcx.checks.base import Request, gathered, summary_table
 from wcx.checks.rounds import Rounds, Timed
 from wcx.checks.specimens import opened, reduced
 from wcx.errors import choose
@@ -109,7 +109,7 @@ class Cost(Timed):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Check.jobs`."""
+        """See `Verification.jobs`."""
         classes = len(request.images("imagenet", NETWORK).class_names)
         rounds = {"times": REPEATS, "classes": -(-classes // CLASSES), "passes": 1, "memory": 1}
         for method, (measures, repeats) in product(request.methods, rounds.items()):
@@ -191,13 +191,13 @@ class Cost(Timed):
         return {cell: {"peak_mib": processes.alone(peak_of, self.job.reopen, cell.contrast)} for cell in self.cells}
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`: a line a method."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`: a line a method."""
         frames = [gathered([shard]).assign(measures=shard.parts["settings"]["measures"]) for shard in shards]
         groups = pd.concat(frames).groupby(["network", "method"], sort=False)
-        whole = table(cls.name(), "", pd.DataFrame([_line(*group) for group in groups]), MEANINGS)
+        summed = summary_table(cls.name(), "", pd.DataFrame([_line(*group) for group in groups]), MEANINGS)
         return [
-            replace(whole, title=f"{title}, a batch of {IMAGES}", shown=SHOWN + names)
+            replace(summed, title=f"{title}, a batch of {IMAGES}", shown=SHOWN + names)
             for title, names in TITLES.items()
         ]
 

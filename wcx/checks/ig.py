@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import wcx
-from wcx.checks.base import Check, Fixed, Request, by_target, gathered, table, target_columns
+from wcx.checks.base import Fixed, Request, Verification, by_target, gathered, summary_table, target_columns
 from wcx.checks.completeness import CHUNK, METHOD, NETWORK, POINTS
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
@@ -34,15 +34,15 @@ MEANINGS = {
 }
 
 
-class FrozenAlpha(Check):
+class FrozenAlpha(Verification):
     """For the two most probable classes, the cosine of the maps under weighted and probability."""
 
-    beside = ("completeness",)
+    companions = ("completeness",)
     spaces = ("input",)
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Check.jobs`."""
+        """See `Verification.jobs`."""
         dataset = request.images("imagenet", NETWORK)
         opened = {"dataset": dataset, "loaded": request.network(NETWORK, dataset)}
         opened |= {"cells": [Cell(METHOD, "probability")], "limit": request.limit or LIMIT}
@@ -59,7 +59,7 @@ class FrozenAlpha(Check):
         return Counter(forward=STEPS + 1, backward=4 * STEPS)
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Check.measured`."""
+        """See `Verification.measured`."""
         (cell,) = self.cells
         run = wcx.Explainer(self.network, self.subject.methods[cell.method])(self.normalised(pixels))
         top = run.logits.topk(2).indices.T
@@ -74,14 +74,14 @@ class FrozenAlpha(Check):
         return {cell: by_target({"p_t": p, "cosine": cosine})}
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`: quantiles by bins of p_t."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`: quantiles by bins of p_t."""
         rows = gathered(shards, "target")
         groups = rows.groupby(pd.cut(rows.p_t, EDGES, right=False), observed=True).cosine
         described = groups.describe(percentiles=[0.05, 0.5, 0.95])[["count", "min", "5%", "50%", "95%", "max"]]
         frame = described.rename_axis("p_t").reset_index().astype({"p_t": str, "count": int})
         title = f"Integrated gradients: cosine of weighted and probability, {STEPS} steps, by p_t"
-        return [table(cls.name(), title, frame, MEANINGS, ".3f")]
+        return [summary_table(cls.name(), title, frame, MEANINGS, ".3f")]
 
     @classmethod
     def picture(cls, shards: Sequence[Shard]) -> Figure:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wcx import contrasts, models
-from wcx.checks.base import KEY, Check, Fixed, Request, by_target, gathered, table, target_columns
+from wcx.checks.base import KEY, Fixed, Request, Verification, by_target, gathered, summary_table, target_columns
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
 from wcx.experiments.images import Item
@@ -29,12 +29,12 @@ LIMIT, BATCH, CHUNK = 100, 10, 20
 QUANTILES = {"5%": 0.05, "median": 0.5, "95%": 0.95}
 
 
-class MeanAgainstOriginal(Check):
+class MeanAgainstOriginal(Verification):
     """For the two most probable classes, distance = norm(phi - phi_original) / norm(phi_original), and their cosine."""
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Check.jobs`; fine-tuned networks where there are checkpoints."""
+        """See `Verification.jobs`; fine-tuned networks where there are checkpoints."""
         cells = [Cell(method, contrast) for method, contrast in product(METHODS, CONTRASTS)]
         for name, network in PAIRS:
             dataset = request.images(name, network)
@@ -56,7 +56,7 @@ class MeanAgainstOriginal(Check):
         return Counter(forward=groups, backward=2 * groups * (1 + len({cell.contrast for cell in self.cells})))
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Check.measured`."""
+        """See `Verification.measured`."""
         look = self.subject.look(pixels)
         top = look.logits.topk(2).indices.T
         originals = [Cell(method, "original") for method in self.subject.methods]
@@ -71,8 +71,8 @@ class MeanAgainstOriginal(Check):
         return rows
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`: medians and 90 % ranges."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`: medians and 90 % ranges."""
         rows = gathered(shards, "target")
         classes = {shard.key[:2]: len(shard.labels["class_names"]) for shard in shards}
         rows["classes"] = [classes[pair] for pair in zip(rows.dataset, rows.network, strict=True)]
@@ -92,4 +92,8 @@ class MeanAgainstOriginal(Check):
         }
         meanings |= {"n": "images"} | {f"distance {q}": "to original, relative to its norm" for q in QUANTILES}
         meanings |= {f"cosine {q}": "with original" for q in QUANTILES}
-        return [table(cls.name(), "How near mean and weighted are to original", pd.DataFrame(lines), meanings, ".3f")]
+        return [
+            summary_table(
+                cls.name(), "How near mean and weighted are to original", pd.DataFrame(lines), meanings, ".3f"
+            )
+        ]

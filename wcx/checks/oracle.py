@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import wcx
 from wcx import contrasts, methods
-from wcx.checks.base import FACTS, Check, Request, gathered
+from wcx.checks.base import FACTS, Request, Verification, gathered
 from wcx.checks.captum import Captum, reason_against, ties_as_captum
 from wcx.checks.specimens import opened, reduced
 from wcx.errors import WcxError, choose
@@ -89,7 +89,7 @@ def variants() -> list[Variant]:
     return [*plain, Variant("deeplift (noise)", "deeplift", noise=True), *smooth]
 
 
-class Oracle(Check):
+class Oracle(Verification):
     """error = norm(one pass - oracle) / sum_s abs(v_s) norm(phi^s), for the predicted class of the first image.
 
     A row has both oracles in both precisions; where there is no number, it says why.
@@ -99,15 +99,15 @@ class Oracle(Check):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Check.jobs`."""
+        """See `Verification.jobs`."""
         chosen = [variant for variant in variants() if variant.method in request.methods]
         for network in request.networks:
             dataset, loaded, side = opened(request, network, 1)
             for variant in chosen:
                 cells = [Cell(variant.method, contrast) for contrast in request.contrasts]
                 settings, options = replace(variant, side=side), {variant.method: variant.options}
-                given = {"cells": cells, "settings": settings, "method_options": options, "limit": 1}
-                yield request.job(cls, 1, 1, dataset=dataset, loaded=loaded, **given)
+                arguments = {"cells": cells, "settings": settings, "method_options": options, "limit": 1}
+                yield request.job(cls, 1, 1, dataset=dataset, loaded=loaded, **arguments)
 
     @classmethod
     def columns(cls, settings: Variant, boxes: bool = False) -> list[str]:  # noqa: ARG003
@@ -121,7 +121,7 @@ class Oracle(Check):
         return Counter(forward=2 * 21 * points * len(TOLERANCE), backward=2 * 21 * points * len(TOLERANCE))
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Check.measured`."""
+        """See `Verification.measured`."""
         inputs = self.normalised(reduced(pixels, self.settings.side))
         rows: dict[Cell, list[Row]] = {cell: [{} for _ in inputs] for cell in self.cells}
         for precision, (k, image) in product(TOLERANCE, enumerate(inputs.split(1))):
@@ -171,8 +171,8 @@ class Oracle(Check):
         return rows
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`: the largest error over the contrasts, a table an oracle and precision."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`: the largest error over the contrasts, a table an oracle and precision."""
         rows = errors(shards)
         reasons = [reason for reason in rows.reason.unique() if reason]
         places = {reason: f"({place})" for place, reason in enumerate(reasons, start=1)}
@@ -196,7 +196,7 @@ class Oracle(Check):
 
     @classmethod
     def remark(cls, shards: Sequence[Shard]) -> str:
-        """See `Check.remark`."""
+        """See `Verification.remark`."""
         rows = errors(shards)
         measured = int(rows.error.notna().sum())
         return f"{len(rows)} cells, {measured} measured, {cls.disagreements(shards)} over the tolerance"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from wcx import methods
-from wcx.checks.base import FACTS, Check, Request, gathered, table
+from wcx.checks.base import FACTS, Request, Verification, gathered, summary_table
 from wcx.errors import choose
 from wcx.experiments import Cell, Subject
 from wcx.experiments.base import Row
@@ -131,7 +131,7 @@ class WalkSettings:
     precisions: tuple[str, ...] = ("float32", "bfloat16")
 
 
-class PerturbationPrecision(Check):
+class PerturbationPrecision(Verification):
     """Each walk of the engine, x^n, beside the same walk of one image in float64, z^n (`walk`).
 
         elsewhere = share of the values with abs(x^n - z^n) > epsilon / (2 n),  error_y_t = y_t(x^n) - y_t(z^n).
@@ -140,12 +140,12 @@ class PerturbationPrecision(Check):
     """
 
     protocol = WalkSettings
-    beside = ("proportional",)
+    companions = ("proportional",)
     spaces = ("input",)
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Check.jobs`."""
+        """See `Verification.jobs`."""
         cells = [Cell("gradient", name) for name in CONTRASTS]
         for network in NETWORKS:
             dataset = request.images("imagenet", network)
@@ -170,7 +170,7 @@ class PerturbationPrecision(Check):
         return copy.deepcopy(self.subject.model).double()
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:
-        """See `Check.measured`."""
+        """See `Verification.measured`."""
         settings, names = self.settings, [cell.contrast for cell in self.cells]
         walks = {}
         for precision in settings.precisions:
@@ -197,10 +197,10 @@ class PerturbationPrecision(Check):
         return rows
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`."""
         rows = agreement(gathered(shards, "precision", "iterations"))
-        return [table(cls.name(), "The perturbation beside float64's", rows, MEANINGS, ".2g")]
+        return [summary_table(cls.name(), "The perturbation beside float64's", rows, MEANINGS, ".2g")]
 
 
 def agreement(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from itertools import pairwise, product
 import pandas as pd
 from torch import Tensor
 
-from wcx.checks.base import FACTS, Check, Request, gathered, table
+from wcx.checks.base import FACTS, Request, Verification, gathered, summary_table
 from wcx.checks.perturbation import NETWORKS, walked
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
@@ -46,7 +46,7 @@ class StepSettings:
     epsilon: float = 1e-3
 
 
-class Proportional(Check):
+class Proportional(Verification):
     """One step under probability, x, beside one under weighted, z: apart = share of the values with x != z."""
 
     protocol = StepSettings
@@ -54,7 +54,7 @@ class Proportional(Check):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Check.jobs`."""
+        """See `Verification.jobs`."""
         for network in NETWORKS:
             dataset = request.images("imagenet", network)
             opened = {"dataset": dataset, "loaded": request.network(network, dataset)}
@@ -71,7 +71,7 @@ class Proportional(Check):
         return Settings(iterations=(1,)).passes(2)
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Check.measured`."""
+        """See `Verification.measured`."""
         protocol = Settings(epsilon=self.settings.epsilon, iterations=(1,))
         walks = walked(self.subject.model, batch, protocol, ["probability", "weighted"])
         (first, probability), (second, weighted) = walks["probability", 1], walks["weighted", 1]
@@ -85,10 +85,10 @@ class Proportional(Check):
         return {self.cells[0]: rows}
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`."""
         title = "float32: probability beside weighted, one step, by p_t"
-        return [table(cls.name(), title, partings(gathered(shards)), MEANINGS)]
+        return [summary_table(cls.name(), title, partings(gathered(shards)), MEANINGS)]
 
 
 def partings(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from wcx.checks.base import FACTS, Check
+from wcx.checks.base import FACTS, Verification
 from wcx.experiments import Cell, Subject
 from wcx.experiments.base import Keep, Row, blank
 from wcx.experiments.images import Item
@@ -74,7 +74,7 @@ class Rounds(Job):
         return [Shard(self.results_dir, (*pair, *cell), self.experiment.name(), parts, labels) for cell in self.cells]
 
 
-class Timed(Check):
+class Timed(Verification):
     """A check whose rows are rounds: see `Rounds`."""
 
     def __init__(self, job: Rounds, cells: Sequence[Cell]) -> None:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import wcx
-from wcx.checks.base import Check, Fixed, Request, by_target, gathered, table, target_columns
+from wcx.checks.base import Fixed, Request, Verification, by_target, gathered, summary_table, target_columns
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
 from wcx.experiments.images import Item
@@ -41,7 +41,7 @@ MEANINGS = {
 }
 
 
-class Stability(Check):
+class Stability(Verification):
     """For the two most probable classes t, with g the gradient in the network's input space.
 
         relative_error = norm(g32 - g) / norm(g),  wrong_sign = share of the values g_i != 0 with sign(g32_i) != sign(g_i).
@@ -54,7 +54,7 @@ class Stability(Check):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Check.jobs`."""
+        """See `Verification.jobs`."""
         dataset = request.images("imagenet", NETWORK)
         cells = [Cell("gradient", "weighted"), Cell("gradient", "probability")]
         loaded = request.network(NETWORK, dataset)
@@ -74,7 +74,7 @@ class Stability(Check):
         return copy.deepcopy(self.network).double()
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Check.measured`."""
+        """See `Verification.measured`."""
         inputs = self.normalised(pixels)
         exact = wcx.Explainer(self._exact, "gradient")(inputs.double())
         rounded = wcx.Explainer(self.network, "gradient")(inputs)
@@ -100,10 +100,10 @@ class Stability(Check):
         return rows
 
     @classmethod
-    def tables(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Check.tables`."""
+    def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
+        """See `Verification.summaries`."""
         title = "float32's gradient beside float64's, by logit gap"
-        return [table(cls.name(), title, bins(gathered(shards, "target")), MEANINGS, ".2g")]
+        return [summary_table(cls.name(), title, bins(gathered(shards, "target")), MEANINGS, ".2g")]
 
     @classmethod
     def picture(cls, shards: Sequence[Shard]) -> Figure:

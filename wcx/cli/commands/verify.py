@@ -1,4 +1,4 @@
-"""Check the theory in numbers: oracles, float32's stability, cost, integrated gradients, mean, perturbation; and one figure.
+"""Verification the theory in numbers: oracles, float32's stability, cost, integrated gradients, mean, perturbation; and one figure.
 
 python scripts/verify.py                              everything; what is there already is not measured again
 python scripts/verify.py parts=[oracle] networks=[conv_batchnorm,bias_free] methods=[gradcam] contrasts=[weighted,max]
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from wcx import checks, contrasts, methods, models, pipeline
-from wcx.checks import Check, Request, figure
+from wcx.checks import Request, Verification, figure
 from wcx.checks.specimens import NETWORKS
 from wcx.cli import application, grid, opening
 from wcx.cli.grid import Grid
@@ -109,7 +109,7 @@ def run(cfg: DictConfig) -> None:
         sys.exit(1)
 
 
-def filled(check: type[Check], jobs: Iterable[Job], cfg: DictConfig) -> list[Shard]:
+def filled(check: type[Verification], jobs: Iterable[Job], cfg: DictConfig) -> list[Shard]:
     """Return the records of a check's jobs, computed where they are missing; of a plan none, the plan is printed."""
     shards: list[Shard] = []
     config, passes, fresh = OmegaConf.to_yaml(cfg, resolve=True), Counter[str](), 0
@@ -127,9 +127,9 @@ def filled(check: type[Check], jobs: Iterable[Job], cfg: DictConfig) -> list[Sha
     return shards
 
 
-def show(check: type[Check], shards: Sequence[Shard], results: Path) -> None:
+def show(check: type[Verification], shards: Sequence[Shard], results: Path) -> None:
     """Print the tables of a check and write them, and its drawing."""
-    summary = check.tables(shards)
+    summary = check.summaries(shards)
     print(*(table.to_text() for table in summary), sep="\n\n")
     if remark := check.remark(shards):
         print(f"\n{remark}")
