@@ -213,3 +213,24 @@ def test_a_compiled_copy_takes_full_batches_and_the_folded_one_the_rest(
     for images in (pixels[:4], pixels):
         torch.testing.assert_close(compiled.logits(images), model(images).detach(), rtol=1e-5, atol=1e-5)  # float32
     assert sizes == [4, 4], "of the comparison, and the full batch"
+
+
+def scarce(model: nn.Module, most: int) -> nn.Module:
+    """Return the network, which now has memory for so many images at most."""
+
+    def refuse(_: nn.Module, inputs: tuple[Tensor]) -> None:
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(refuse)
+    return model
+
+
+def test_the_comparison_needs_no_memory_beyond_that_of_an_image(model: nn.Module, pixels: Tensor) -> None:
+    assert evaluation_of(scarce(model, most=1), pixels).kind == "folded"
+
+
+def test_too_little_memory_for_a_copy_is_one_line_that_names_the_remedy(model: nn.Module, pixels: Tensor) -> None:
+    """Not another choice without a word: it is part of the fingerprint."""
+    with pytest.raises(WcxError, match=r"no memory for a copy of the network.*give evaluation=eager"):
+        evaluation_of(scarce(model, most=0), pixels)

@@ -112,8 +112,10 @@ def evaluation_of(
         elif kind == "compiled" and result.kind == "folded":
             result = _compiled(result, images, batch)
     except Exception as error:  # whatever a network of someone else's does when it is copied
-        if dtype is not None or isinstance(error, torch.OutOfMemoryError):
+        if dtype is not None:
             raise WcxError(f"evaluation_precision={numbers}: {_line(error)}; give float32.") from error
+        if isinstance(error, torch.OutOfMemoryError):  # the choice is part of the fingerprint: memory must not make it
+            raise WcxError(f"no memory for a copy of the network: {_line(error)}; give evaluation=eager.") from error
         result = replace(result, reason=f"the network cannot be copied: {_line(error)}")
     if kind not in ("auto", result.kind):
         raise WcxError(f"evaluation={kind}: {result.reason}; give auto or eager.")
@@ -136,7 +138,7 @@ def _line(error: Exception) -> str:
 def _folded(whole: Evaluation, images: Tensor) -> Evaluation:
     """Return the evaluation by a copy with BatchNorm folded; as it is, with a reason, where there is none or it errs."""
     network = copy.deepcopy(_inside(whole.model) or whole.model)
-    pairs = _pairs(network, whole.prepare(images))
+    pairs = _pairs(network, whole.prepare(images[:1]))
     if not pairs:
         return replace(whole, reason="no BatchNorm follows a convolution")
     for conv, norm in pairs:
@@ -211,10 +213,17 @@ def _compiled(whole: Evaluation, images: Tensor, batch: int) -> Evaluation:
 
 def _checked(whole: Evaluation, faster: Evaluation, images: Tensor) -> Evaluation:
     """Return the faster of two, if its logits are those of the model; else the other with a reason."""
-    expected, logits = Evaluation(whole.model).logits(images), replace(faster, tf32=False).logits(images)
-    error = float(((logits - expected).abs().amax(1) / expected.abs().amax(1)).max())
+    eager, copied = Evaluation(whole.model), replace(faster, tf32=False)
+    parts = images.split(faster.batch or 1)  # a compiled copy is for batches of one size
+    errors = [_difference(copied.logits(part), eager.logits(part)) for part in parts]
+    error = float(torch.cat(errors).max())
     if error <= TOLERANCE:
         return faster
     return replace(
         whole, reason=f"{faster.kind}, its logits differ by {error:.1e} of the largest, above {TOLERANCE:.0e}"
     )
+
+
+def _difference(logits: Tensor, expected: Tensor) -> Tensor:
+    """Return max |difference| / max |logit| of each image, (N,)."""
+    return (logits - expected).abs().amax(1) / expected.abs().amax(1)
