@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -124,8 +125,10 @@ def test_no_room_and_no_cluster_are_one_line_each(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Iterator[str]:
+def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Two machines, as docs/runs.md starts them in a SLURM job: a head and another, each by `ray start` in a process."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this cluster alone
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -154,6 +157,8 @@ def test_two_machines_that_ray_was_started_on(tmp_path: Path, machines: str) -> 
     assert done.returncode == 0, done.stderr
     assert "parts small_cnn x2" in done.stderr, "a worker on each"
     assert without_config(here) == without_config(there)
+    done = runner("executor=ray", "workers=1", f"paths.results_dir={tmp_path / 'own'}")
+    assert done.returncode == 0, f"without an address a cluster of its own, whatever runs here: {done.stderr}"
 
 
 def ray_executor(**options: int) -> pipeline.Executor:

@@ -8,6 +8,7 @@ _SHARED = {
     "bench",
     "captum",
     "figure",
+    "findings",
     "flops",
     "gpu",
     "networks",

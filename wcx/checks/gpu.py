@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 
 from wcx import contrasts, methods, models, pipeline, training
 from wcx.checks import bench
+from wcx.checks.findings import Finding, text
 from wcx.checks.workloads import WORKLOADS
 from wcx.errors import WcxError
 from wcx.experiments import Cell
@@ -41,36 +42,6 @@ from wcx.pipeline import Job
 log = logging.getLogger("wcx")
 BATCHES = (32, 64, 128, 256, 512)  # on a GPU
 EXPERIMENTS = {"masking": ("gradcam", "Table 1"), "sign_perturbation": ("gradient", "Fig. 3")}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the table.
-
-    Attributes:
-        part: of the check.
-        subject: what was measured.
-        value: of it.
-        least: the value is to be no less; None: there is no such bound.
-        most: likewise, no more.
-    """
-
-    part: str
-    subject: str
-    value: float
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def goal(self) -> str:
-        """The bounds in words."""
-        words = {"at least": self.least, "at most": self.most}
-        return ", ".join(f"{word} {bound:.3g}" for word, bound in words.items() if bound is not None)
-
-    @property
-    def kept(self) -> bool:
-        """Whether the value is within its bounds."""
-        return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
 
 
 @dataclass(frozen=True)
@@ -126,16 +97,6 @@ def check(setup: Setup, parts: Sequence[str], folder: Path) -> tuple[list[Findin
     write(folder / "check_gpu.json", json.dumps({**facts, "findings": rows, "left_out": left_out}, indent=1))
     write(folder / "check_gpu.md", text(findings, left_out, f"{facts['device']}, torch {torch.__version__}"))
     return findings, left_out
-
-
-def text(findings: Sequence[Finding], left_out: dict[str, str], title: str) -> str:
-    """Return the findings as a table in Markdown."""
-    lines = [f"| {title} | value | goal | |", "|---|---|---|---|"]
-    for f in findings:
-        verdict = ("" if not f.goal else "kept") if f.kept else "**missed**"
-        lines.append(f"| {f.part}: {f.subject} | {f.value:.4g} | {f.goal} | {verdict} |")
-    lines += [f"| {part} | left out: {reason} | | |" for part, reason in left_out.items()]
-    return "\n".join(lines) + "\n"
 
 
 class LeftOutError(WcxError):
@@ -358,14 +319,3 @@ def ray(setup: Setup) -> Iterator[Finding]:
 PARTS: dict[str, Callable[[Setup], Iterator[Finding]]] = {
     part.__name__: part for part in (agreement, records, throughput, ratios, memory, finetuning, ray)
 }
-
-
-def verdict(findings: Sequence[Finding]) -> str:
-    """Return how many goals were kept, as a line."""
-    bounded = [finding for finding in findings if finding.goal]
-    return f"{sum(finding.kept for finding in bounded)} of {len(bounded)} goals kept"
-
-
-def failed(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings out of their bounds."""
-    return [finding for finding in findings if not finding.kept]

@@ -10,8 +10,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +20,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, ClassVar
 
-import torch
-
 from wcx.errors import WcxError
 from wcx.experiments import Cell
 from wcx.pipeline.block import Block, Computed, identity
+from wcx.pipeline.cluster import Worker, connected
 from wcx.pipeline.executors import Executor
 from wcx.pipeline.job import Job
 
@@ -35,35 +32,6 @@ _DEPTH = 2  # chunks that a worker has: one is computed, the next one's images a
 _TRIES = 10  # of a chunk whose workers die
 _LOOK = 5.0  # seconds between two looks at what machines there are
 _PATIENCE = 60.0  # seconds without any worker until the user is told
-_STORE = 2**28  # bytes of Ray's own store on one machine: results are small, and what is not goes to its disk
-
-
-class Worker:
-    """What runs on a worker; it computes one chunk at a time.
-
-    Args:
-        threads: of a pass on the CPU.
-        folder: where relative paths begin, if it is there.
-    """
-
-    def __init__(self, threads: int, folder: str) -> None:
-        torch.set_num_threads(threads)
-        if Path(folder).is_dir():
-            os.chdir(folder)
-        self._opening = threading.Lock()
-        self._number = -1
-        self._block: Block | None = None
-
-    def ready(self) -> None:
-        """Return when the worker has started."""
-
-    def call(self, number: int, opener: Callable[[], Block], name: str, arguments: Sequence[Any]) -> Any:
-        """Call a method of block `number`, which is opened first if another one was held."""
-        with self._opening:
-            if self._number != number:
-                self._block = None  # its memory is for the next
-                self._number, self._block = number, opener()
-        return getattr(self._block, name)(*arguments)
 
 
 @dataclass(order=True)
@@ -119,7 +87,7 @@ class Ray(Executor):
         num_gpus: float | None = None,
         threads: int | None = None,
     ) -> None:
-        self._ray = _connected(address)
+        self._ray = connected(address)
         available = self._ray.cluster_resources()
         self.num_gpus = min(1.0, available.get("GPU", 0.0)) if num_gpus is None else num_gpus
         self.on_gpu = self.num_gpus > 0
@@ -308,38 +276,3 @@ def _settle(task: _Task, value: Any = None, error: BaseException | None = None) 
     """Set a task's result, unless nobody waits for it any more."""
     if task.result.set_running_or_notify_cancel():
         task.result.set_result(value) if error is None else task.result.set_exception(error)
-
-
-def _answers(address: str) -> bool:
-    """Return whether something listens at host:port, for Ray itself tries for minutes; other addresses are Ray's matter."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or "/" in host:
-        return True
-    try:
-        with socket.create_connection((host, int(port)), timeout=10):
-            return True
-    except OSError:
-        return False
-
-
-def _connected(address: str | None) -> Any:
-    """Return the module `ray`, connected.
-
-    Raises:
-        WcxError: it is not installed, or there is no cluster at that address.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise WcxError("executor=ray needs Ray: pip install 'wcx[ray]', or from a checkout -e '.[ray]'.") from error
-    if address and not _answers(address):
-        raise WcxError(f"nothing answers at address={address}; start Ray there by `ray start --head`, or leave it out.")
-    own = address is None and "RAY_ADDRESS" not in os.environ
-    options: dict[str, Any] = {"object_store_memory": _STORE, "include_dashboard": False} if own else {}
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        line = str(error).partition("\n")[0]
-        raise WcxError(f"no Ray cluster at address={address}: {line}; start one by `ray start --head`.") from error
-    return ray

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from wcx.checks import gpu
+from wcx.checks import findings, gpu
 from wcx.cli import application, opening
 from wcx.errors import WcxError, choose
 from wcx.experiments import Cell
@@ -64,10 +64,10 @@ def run(cfg: DictConfig) -> None:
     fast = opening.plain(cfg.fast) if device.type == "cuda" else opening.plain(cfg.networks)
     setup = Composed(device, opening.plain(cfg.networks), fast, images, cfg.seconds, typed=tuple(typed))
     folder = Path(cfg.paths.results_dir)
-    findings, _ = gpu.check(setup, parts, folder)
+    measured, _ = gpu.check(setup, parts, folder)
     print((folder / "check_gpu.md").read_text(encoding="utf-8"), end="")
-    print(f"{gpu.verdict(findings)}; {folder / 'check_gpu.md'}, {folder / 'check_gpu.json'}")
-    if gpu.failed(findings):
+    print(f"{findings.verdict(measured)}; {folder / 'check_gpu.md'}, {folder / 'check_gpu.json'}")
+    if findings.failed(measured):
         sys.exit(1)
 
 

@@ -1,0 +1,80 @@
+"""What a runner says of where it computes, without Ray; with it: tests/extras."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from wcx.cli import blocks
+from wcx.cli import main as command_line
+from wcx.cli.blocks import Block
+from wcx.errors import WcxError
+from wcx.pipeline import Local
+
+SMALL = ["models=[small_cnn]", "dataset.size=48", "model.weights=random", "limit=2", "threshold=0", "figure=0"]
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def call(*arguments: str) -> int:
+        sys_argv = ["table1.py", "datasets=[parts]", *SMALL, f"paths.results_dir={tmp_path}", *arguments]
+        monkeypatch.setattr(sys, "argv", sys_argv)
+        try:
+            command_line("table1")
+        except SystemExit as end:
+            return int(end.code)
+        return 0
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["executor=ray"], "executor=ray needs Ray: pip install 'wcx[ray]', or from a checkout -e '.[ray]'."),
+        (["executor=rey"], "unknown executor 'rey'. Did you mean 'ray'? Choose one of: local, ray."),
+        (["workers=2"], "workers=2 is a setting of Ray; add executor=ray, or leave it out."),
+        (["executor=ray", "workers=0"], "workers = 0: give a whole number of at least 1, or null."),
+        (["executor=ray", "num_gpus=-1"], "num_gpus = -1: give a number, or null."),
+    ],
+)
+def test_mistakes_are_one_line(
+    runner, arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    assert runner(*arguments) == 2
+    assert capsys.readouterr().err.splitlines() == [f"error: {line}"]
+
+
+def test_several_gpus_without_ray_are_a_line_that_names_the_extra(
+    runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert runner() == 0
+    assert (
+        "2 GPUs are visible and one is used: executor=ray uses all (pip install 'wcx[ray]')" in capsys.readouterr().out
+    )
+    assert runner("device=cpu") == 0
+    assert "GPUs" not in capsys.readouterr().out
+
+
+def test_threads_are_those_of_this_process(runner, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert runner("threads=3") == 0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert "cpu, 3 threads" in next(tmp_path.rglob("manifest.json")).read_text()
+
+
+def test_a_block_that_fails_is_told_and_the_others_finish(capsys: pytest.CaptureFixture[str]) -> None:
+    def jobs(block: Block) -> list:
+        raise WcxError("not\nthere") if block.name == "wrong" else ValueError("what")
+
+    failed = blocks.run([Block(("wrong",)), Block(("bug",))], jobs, Local(), lambda *_: None)
+    assert failed == {"wrong": "not there", "bug": "ValueError: what"}
+    assert "Traceback" in capsys.readouterr().err, "a bug shows where it is"
