@@ -11,7 +11,7 @@ from tests.datasets import trees
 from wcx import datasets
 from wcx.errors import DataError, WcxError
 
-HELPERS = {"base", "cache", "download", "listing"}
+HELPERS = {"base", "cache", "download", "listing", "twins"}
 COMMON = {"name", "label", "folder", "root", "transform", "download"}  # keys that are not options of a module's load
 
 

@@ -1,5 +1,6 @@
 """The drawn birds: the same on every run, and siblings that differ in one part and nowhere else."""
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -7,15 +8,24 @@ import pytest
 from PIL import Image
 
 from wcx import datasets
+from wcx.datasets import _parts_families
 from wcx.datasets._parts_bird import BEAKS, CRESTS, LEGS, PARTS, TAILS, WING_MARKS, hull
 from wcx.datasets._parts_scene import Scene
-from wcx.datasets.parts import FAMILIES, SPECIES, discriminating_parts, sample_sheet
+from wcx.datasets.parts import discriminating_parts, sample_sheet
 from wcx.errors import WcxError
+
+SPECIES, FACTORIAL = _parts_families.SPECIES["single"], _parts_families.SPECIES["factorial"]
+FAMILIES = {name: (common, *next(iter(looks.items()))) for name, (common, looks) in _parts_families.SINGLE.items()}
 
 
 @pytest.fixture(scope="module")
 def test_split():
     return datasets.load("parts", "nowhere", "test", test_per_class=3)
+
+
+@pytest.fixture(scope="module")
+def factorial():
+    return datasets.load("parts", "nowhere", "test", test_per_class=1, families="factorial")
 
 
 def pixels(image):
@@ -41,9 +51,17 @@ def test_at_least_sixteen_classes_in_families():
     assert "red-foot shore plover" in SPECIES
 
 
+def test_the_species_of_single_families_are_those_of_before_there_was_a_choice():
+    listing = repr([(name, sorted(species.items())) for name, species in SPECIES.items()])
+    assert hashlib.sha256(listing.encode()).hexdigest()[:16] == "60e531e2c4155a98"
+    default, single = (datasets.load("parts", "x", test_per_class=1, **o) for o in ({}, {"families": "single"}))
+    assert default.listing_hash() == single.listing_hash()
+    assert default.image(7).tobytes() == single.image(7).tobytes()
+
+
 def test_species_have_every_part_in_a_style_that_can_be_drawn():
     styles = {"beak": BEAKS, "crest": CRESTS, "tail": TAILS, "wing": WING_MARKS, "feet": LEGS}
-    for species in SPECIES.values():
+    for species in (SPECIES | FACTORIAL).values():
         assert set(PARTS) - {"crest"} <= set(species) <= set(PARTS)
         assert all(look.style in styles[part] for part, look in species.items() if part in styles)
     assert len({tuple(sorted(species.items())) for species in SPECIES.values()}) == len(SPECIES)
@@ -60,6 +78,76 @@ def test_discriminating_parts():
     assert discriminating_parts(a, a) == set()
     with pytest.raises(WcxError, match=r"unknown class of parts 'hookd-beak river finch'\. Did you mean 'hooked-beak"):
         discriminating_parts("hookd-beak river finch", b)
+
+
+def test_factorial_families_hold_all_combinations_of_two_looks_of_three_parts(factorial):
+    assert len(_parts_families.FACTORIAL) >= 4
+    assert factorial.class_names == list(FACTORIAL)
+    assert len({tuple(sorted(species.items())) for species in FACTORIAL.values()}) == len(FACTORIAL)
+    assert not set(FACTORIAL) & set(SPECIES), "a class is found by its name alone"
+    varied = set()
+    for name, (common, looks) in _parts_families.FACTORIAL.items():
+        siblings = [species for label, species in FACTORIAL.items() if label.endswith(f" {name}")]
+        assert len(siblings) == 8
+        assert [len(variants) for variants in looks.values()] == [2, 2, 2]
+        assert len({tuple(species[part] for part in looks) for species in siblings}) == 8
+        assert all(species[part] == look for species in siblings for part, look in common.items())
+        assert len({species["feet"].style for species in siblings}) == 1, "longer legs would lift the bird"
+        varied |= {*looks}
+    assert len(varied) >= 6, "the parts differ from family to family"
+
+
+def test_a_twin_is_a_species_that_differs_in_the_swapped_parts_and_nowhere_else(factorial):
+    reached = set()
+    for i in range(len(factorial)):
+        swaps = factorial.swaps(i)
+        assert len(set(swaps)) == 7
+        assert set().union(*swaps) == set(factorial.varying(i))
+        scene = Scene(factorial._generator(i), 96)
+        own = scene.shares(FACTORIAL[factorial.class_names[factorial.labels[i]]])
+        for swapped in swaps:
+            image, label = factorial.twin(i, swapped)
+            name, other = factorial.class_names[factorial.labels[i]], factorial.class_names[label]
+            assert discriminating_parts(name, other) == swapped
+            assert name[-6:] == other[-6:], "of one family"
+            reached.add((factorial.labels[i], label))
+            differs = (pixels(image) != pixels(factorial.image(i))).any(2)
+            touched = (own + scene.shares(FACTORIAL[other]))[[PARTS.index(part) for part in swapped]].sum(0) > 0
+            assert not (differs & ~touched).any()
+    assert len(reached) == 32 * 7
+
+
+def test_twins_come_as_the_network_sees_them(factorial):
+    twins = factorial.twins(9)
+    assert twins.parts == PARTS
+    assert twins.pixels.shape == (7, 3, 96, 96)
+    assert twins.regions.shape == twins.outlines.shape == (8, 96, 96)
+    assert (twins.tolerance, twins.visible_from) == (0, 4)
+    for swapped, shown, label in zip(twins.swaps, twins.pixels, twins.labels, strict=True):
+        assert np.array_equal(
+            (shown * 255).numpy().round(), pixels(factorial.counterfactual(9, label)).transpose(2, 0, 1)
+        )
+        if len(swapped) == 1:
+            place = PARTS.index(*swapped)
+            assert np.array_equal(twins.outlines[place], factorial.part_masks(9, label)[PARTS[place]])
+    for place, part in enumerate(PARTS):
+        assert np.array_equal(twins.regions[place], factorial.part_masks(9)[part])
+        assert part in twins.varying or not twins.outlines[place].any()
+    large = datasets.load("parts", "x", test_per_class=1, families="factorial", transform={"size": 192}).twins(9)
+    assert large.regions.shape == (8, 192, 192)
+    assert large.visible_from == 16
+    share = large.regions.double().mean((1, 2)) - twins.regions.double().mean((1, 2))
+    assert share.abs().max() < 0.004, "a mask keeps its size"
+
+
+def test_single_families_have_no_twins(test_split):
+    assert (test_split.varying(3), test_split.swaps(3)) == ((), ())
+
+
+def test_the_choice_of_families_is_part_of_the_listing(factorial, test_split):
+    assert factorial.listing_hash() != test_split.listing_hash()
+    with pytest.raises(WcxError, match=r"unknown families 'factoriel'\. Did you mean 'factorial'"):
+        datasets.load("parts", "x", families="factoriel")
 
 
 def test_counts_and_labels():

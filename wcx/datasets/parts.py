@@ -1,155 +1,62 @@
 """The embedded default dataset: birds drawn by our own code from a seed, no files.
 
-Twenty species in five families. The four species of a family differ in exactly one part: beak, crest, tail, wing or feet
-(two share its colour and differ in shape, or all differ in shape or in colour). Pose, size, light, scenery and clutter vary
-from picture to picture, and since every part has its mask, what truly tells two classes apart is known.
+Twenty species in five families (families=single). The four species of a family differ in exactly one part: beak, crest, tail,
+wing or feet (two share its colour and differ in shape, or all differ in shape or in colour). With families=factorial, 32 species
+in four families: three parts have two looks each, and all eight combinations are species. Pose, size, light, scenery and clutter
+vary from picture to picture, and since every part has its mask, what truly tells two classes apart is known.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wcx.datasets._parts_bird import PARTS, Look
+from wcx.datasets._parts_bird import PARTS
+from wcx.datasets._parts_families import FAMILIES, SPECIES
 from wcx.datasets._parts_scene import Scene, bounding_box, draw_pose
 from wcx.datasets.base import SPLITS, ImageDataset
+from wcx.datasets.twins import Twins
 from wcx.errors import WcxError, choose
 from wcx.images import Transform
 
-Species = Mapping[str, Look]  # part -> its look
-
 TRANSFORM = Transform("squash", 96)
-VERSION = 1  # raise it with every change of what is drawn: results keep the versions apart
-BLACK, SLATE, PINK, HORN = (48, 46, 50), (92, 92, 104), (150, 112, 100), (232, 196, 120)
-NAVY, RUSSET, BLUE, GOLD, CREAM = (44, 48, 76), (168, 92, 62), (44, 66, 130), (236, 190, 84), (238, 232, 204)
-OLIVE, WHITE = (110, 118, 66), (240, 236, 228)
-EYE = Look("round", BLACK)
-
-# Family -> what its species share, the part in which they differ, and their looks of that part.
-FAMILIES: dict[str, tuple[Species, str, Species]] = {
-    "river finch": (
-        {
-            "body": Look("plain", (150, 122, 78), (214, 192, 150)),
-            "head": Look("plain", (164, 80, 54), (190, 120, 84)),
-            "wing": Look("plain", (104, 84, 60)),
-            "tail": Look("square", (92, 74, 54)),
-            "feet": Look("short", PINK),
-            "eye": EYE,
-        },
-        "beak",
-        {
-            "cone": Look("cone", HORN),
-            "hooked": Look("hooked", SLATE),
-            "needle": Look("needle", HORN),
-            "sickle": Look("sickle", SLATE),
-        },
-    ),
-    "blue jay": (
-        {
-            "body": Look("plain", (84, 124, 184), (208, 214, 226)),
-            "head": Look("plain", (66, 102, 168), (226, 228, 232)),
-            "wing": Look("plain", (56, 86, 150)),
-            "tail": Look("fan", (50, 76, 140)),
-            "beak": Look("short", BLACK),
-            "feet": Look("short", SLATE),
-            "eye": EYE,
-        },
-        "crest",
-        {
-            "fan": Look("fan", BLUE),
-            "plume": Look("plume", BLUE),
-            "spike": Look("spike", GOLD),
-            "swept": Look("swept", GOLD),
-        },
-    ),
-    "dusk swallow": (
-        {
-            "body": Look("plain", (62, 68, 100), (226, 204, 178)),
-            "head": Look("plain", (54, 58, 92), (186, 98, 66)),
-            "wing": Look("plain", (46, 50, 80)),
-            "beak": Look("fine", BLACK),
-            "feet": Look("short", SLATE),
-            "eye": EYE,
-        },
-        "tail",
-        {
-            "fan": Look("fan", RUSSET),
-            "forked": Look("forked", NAVY),
-            "pin": Look("pin", NAVY),
-            "square": Look("square", RUSSET),
-        },
-    ),
-    "meadow warbler": (
-        {
-            "body": Look("plain", (214, 184, 66), (238, 222, 138)),
-            "head": Look("plain", (196, 172, 62), (232, 208, 96)),
-            "tail": Look("square", (104, 106, 62)),
-            "beak": Look("fine", SLATE),
-            "feet": Look("short", PINK),
-            "eye": EYE,
-        },
-        "wing",
-        {style: Look(style, OLIVE, CREAM) for style in ("barred", "plain", "spotted", "tipped")},
-    ),
-    "shore plover": (
-        {
-            "body": Look("banded", (156, 138, 120), WHITE),
-            "head": Look("plain", (140, 122, 106), WHITE),
-            "wing": Look("plain", (124, 108, 94)),
-            "tail": Look("pin", (98, 86, 78)),
-            "beak": Look("short", BLACK),
-            "eye": EYE,
-        },
-        "feet",
-        {
-            "black": Look("long", (56, 54, 60)),
-            "orange": Look("long", (212, 106, 46)),
-            "red": Look("long", (196, 54, 48)),
-            "yellow": Look("long", (224, 158, 56)),
-        },
-    ),
-}
-
-
-def _names_and_species() -> dict[str, Species]:
-    return {
-        f"{variant}-{'foot' if part == 'feet' else part} {family}": {**common, part: look}
-        for family, (common, part, looks) in FAMILIES.items()
-        for variant, look in looks.items()
-    }
-
-
-SPECIES = _names_and_species()  # class name -> species
+VERSION = {"single": 1, "factorial": 1}  # raise it with every change of what is drawn: results keep the versions apart
 
 
 def discriminating_parts(class_a: str, class_b: str) -> set[str]:
-    """Return the parts in which two classes differ: one within a family, none for a class and itself.
+    """Return the parts in which two classes differ: within a family one (or, if it is factorial, up to three); none of itself.
 
     Raises:
         WcxError: an unknown class name.
     """
-    a, b = (SPECIES[choose("class of parts", name, SPECIES)] for name in (class_a, class_b))
+    known = SPECIES["single"] | SPECIES["factorial"]
+    a, b = (known[choose("class of parts", name, known)] for name in (class_a, class_b))
     return {part for part in PARTS if a.get(part) != b.get(part)}
 
 
-class Parts(ImageDataset):
+class Parts(Twins):
     """Drawn birds. Image i depends on (seed, split, i) and the size alone, bitwise with one numpy and Pillow.
 
     The classes take turns: image i is of class i modulo their number, and fewer images are the first of more.
     """
 
-    def __init__(self, split: str, per_class: int, seed: int, size: int) -> None:
+    visible_share = 4 / 96**2
+
+    def __init__(self, split: str, per_class: int, seed: int, size: int, families: str = "single") -> None:
+        self.families, self.species = families, SPECIES[choose("families", families, SPECIES)]
         for option, value, least in (("seed", seed, 0), ("size", size, 16), (f"{split}_per_class", per_class, 1)):
             if not isinstance(value, int) or value < least:
                 raise WcxError(f"dataset parts: {option}={value!r} must be a whole number of at least {least}.")
         self.seed, self.size, self.split = seed, size, split
-        names, count = list(SPECIES), per_class * len(SPECIES)
+        names, count = list(self.species), per_class * len(self.species)
         labels = [i % len(names) for i in range(count)]
-        boxes = [bounding_box(SPECIES[names[label]], draw_pose(self._generator(i))) for i, label in enumerate(labels)]
+        boxes = [
+            bounding_box(self.species[names[label]], draw_pose(self._generator(i))) for i, label in enumerate(labels)
+        ]
         ids = [f"{split}/{i:05d}" for i in range(count)]
         options = {"class_names": names, "boxes": np.array(boxes) * size, "transform": Transform("squash", size)}
         super().__init__("parts", split, None, ids, labels, **options)
@@ -160,7 +67,7 @@ class Parts(ImageDataset):
 
     def counterfactual(self, i: int, label: int) -> Image.Image:
         """Return image i as it would be with a bird of class `label` in the same pose, place and light."""
-        return self._scene(i).paint(SPECIES[self.class_names[label]])
+        return self._scene(i).paint(self.species[self.class_names[label]])
 
     def part_masks(self, i: int, label: int | None = None) -> dict[str, np.ndarray]:
         """Return the visible pixels of every part of image i (or of its counterfactual of class `label`).
@@ -170,8 +77,29 @@ class Parts(ImageDataset):
             A pixel that several parts share belongs to the one that has most of it.
         """
         label = self.labels[i] if label is None else label
-        labels = self._scene(i).labels(SPECIES[self.class_names[label]])
+        labels = self._scene(i).labels(self.species[self.class_names[label]])
         return {part: labels == 1 + k for k, part in enumerate(PARTS)}
+
+    def varying(self, i: int) -> tuple[str, ...]:
+        """See `Twins.varying`: none with families=single, where a part has four looks."""
+        family = next(name for name in FAMILIES[self.families] if self.class_names[self.labels[i]].endswith(f" {name}"))
+        looks = FAMILIES[self.families][family].looks
+        return tuple(part for part in looks if len(looks[part]) == 2)
+
+    def swaps(self, i: int) -> tuple[frozenset[str], ...]:
+        """See `Twins.swaps`: all sets of varying parts, from single ones to all of them."""
+        parts = self.varying(i)
+        return tuple(frozenset(chosen) for count in range(len(parts)) for chosen in combinations(parts, count + 1))
+
+    def twin(self, i: int, swapped: frozenset[str]) -> tuple[Image.Image, int]:
+        """See `Twins.twin`."""
+        name = self.class_names[self.labels[i]]
+        label = next(
+            label
+            for label, other in enumerate(self.class_names)
+            if other.rpartition("-")[2] == name.rpartition("-")[2] and discriminating_parts(name, other) == swapped
+        )
+        return self.counterfactual(i, label), label
 
     def box(self, i: int) -> np.ndarray:
         """Return x, y, w, h of the bird in pixels of the transformed image, float64 (4,)."""
@@ -179,7 +107,9 @@ class Parts(ImageDataset):
 
     def listing_hash(self) -> str:
         """Return a SHA-256 (hex) that changes with the seed, the size, the count and the version of the drawing."""
-        return hashlib.sha256(repr((super().listing_hash(), VERSION, self.seed, self.size)).encode()).hexdigest()
+        facts: tuple[object, ...] = (super().listing_hash(), VERSION[self.families], self.seed, self.size)
+        facts += () if self.families == "single" else (self.families,)  # records of before there was a choice fit
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
 
     def _scene(self, i: int) -> Scene:
         return Scene(self._generator(range(len(self))[i]), self.size)
@@ -194,6 +124,7 @@ def load(
     *,
     seed: int = 0,
     size: int = TRANSFORM.size,
+    families: str = "single",
     train_per_class: int = 120,
     test_per_class: int = 25,
 ) -> ImageDataset:
@@ -204,21 +135,23 @@ def load(
         split: "train" or "test"; they share no picture.
         seed: another seed is another dataset of the same species.
         size: side of the pictures in pixels.
+        families: "single" (20 species; those of a family differ in one part) or "factorial" (32; in one to three parts).
         train_per_class: number of training images a class.
         test_per_class: number of test images a class.
 
     Raises:
-        WcxError: a number out of range.
+        WcxError: a number out of range, or other families.
     """
-    return Parts(split, train_per_class if split == "train" else test_per_class, seed, size)
+    return Parts(split, train_per_class if split == "train" else test_per_class, seed, size, families)
 
 
 def sample_sheet(dataset: Parts, path: Path, per_class: int = 3) -> None:
     """Save a contact sheet as PNG: a family a row, the first images of each species over its name."""
     side, gap, text = dataset.size, 3, 16
-    columns = max(len(looks) for _, _, looks in FAMILIES.values())
+    families = FAMILIES[dataset.families]
+    columns = len(dataset.class_names) // len(families)
     width, height = per_class * (side + gap) + 3 * gap, side + text + 2 * gap
-    sheet = Image.new("RGB", (columns * width, len(FAMILIES) * height), "white")
+    sheet = Image.new("RGB", (columns * width, len(families) * height), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
     for label, name in enumerate(dataset.class_names):
         x, y = label % columns * width, label // columns * height
