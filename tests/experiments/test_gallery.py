@@ -14,7 +14,7 @@ from tests import nets
 from tests.test_found_by_reading import by_hand
 from wcx import contrasts, methods
 from wcx.errors import DataError, WcxError
-from wcx.experiments import Cell, Subject, pictures
+from wcx.experiments import Cell, Subject, base, pictures
 from wcx.experiments import images as items
 from wcx.experiments.gallery import FIGURES, FigureKind, GallerySettings
 from wcx.experiments.images import Item
@@ -25,7 +25,10 @@ from wcx.experiments.selection import Walk, by_id
 from wcx.images import Normalized
 
 ALL = FigureKind(
-    ("gradcam", "linear_approximation", "input_x_gradient"), ("original", "max", "probability"), 3, hides=True
+    ("gradcam", "linear_approximation", "input_x_gradient", "integrated_gradients"),
+    ("original", "max", "probability"),
+    3,
+    hides=True,
 )
 
 
@@ -114,6 +117,32 @@ def test_passes_are_shared(model: Counted, some: list[Item], monkeypatch: pytest
     figure = replace(FIGURES["fig1"], contrasts=("original", "weighted", "mean"))
     show(lens(model, figure), some[:4], figure)
     assert model.images == 4 + 4 * 3 * 2, "one more for every image with hidden features"
+
+
+def test_a_path_is_walked_once_for_all_contrasts(model: Counted, some: list[Item]) -> None:
+    """As many images through the network as for a single contrast, one that depends on the path among them."""
+    figure = FigureKind(("integrated_gradients",), ("probability",), targets=3)
+    walked = []
+    for names in (("probability",), ("original", "mean", "probability", "weighted")):
+        model.images = 0
+        show(lens(model, figure), some[:4], replace(figure, contrasts=names))
+        walked.append(model.images)
+    assert walked[0] == walked[1] >= 4 * (1 + 50)
+
+
+def test_where_memory_is_scarce_the_maps_are_the_same(
+    model: Counted, some: list[Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is walked again for what does not fit at once: two contrasts of three here, and then one."""
+    figure = FigureKind(("integrated_gradients",), ("original", "probability", "weighted"), targets=2)
+    subject = lens(model, figure, batch_size=4)
+    (together,) = show(subject, some[:1], figure)
+    model.images = 0
+    monkeypatch.setattr(base, "GRADIENTS", 2 * 4 * 2 * some[0].pixels.numel())
+    (apart,) = show(subject, some[:1], figure)
+    assert model.images > 1 + 2 * 50
+    for view, maps in together.maps.items():
+        torch.testing.assert_close(apart.maps[view], maps, rtol=0, atol=0)
 
 
 def test_cosines_of_figure_5(model: Counted, some: list[Item]) -> None:

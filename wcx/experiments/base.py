@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,14 @@ from wcx.explainer import cotangents, upsample
 from wcx.images import device_of
 from wcx.methods import Method, Run
 from wcx.methods.activation import ActivationMethod, ActivationRun
+from wcx.methods.base import Cotangent
 from wcx.models.evaluation import Evaluation
 
 Row = dict[str, Any]
+Question = TypeVar("Question", bound=tuple[str, ...])  # a method, a contrast, and what tells its foils
 Keep = Callable[["Cell", int, Tensor], None]  # takes an image's map: cell, index in the dataset, (T, h, w)
+
+GRADIENTS = 2**26  # numbers of the gradients at the input that are made at a time, unless one view needs more
 
 
 class Cell(NamedTuple):
@@ -102,26 +106,51 @@ class Look:
             targets: (T, N).
             foils: masks (T, N, C), see `contrasts.foil_masks`.
         """
-        maps: dict[Cell, Tensor] = {}
-        for number, group in enumerate(self._groups):
-            names = list(dict.fromkeys(cell.contrast for cell in cells if cell.method in group))
-            for name in names:  # one contrast at a time: its gradients are gone before the next ones are made
-                asked = {cell.method: group[cell.method] for cell in cells if cell[1] == name and cell[0] in group}
-                explained = self._explain(number, asked, name, targets, foils)
-                maps |= {Cell(method, name): attribution for method, attribution in explained.items()}
-        return {cell: maps[cell] for cell in cells}
+        return self.answers(dict.fromkeys(cells, foils), targets)
 
-    def _explain(
-        self, number: int, group: Mapping[str, Method], name: str, targets: Tensor, foils: Tensor
-    ) -> dict[str, Tensor]:
-        """Return the maps (T, N, ...) of methods of one group under one contrast."""
-        run = self._run(number)
-        v = cotangents([name], run.logits, targets, foils, self._subject.contrast_options)
-        self._subject.passes["backward"] += targets.numel()
+    def answers(self, asked: Mapping[Question, Tensor], targets: Tensor) -> dict[Question, Tensor]:
+        """Return what `maps` returns, of questions that may differ in their foils; a path is walked once for all of them.
+
+        Args:
+            asked: the foils of each question, which begins with method and contrast as a cell does. Questions that differ in
+                the method alone have the same foils.
+            targets: (T, N).
+        """
+        answers: dict[Question, Tensor] = {}
+        for number, group in enumerate(self._groups):
+            questions = {question: foils for question, foils in asked.items() if question[0] in group}
+            views = list(dict.fromkeys(question[1:] for question in questions))
+            size = self._at_once(next(iter(group.values())), len(targets))
+            for start in range(0, len(views), size):
+                part = views[start : start + size]
+                answers |= self._explain(number, {q: foils for q, foils in questions.items() if q[1:] in part}, targets)
+        return {question: answers[question] for question in asked}
+
+    def _at_once(self, method: Method, targets: int) -> int:
+        """Return how many (contrast, foils) are explained together, so that memory is bounded.
+
+        A layer's gradients are many times its maps, and are gone before the next are made. Those of the input are its maps, but
+        a path has them for a whole batch of its points.
+        """
+        if isinstance(method, ActivationMethod):
+            return 1
+        images = max(len(self._pixels), self._subject.batch_size)
+        return max(1, GRADIENTS // (targets * images * self._pixels[0].numel()))
+
+    def _explain(self, number: int, asked: Mapping[Question, Tensor], targets: Tensor) -> dict[Question, Tensor]:
+        """Return the maps (T, N, ...) of questions to the methods of one group."""
+        run, options = self._run(number), self._subject.contrast_options
+        views = {question[1:]: foils for question, foils in asked.items()}
+        v = stacked([cotangents([view[0]], run.logits, targets, foils, options) for view, foils in views.items()])
+        self._subject.passes["backward"] += len(views) * targets.numel()
+        group = {question[0]: self._groups[number][question[0]] for question in asked}
         if isinstance(run, ActivationRun):  # it walks no path
             sharing = {name: method for name, method in group.items() if isinstance(method, ActivationMethod)}
-            return run.explain_each(sharing, v(run.logits) if callable(v) else v)
-        return {method: run.explain(v) for method in group}
+            maps = run.explain_each(sharing, v(run.logits) if callable(v) else v)
+        else:
+            maps = dict.fromkeys(group, run.explain(v))
+        parts = {name: dict(zip(views, stack.split(len(targets)), strict=True)) for name, stack in maps.items()}
+        return {question: parts[question[0]][question[1:]] for question in asked}
 
     def _run(self, number: int) -> Run:
         if number not in self._runs:
@@ -131,6 +160,15 @@ class Look:
             subject.layer = run.layer or subject.layer  # looked for once
             subject.passes["forward"] += len(self._pixels)
         return self._runs[number]
+
+
+def stacked(parts: Sequence[Cotangent]) -> Cotangent:
+    """Return cotangents (K, N, C), some of them functions of the logits, one after the other: a function if one of them is."""
+
+    def at(logits: Tensor) -> Tensor:
+        return torch.cat([part(logits) if callable(part) else part for part in parts])
+
+    return at if any(map(callable, parts)) else torch.cat([part for part in parts if isinstance(part, Tensor)])
 
 
 def at_pixels(maps: Tensor, shape: Sequence[int], align_corners: bool = False) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from wcx.errors import DataError, WcxError
 from wcx.experiments import hiding, pictures
 from wcx.experiments.base import Cell, Subject
 from wcx.experiments.images import Item
-from wcx.experiments.pictures import Asked, Picture
+from wcx.experiments.pictures import Asked, Picture, View
 from wcx.images import blur
 from wcx.paths import exists, visible
 
@@ -76,10 +77,9 @@ def answer(subject: Subject, pixels: Tensor, names: Sequence[str], question: Que
         if question.foils is not None:
             asked |= contrasts.foil_masks(logits, targets[0], hiding.as_foils(question.foils))
         foils.extend((asked & ~onehot)[0, 0].nonzero().flatten().tolist())
-        views = {"none": (alone, ~onehot), "asked": (against, asked & ~onehot), "others": (against, ~onehot)}
-        if asked.all():
-            del views["others"]
-        return targets, views
+        masks = {"asked": asked & ~onehot} | ({} if asked.all() else {"others": ~onehot})
+        views = {View(*cell, "none"): ~onehot for cell in alone}
+        return targets, views | {View(*cell, name): mask for (name, mask), cell in product(masks.items(), against)}
 
     [picture] = pictures.explain(subject, [Item(0, "", -1, pixels.cpu())], names, ask, question.align_corners)
     picture.foils = foils

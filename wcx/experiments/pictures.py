@@ -2,7 +2,7 @@
 
 Whatever is drawn is made of these: Figs. 1, 4 and 5, methods x contrasts, the figure beside a cell's records, one's own
 photograph. One forward pass an image and one backward pass per (class, contrast, set of foils), shared by the methods of an
-activation's gradient. Nothing is drawn here (wcx/report/pictures does).
+activation's gradient; a path is walked once for all. Nothing is drawn here (wcx/report/pictures does).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Picture:
         return self.hidden[view].logits.double().softmax(1)[:, self.targets]
 
 
-Asked = Mapping[str, tuple[Sequence[Cell], Tensor]]  # `View.foils` -> its cells, and the foils' masks (T, N, C)
+Asked = Mapping[View, Tensor]  # the foils' masks (T, N, C) of each view
 Ask = Callable[[Tensor], tuple[Tensor, Asked]]  # logits (N, C) -> targets (T, N), and what is asked about them
 
 
@@ -120,7 +120,8 @@ def most_probable(count: int, cells: Sequence[Cell], foils: int | tuple[int, ...
 
     def ask(logits: Tensor) -> tuple[Tensor, Asked]:
         targets = contrasts.most_probable(logits, count)
-        return targets, {"": (cells, contrasts.foil_masks(logits, targets, hiding.as_foils(foils)))}
+        masks = contrasts.foil_masks(logits, targets, hiding.as_foils(foils))
+        return targets, {View(*cell): masks for cell in cells}
 
     return ask
 
@@ -143,9 +144,7 @@ def explain(
         batch = readable[start : start + subject.batch_size]
         look = subject.look(torch.stack([pixels for _, pixels in batch]).to(subject.device))
         targets, asked = ask(look.logits)
-        raw: dict[View, Tensor] = {}
-        for foils, (cells, masks) in asked.items():
-            raw |= {View(*cell, foils): maps.cpu() for cell, maps in look.maps(cells, targets, masks).items()}
+        raw = {view: maps.cpu() for view, maps in look.answers(asked, targets).items()}
         logits = look.logits.cpu()
         for i, (item, _) in enumerate(batch):
             maps = {view: stack[:, i] for view, stack in raw.items()}
