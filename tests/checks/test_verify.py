@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wcx import records
+from wcx import checks, records
 from wcx.checks import oracle, processes
 from wcx.cli import main as command_line
 from wcx.errors import WcxError, choose
@@ -32,6 +32,29 @@ def test_tables_come_from_records_that_are_made_once(
     table = (tmp_path / "tables" / "oracle_full.csv").read_text().splitlines()
     assert table[0].split(",")[:3] == ["method", "network", "error"]
     assert len(table) == 1 + 8
+
+
+def test_a_check_is_a_command_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`wcx oracle ...` is `wcx verify parts=[oracle] ...`; a companion has a command of its own."""
+    plans = []
+    for command in (["verify", "parts=[oracle]"], ["oracle"]):
+        monkeypatch.setattr("sys.argv", ["wcx", *command, *LISTS[1:], "plan=true", f"paths.results_dir={tmp_path}"])
+        command_line()
+        plans.append(capsys.readouterr().out)
+    assert plans[0] == plans[1]
+    assert plans[0].count("model: bias_free") == 2
+    assert [check.name() for check in checks.of_part("completeness")] == ["completeness"]
+
+
+def test_help_lists_every_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["wcx", "--help"])
+    command_line()
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("table1", "masking", *checks.names()):
+        [line] = [line for line in lines if line.startswith(f"wcx {name} ")]
+        assert len(line.split()) > 4
 
 
 def test_a_plan_measures_nothing(

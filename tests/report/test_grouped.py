@@ -7,6 +7,7 @@ from itertools import product
 import pandas as pd
 import pytest
 
+from wcx.report.page import html
 from wcx.report.page.grouped import grouped
 from wcx.report.tables import Column, Span, Spread, Table
 
@@ -25,6 +26,21 @@ def table(unmasked: tuple[str, ...]) -> Table:
     blocks = (Span("unmasked"), Span("number", ("baseline",), headed=False))
     spread = Spread(("method", "contrast"), blocks, "contrast")
     return Table("t", "T", columns, pd.DataFrame(rows), spread=spread)
+
+
+@pytest.mark.parametrize("last", ["method", "dataset"])
+def test_a_group_of_several_methods_or_datasets_is_filtered_line_by_line(last: str) -> None:
+    """Where what is filtered by is the last label, the group above the lines is of all of them."""
+    subjects = [("original", "CUB", "gradcam"), ("original", "Cars" if last == "dataset" else "CUB", "lrp")]
+    rows = [{"contrast": c, "dataset": d, "method": m, "number": 1.0} for c, d, m in subjects]
+    spread = Spread(("contrast", last), (Span("number"),))
+    [group] = grouped(
+        Table("t", "T", (Column("number", format=".1f"),), pd.DataFrame(rows), spread=spread).grid()
+    ).groups
+    assert group.facts == {"dataset": "CUB" if last == "method" else "", "method": "gradcam lrp"}
+    text = html(Table("t", "T", (Column("number", format=".1f"),), pd.DataFrame(rows), spread=spread))
+    for _, dataset, method in subjects:
+        assert f'<tr data-dataset="{dataset}" data-method="{method}">' in text
 
 
 @pytest.mark.parametrize("unmasked", [("method",), ("method", "contrast")])

@@ -20,6 +20,7 @@ from wcx.cli import main as command_line
 from wcx.experiments.masking import Settings
 from wcx.records import Shard
 from wcx.report import page as pages
+from wcx.report import sections
 from wcx.report.page.contents import RecordSet
 from wcx.report.page.embedded import Album
 from wcx.report.pictures import selected
@@ -267,6 +268,43 @@ def test_a_new_experiments_table_appears_under_its_name(tmp_path: Path) -> None:
     assert "auc" in page.text
     assert "0.4375" in page.text, "the mean of 0, 1/8 ... 7/8"
     assert len(lines) == 1
+
+
+def test_a_shorter_quantity_is_headed_by_what_its_part_tells(tmp_path: Path) -> None:
+    """`relative_probability_unmasked/t_1` is of a target, as the experiment calls the second part of its other quantities."""
+    shard = shards.make(tmp_path, "weighted")
+    other = Shard(tmp_path, shard.key, "insertion_deletion", {"settings": {}, "version": 2} | shard.parts, shard.labels)
+    other.describe({})
+    row = {
+        "index": 0,
+        "id": "0",
+        "label": 0,
+        "skipped": False,
+        "srg/t_1/blur/logit": 2.0,
+        "unmasked/t_1": 0.25,
+        "p": 0.5,
+    }
+    records.collect([other], 1, lambda _chunk: [[row]], list(row))
+    written(tmp_path)
+    [section] = [section for section in sections.of_folder(tmp_path) if section.name == "insertion_deletion"]
+    heads = [[column.name for column in table.grid().columns[: table.grid().labels]] for table in section.tables]
+    assert heads == [["method"], ["method", "target"], ["method", "target", "baseline", "value"]]
+
+
+def test_what_is_left_out_is_told_on_request_where_it_is_much(tmp_path: Path) -> None:
+    for limit in range(1, pages.MOST_TOLD + 3):  # of all but one the line is taken
+        shards.make(tmp_path, "weighted", parts={"limit": [limit, None, 0]})
+    page, _ = written(tmp_path)
+    assert f"{pages.MOST_TOLD + 1} sets of records are left out" in page.text
+    folds = [a for tag, a in page.elements if tag == "details" and a.get("class") == "note"]
+    assert [("open" in fold) for fold in folds] == [False]
+
+
+def test_a_section_without_good_records_says_how_to_fill_it(tmp_path: Path) -> None:
+    (shards.make(tmp_path, "weighted").path / "complete.json").unlink()
+    page, _ = written(tmp_path)
+    assert "incomplete" in page.text
+    assert "make table1 DATASETS=cub" in page.text
 
 
 def test_frames_of_an_earlier_run_go(tmp_path: Path) -> None:

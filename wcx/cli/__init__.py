@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 import sys
+from pathlib import Path
 
 from wcx.cli import user_errors
 from wcx.errors import choose
@@ -24,14 +26,14 @@ def main(command: str | None = None) -> None:
                 return
             command = "run"
             if "=" not in first and not first.startswith("-"):
-                command = choose("command", sys.argv.pop(1), [*command_names(), *_experiments()])
+                command = sys.argv.pop(1)
                 sys.argv[0] = f"wcx {command}"  # as manifests have it
         if command in command_names():
             importlib.import_module(f"wcx.cli.commands.{command}").main()
-        else:
-            from wcx.cli.commands import grid
-
-            grid.main(command)
+            return
+        experiments = _experiments()
+        choose("command", command, [*command_names(), *experiments, *_checks()])
+        importlib.import_module(f"wcx.cli.commands.{'grid' if command in experiments else 'verify'}").main(command)
 
 
 def command_names() -> list[str]:
@@ -40,20 +42,33 @@ def command_names() -> list[str]:
 
 
 def usage() -> str:
-    """Return the list of commands and experiments, each with its line."""
+    """Return the list of commands, experiments and checks, each with its line."""
     from wcx.cli.quoting import CONF
 
     lines = ["wcx key=value ...            one cell, or a photograph: wcx image=photo.jpg model=resnet18"]
-    for name in command_names():
-        module = importlib.import_module(f"wcx.cli.commands.{name}")
-        lines.append(f"wcx {name:<25}{(module.__doc__ or '').splitlines()[0]}")
+    lines += [f"wcx {name:<25}{_summary(f'wcx.cli.commands.{name}')}" for name in command_names()]
     for name in _experiments():
         comment = (CONF / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1]
         lines.append(f"wcx {name:<25}{comment.lstrip('# ')}")
+    lines += [f"wcx {name:<25}{_summary(f'wcx.checks.{name}')}" for name in _checks()]
     return "\n".join([*lines, "", "wcx <command> --help tells more."])
+
+
+def _summary(module: str) -> str:
+    """Return the first line of a module's docstring; nothing is imported: the oracle's needs captum."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).read_text(encoding="utf-8").splitlines()[0].strip('"')
 
 
 def _experiments() -> list[str]:
     from wcx import experiments
 
     return experiments.names()
+
+
+def _checks() -> list[str]:
+    from wcx import checks
+
+    return checks.names()

@@ -56,7 +56,8 @@ class Section:
         plots: drawings.
         findings: sentences on what the tables show.
         problems: a line for each set of records that is not what was written.
-        notes: lines on what was left out for another reason, and on what could not be checked.
+        left_out: a line for each that does not belong into it.
+        notes: lines on what could not be checked, and on how numbers are to be read.
         commands: those that fill it, said where nothing is there yet.
         state: in a few words, what there is; "" where nothing is.
         headline: its first number, and what it is of.
@@ -71,6 +72,7 @@ class Section:
     plots: Sequence[Plot] = ()
     findings: Sequence[str] = ()
     problems: Sequence[str] = ()
+    left_out: Sequence[str] = ()
     notes: Sequence[str] = ()
     commands: Sequence[str] = ()
     state: str = ""
@@ -86,7 +88,7 @@ class Section:
     def to_text(self) -> str:
         """Return it for a screen: the main tables, what was found, and notes."""
         blocks = [f"\n{table.to_text()}" for table in self.filled if table.is_main]
-        return "\n".join([*(blocks or [f"{self.title}: no records"]), *self.findings, *self.notes])
+        return "\n".join([*(blocks or [f"{self.title}: no records"]), *self.findings, *self.notes, *self.left_out])
 
     def to_markdown(self) -> str:
         """Return it as a document in Markdown."""
@@ -168,7 +170,8 @@ def of_folder(results_dir: Path) -> list[Section]:
         shards, left_out = collect(name, results_dir, refused=[])
         if shards or left_out:
             section = of(name, shards, []) if shards else Section(name, name.replace("_", " ").capitalize())
-            sections.append(replace(section, notes=[*section.notes, *left_out]))
+            commands = [f"make {name}"] if name in experiments.names() else []
+            sections.append(replace(section, left_out=left_out, commands=commands))
     return sections
 
 

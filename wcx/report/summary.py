@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -39,11 +39,12 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     """
     name = shards[0].experiment
     cells = [Opened(shard, rows) for shard in shards if (rows := opened.rows(shard, refused)) is not None]
-    rows = [row for cell in cells for row in _quantities(cell)]
+    axes = _axes(name, dict.fromkeys(quantity for cell in cells for quantity in _measured(cell)))
+    rows = [row for cell in cells for row in _quantities(cell, axes)]
     frame = opened.with_networks(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=list(HEADER))
     title = name.replace("_", " ").capitalize()
     tables = [
-        _table(name, title, group, int(parts), frame)
+        _table(name, title, group, axes[int(parts)], frame)
         for _, block in (frame.groupby(["model", "protocol"], sort=False) if rows else ())
         for parts, group in block.groupby("parts")
     ]
@@ -52,31 +53,34 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     return Section(name, title, "", tables, problems=list(refused or ()), notes=notes, state=state)
 
 
-def _quantities(cell: Opened) -> Iterator[dict[str, Any]]:
-    """Yield a row a quantity: its mean over the images above the threshold, where there is one.
+def _measured(cell: Opened) -> pd.DataFrame:
+    """Return the quantities of a cell, a column each, of the images above the threshold, where there is one."""
+    measured = cell.rows[~cell.rows["skipped"]]
+    if "above_threshold" in measured:
+        measured = measured[measured["above_threshold"]]
+    numbers = measured.select_dtypes("number")
+    return numbers[[name for name in numbers if name not in _FACTS and not name.startswith("t_")]]
+
+
+def _quantities(cell: Opened, axes: Mapping[int, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """Yield a row a quantity: its mean over the images.
 
     Columns `HEADER`, then the parts of the quantity's name and the facts of `Opened.facts`; intervals are 95 % percentile
     bootstrap over images. An image where a quantity is not defined is left out of its mean and of n.
     """
-    measured = cell.rows[~cell.rows["skipped"]]
-    if "above_threshold" in measured:
-        measured = measured[measured["above_threshold"]]
     key = {"weights": cell.weights, "subset": cell.subset, "foils": cell.foils, "protocol": protocol(cell.shard)}
     names = cell.names | {"contrast": cell.shard.key[3]}
-    for name in measured.select_dtypes("number"):
-        if name in _FACTS or name.startswith("t_"):
-            continue
-        values, parts = measured[name].dropna(), name.split("/")
+    for name, column in _measured(cell).items():
+        values, parts = column.dropna(), str(name).split("/")
         low, high = statistics.bootstrap(values, cell.key(name))
         numbers = {"quantity": name, "n": len(values), "mean": values.mean(), "ci_low": low, "ci_high": high}
         numbers |= {"n_skipped": cell.n_skipped, "parts": len(parts)}
-        numbers |= dict(zip(_axes(cell.shard.experiment, len(parts)), parts, strict=True))
+        numbers |= dict(zip(axes[len(parts)], parts, strict=True))
         yield names | numbers | key | cell.facts()
 
 
-def _table(name: str, title: str, frame: pd.DataFrame, parts: int, whole: pd.DataFrame) -> Table:
-    """Return the quantities of so many parts: contrasts side by side, and the first part; the other parts down."""
-    axes = _axes(name, parts)
+def _table(name: str, title: str, frame: pd.DataFrame, axes: Sequence[str], whole: pd.DataFrame) -> Table:
+    """Return quantities whose parts tell `axes`: contrasts side by side, and the first part; the other parts down."""
     spread = Spread(("network", "method", *axes[1:]), (Span("mean", (axes[0], "contrast"), headed=False),))
     columns = (*opened.COLUMNS, _QUANTITY, *map(Column, axes), _MEAN)
     heading = f"{title}: {', '.join(dict.fromkeys(frame['model']))}"
@@ -85,7 +89,20 @@ def _table(name: str, title: str, frame: pd.DataFrame, parts: int, whole: pd.Dat
     )
 
 
-def _axes(experiment: str, parts: int) -> tuple[str, ...]:
-    """Return what the parts of a quantity's name tell, as the experiment names them."""
-    names: tuple[str, ...] = experiments.get(experiment).axes if experiment in experiments.names() else ()
-    return names if len(names) == parts else tuple(f"part {i + 1}" for i in range(parts))
+def _axes(experiment: str, quantities: Iterable[str]) -> dict[int, tuple[str, ...]]:
+    """Return what the parts of quantities tell, by how many there are: what the experiment says of as many as it names.
+
+    In a shorter or longer name, a part of the values of one of those axes tells the same.
+    """
+    named: tuple[str, ...] = experiments.get(experiment).axes if experiment in experiments.names() else ()
+    columns: dict[int, list[set[str]]] = {}
+    for parts in (quantity.split("/") for quantity in quantities):
+        for values, part in zip(columns.setdefault(len(parts), [set() for _ in parts]), parts, strict=True):
+            values.add(part)
+    known = dict(zip(named, columns.get(len(named), ()), strict=False))
+
+    def title(place: int, values: set[str]) -> str:
+        return next((axis for axis in known if values <= known[axis]), f"part {place}")
+
+    titles = {n: tuple(title(i, values) for i, values in enumerate(each, 1)) for n, each in columns.items()}
+    return titles | ({len(named): named} if named else {})

@@ -1,8 +1,9 @@
-"""Verification the theory in numbers: oracles, float32's stability, cost, integrated gradients, mean, perturbation; and one figure.
+"""The theory in numbers: oracles, float32's stability, cost, integrated gradients, mean, perturbation; and one figure.
 
 python scripts/verify.py                              everything; what is there already is not measured again
 python scripts/verify.py parts=[oracle] networks=[conv_batchnorm,bias_free] methods=[gradcam] contrasts=[weighted,max]
 python scripts/verify.py parts=[stability,perturbation] limit=100
+wcx stability limit=100                               one of them by its name
 
 Records go to <results>/records, tables to <results>/tables, figures to <results>/verify; plan=true tells what is missing.
 Photographs are the ImageNet sample's (paths.data_dir), weights as for run.py.
@@ -92,7 +93,7 @@ def request(cfg: DictConfig) -> Request:
 
 def run(cfg: DictConfig) -> None:
     """Run the parts asked for, or print their plan; exit code 1 if an oracle disagrees."""
-    parts = [choose("part", part, grid.settings("verify")["parts"]) for part in cfg.parts]
+    parts = [choose("part", part, [*checks.names(), FIGURE]) for part in cfg.parts]
     run_by = {part: checks.of_part(part) for part in parts if part != FIGURE}
     asked, results, over = request(cfg), Path(cfg.paths.results_dir), 0
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -154,6 +155,8 @@ def complete(arguments: Sequence[str]) -> list[str]:
     return grid.complete(arguments, "verify")
 
 
-def main() -> None:
-    """Run the command line."""
+def main(check: str | None = None) -> None:
+    """Run the command line for all parts, or for one check."""
+    if check is not None:
+        sys.argv.insert(1, f"parts=[{check}]")
     application.main(run, "verify", complete)

@@ -35,6 +35,7 @@ from wcx.report.tables import Table
 NAME = "report.html"
 MOST_SWITCHED = 6  # images of a switch that are embedded
 MOST_OPEN = 48  # rows of a table that is open from the start
+MOST_TOLD = 3  # lines on what was left out, likewise
 _FOLDER = Path(__file__).parent
 
 
@@ -80,19 +81,20 @@ def document(contents: Contents, album: Album) -> str:
             script=Markup(script),
             most_switched=MOST_SWITCHED,
             most_open=MOST_OPEN,
+            most_told=MOST_TOLD,
         )
 
 
 def _chapters(contents: Contents, reported: Sequence[Section], commands: int) -> list[tuple[Section, Sequence[Drawn]]]:
     """Return the page's sections, with pictures: experiments first, the paper's even if they are empty."""
     by_name = {section.name: section for section in reported}
-    experiments = [by_name.pop(section.name, section) for section in _PAPER] + [*by_name.values()]
+    paper = [replace(by_name.pop(empty.name, empty), commands=empty.commands) for empty in _PAPER]
     galleries, photographs = contents.galleries, contents.photographs
     commits = len({str(each.manifest.get("git_commit")) for each in contents.sets})
     state = f"{counted(len(contents.sets), 'set')} of records, {counted(commits, 'commit')}" if contents.sets else ""
     table = [provenance.table(contents.sets)] if contents.sets else []
     return [
-        *((section, ()) for section in experiments),
+        *((section, ()) for section in [*paper, *by_name.values()]),
         (replace(_GALLERIES, state=counted(len(galleries), "picture") if galleries else ""), galleries),
         (replace(_PHOTOGRAPHS, state=counted(len(photographs), "photograph") if photographs else ""), photographs),
         (replace(_REPRODUCE, state=counted(commands, "command")), ()),

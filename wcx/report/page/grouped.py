@@ -23,6 +23,19 @@ class Group:
     shared: tuple[tuple[str, str, str, str], ...]
     lines: tuple[GridLine, ...]
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether its lines are of several datasets or methods: each says which, then."""
+        return len({(line.facts.get("dataset"), line.facts.get("method")) for line in self.lines}) > 1
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The dataset, if its lines share it, and their methods: what the group is filtered by."""
+        datasets, methods = (
+            dict.fromkeys(str(line.facts.get(key, "")) for line in self.lines) for key in ("dataset", "method")
+        )
+        return {"dataset": "".join(datasets) if len(datasets) == 1 else "", "method": " ".join(methods)}
+
 
 @dataclass(frozen=True)
 class GroupedGrid:
