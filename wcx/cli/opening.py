@@ -15,10 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from wcx import datasets, experiments, models
 from wcx.cli import allocator
 from wcx.cli.user_errors import SkipError
+from wcx.datasets import imagenet
 from wcx.errors import WcxError, choose
 from wcx.experiments import Cell, images
 from wcx.experiments.base import check_method
 from wcx.models import custom
+from wcx.models.class_names import NAMES, NONE
+from wcx.models.weights import located
 from wcx.pipeline import Job
 
 
@@ -86,18 +89,22 @@ def test_images(cfg: DictConfig) -> datasets.ImageDataset:
 def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models.LoadedModel:
     """Load the model in the configuration for a dataset: ImageNet's weights for imagenet or None, else its checkpoint.
 
+    With class_map=none or a file it keeps the weights' own outputs (ImageNet's), whatever the dataset.
     `model.weights=random` (or null) is a network of random weights, labelled so, for trying a road out.
 
     Raises:
         WcxError: no checkpoint; ImageNet weights asked for on another dataset; one's own network that cannot be had.
     """
     arguments = plain(cfg.model)
+    named = arguments.pop("class_map", NAMES)
+    class_map = cfg.class_map or named
+    class_map = class_map if class_map in (NAMES, NONE) else str(located(class_map, cfg.paths.weights_dir))
     if "factory" in arguments:
-        loaded = custom.load(**arguments, device=device(cfg), seed=cfg.seed)
-        return loaded.to_channels_last() if cfg.channels_last else loaded
+        loaded = custom.load(**arguments, weights_dir=cfg.paths.weights_dir, device=device(cfg), seed=cfg.seed)
+        return _laid_out(cfg, loaded, class_map)
     checkpoint, weights, name = arguments.pop("checkpoint", None), arguments.get("weights", "auto"), arguments["name"]
     num_classes = None
-    if dataset is not None and dataset.name != "imagenet" and checkpoint is None:
+    if dataset is not None and dataset.name != "imagenet" and checkpoint is None and class_map == NAMES:
         num_classes = len(dataset.class_names)
         if weights == "auto":
             folder = cfg.paths.checkpoints_dir
@@ -119,6 +126,14 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
         dataset=dataset.name if dataset else None,
         num_classes=None if checkpoint else num_classes,
     )
+    if class_map != NAMES and not checkpoint:  # ImageNet's outputs, whatever the dataset
+        loaded.class_names = models.distinct(imagenet.class_names())
+    return _laid_out(cfg, loaded, class_map)
+
+
+def _laid_out(cfg: DictConfig, loaded: models.LoadedModel, class_map: str) -> models.LoadedModel:
+    """Return a model with its map of classes, in the memory layout that is asked for."""
+    loaded.class_map = class_map
     return loaded.to_channels_last() if cfg.channels_last else loaded
 
 

@@ -16,7 +16,7 @@ from wcx.experiments.images import Item
 from wcx.experiments.pictures import Picture
 from wcx.experiments.selection import Choice, Walk, by_id
 from wcx.images import drawn_sigma, make_baseline
-from wcx.models import LoadedModel, label_map
+from wcx.models import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class GalleryJob:
         Raises:
             DataError: one cannot be read, with on_error=stop.
         """
-        for item in images.read(self.dataset, indices, self.labels(), self.num_workers):
+        for item in images.read(self.dataset, indices, self.outputs, self.num_workers):
             if item.error is not None and self.on_error == "stop":
                 raise item.error
             yield item
@@ -186,18 +186,19 @@ class GalleryJob:
         """Names of the model's outputs."""
         return self.loaded.class_names or self.dataset.class_names
 
-    def labels(self) -> list[int] | None:
-        """Return the model's output for each of the dataset's classes; None if the model does not name its own."""
-        names = self.loaded.class_names
-        return None if names is None else label_map(self.dataset.class_names, names).tolist()
+    @cached_property
+    def outputs(self) -> list[int | None] | None:
+        """The model's output for each of the dataset's classes, see `LoadedModel.outputs`."""
+        return self.loaded.outputs(self.dataset.class_names)
 
     @cached_property
     def walk(self) -> Walk:
         """The images in random order: looked at once for all figures."""
-        total, seed = len(self.dataset), self.settings.seed
-        order = images.order(total, self.limit, seed, shuffled=True)
-        among = f"{len(order)} of {total}" if len(order) < total else f"{total}"
-        note = f"{among} {self.dataset.split} images (seed {seed})"
+        among, seed = images.mapped(self.dataset, self.outputs), self.settings.seed
+        total = len(among)
+        order = [among[place] for place in images.order(total, self.limit, seed, shuffled=True)]
+        count = f"{len(order)} of {total}" if len(order) < total else f"{total}"
+        note = f"{count} {self.dataset.split} images (seed {seed})"
         return Walk(self.loaded.model, self.read, order, note, self.batch_size)
 
     def choose(self, kind: FigureKind) -> Choice:

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from wcx.datasets import ImageDataset
-from wcx.errors import DataError
+from wcx.errors import DataError, WcxError
 
 
 @dataclass
@@ -47,20 +47,35 @@ def cut(indices: Sequence[int], size: int) -> list[list[int]]:
     return [list(indices[start : start + size]) for start in range(0, len(indices), size)]
 
 
+def mapped(dataset: ImageDataset, outputs: Sequence[int | None] | None) -> list[int]:
+    """Return the indices of the images whose class has an output, see `LoadedModel.outputs`.
+
+    Raises:
+        WcxError: there is none.
+    """
+    indices = [i for i, label in enumerate(dataset.labels) if outputs is None or outputs[label] is not None]
+    if not indices:
+        raise WcxError(f"no class of {dataset.name} has an output of this network; check class_map.")
+    return indices
+
+
 def read(
-    dataset: ImageDataset, indices: Sequence[int], labels: Sequence[int] | None = None, workers: int = 1
+    dataset: ImageDataset, indices: Sequence[int], labels: Sequence[int | None] | None = None, workers: int = 1
 ) -> Iterator[Item]:
     """Yield the images in the order of `indices`, decoded by `workers` threads some way ahead.
 
     Args:
         dataset: opened with its transform.
         indices: into the dataset.
-        labels: the model's output for each of the dataset's classes; None if they are the same.
+        labels: the model's output for each of the dataset's classes, -1 or None where it has none; None if they are the same.
         workers: threads; Pillow decodes outside Python's lock.
     """
 
     def one(index: int) -> Item:
-        label = dataset.labels[index] if labels is None else int(labels[dataset.labels[index]])
+        label: int | None = dataset.labels[index]
+        if labels is not None:
+            label = labels[dataset.labels[index]]
+        label = -1 if label is None else label
         try:
             return Item(index, dataset.ids[index], label, dataset[index][0], dataset.box(index))
         except DataError as error:

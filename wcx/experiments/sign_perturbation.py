@@ -249,6 +249,8 @@ class _Walks:
     def _choose(self, logits: Tensor) -> None:
         """Set target and foils for the whole walk, from the clean logits (N, C)."""
         settings = self._settings
+        if settings.target_rule == "label" and bool((self._labels < 0).any()):
+            raise WcxError("target_rule=label: the images have no labels (class_map=none); give target_rule=predicted.")
         self._target = contrasts.as_targets(self._labels if settings.target_rule == "label" else _top(logits), logits)
         self._foils = contrasts.foil_masks(logits, self._target, as_foils(settings.foils))
         y, p, correct = self._measure(logits)
@@ -289,12 +291,13 @@ class _Walks:
             return self._explainer(x)
 
     def _measure(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return y_t, p_t (float64) and whether the label is top-1, each (N,)."""
+        """Return y_t, p_t (float64) and whether the label is top-1 (NaN where there is none), each (N,)."""
         if not bool(logits.isfinite().all()):
             raise WcxError("logits hold NaN or infinite values; check the model and its input.")
         t = self._target[:, None]
         y, p = logits.gather(1, t)[:, 0], logits.double().softmax(1).gather(1, t)[:, 0]
-        return y.double(), p, _top(logits) == self._labels
+        correct, unknown = _top(logits) == self._labels, self._labels < 0
+        return y.double(), p, torch.where(unknown, torch.nan, correct.double()) if bool(unknown.any()) else correct
 
 
 def _top(logits: Tensor) -> Tensor:

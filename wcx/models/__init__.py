@@ -1,7 +1,8 @@
 """Models: any torchvision classifier, small_cnn, or one's own network, with its weights, ready for [0, 1] pixels."""
 
 from wcx.images import IMAGENET_MEAN, IMAGENET_STD, Normalized, logits_of
-from wcx.models.checkpoints import checkpoint_path, distinct, label_map, read_checkpoint, read_meta, save_checkpoint
+from wcx.models.checkpoints import checkpoint_path, read_checkpoint, read_meta, save_checkpoint
+from wcx.models.class_names import distinct, label_map
 from wcx.models.load import IMAGENET_TRANSFORM, LoadedModel, build, finetune_command, load, names, own_transform
 from wcx.models.state_dicts import head_name, weights_hash
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,37 +82,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     return meta
 
 
-def distinct(names: Sequence[str]) -> list[str]:
-    """Return class names with the id behind those that come more than once: crane (134) and crane (517) of ImageNet's."""
-    count = Counter(names)
-    return [name if count[name] == 1 else f"{name} ({index})" for index, name in enumerate(names)]
-
-
 def _sum(state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
     """Return the sha256 (hex) over the tensors, as they are read, and the metadata."""
     read = {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
     return hashlib.sha256((weights_hash(read) + json.dumps(meta, sort_keys=True)).encode()).hexdigest()
-
-
-def label_map(dataset_class_names: Sequence[str], checkpoint_class_names: Sequence[str]) -> Tensor:
-    """Return the LongTensor (classes,) that maps a dataset's label to the checkpoint's output, by class name.
-
-    Names that come more than once are told apart by their ids (`distinct`). Where all others stand in the same places on both
-    sides, so do these: torchvision says crane bird and maillot tank suit where ImageNet's usual list has another crane and maillot.
-
-    Raises:
-        WcxError: a class of the dataset is unknown to the checkpoint.
-    """
-    classes, outputs = distinct(dataset_class_names), distinct(checkpoint_class_names)
-    position = {name: index for index, name in enumerate(outputs)}
-    if len(classes) == len(outputs) and all(position.get(name, index) == index for index, name in enumerate(classes)):
-        repeated = [index for index, name in enumerate(outputs) if name.endswith(f" ({index})")]
-        position |= {classes[index]: index for index in repeated}
-    unknown = [name for name in classes if name not in position]
-    if unknown:
-        raise WcxError(
-            f"checkpoint of other classes: it does not know {unknown[0]!r} ({len(unknown)} of the dataset's "
-            f"{len(classes)} classes); its {len(outputs)} classes begin with "
-            f"{', '.join(map(repr, outputs[:3]))}: fine-tune on this dataset"
-        )
-    return torch.tensor([position[name] for name in classes], dtype=torch.long)

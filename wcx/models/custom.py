@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import logging
@@ -17,8 +16,9 @@ from torch.nn.parameter import is_lazy
 from wcx.datasets import as_transform
 from wcx.errors import WcxError
 from wcx.models import IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TRANSFORM, LoadedModel, Normalized, factories, precision
-from wcx.models.checkpoints import distinct
+from wcx.models.class_names import read_classes
 from wcx.models.state_dicts import fill, read_weights, weights_hash
+from wcx.models.weights import located
 
 log = logging.getLogger("wcx")
 
@@ -34,6 +34,7 @@ def load(
     std: Sequence[float] = IMAGENET_STD,
     transform: Mapping[str, Any] = IMAGENET_TRANSFORM,
     name: str = "custom",
+    weights_dir: str | Path | None = None,
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> LoadedModel:
@@ -51,6 +52,7 @@ def load(
             network takes channels. With one, images in colour are converted to grey.
         transform: fields of `datasets.base.Transform`: how a photograph becomes the network's input.
         name: what tables and files call the network.
+        weights_dir: folder in which files of weights and classes are looked for that are not where their path says.
         device: where the result lives.
         seed: of random weights; the global generators are left alone.
 
@@ -65,7 +67,8 @@ def load(
             f"one's own network needs {missing}: model=custom model.factory=package.module:function "
             f"model.weights=<file or random> model.classes=<text file>."
         )
-    count = channels(mean, std)
+    count, classes = channels(mean, std), located(classes, weights_dir)
+    weights = weights if str(weights) == "random" else located(weights, weights_dir)
     names = read_classes(classes)
     net = factories.build(factory, len(names), seed).eval()
     loaded = LoadedModel(
@@ -114,65 +117,6 @@ def channels(mean: Sequence[float], std: Sequence[float]) -> int:
     if min(std) <= 0:
         raise WcxError(f"model.std={list(std)}: a standard deviation is positive.")
     return len(mean)
-
-
-def read_classes(path: str | Path) -> list[str]:
-    """Return the class names of a file, in the order of the network's outputs.
-
-    Args:
-        path: text (UTF-8), one name a line, blank lines at its end left out; or JSON (or a Python literal): a list of names,
-            {id: name}, {id: [wnid, name]} as in imagenet_class_index.json, or {name: id}.
-
-    Returns:
-        the names; those that come more than once (ImageNet's crane) have their id behind them.
-
-    Raises:
-        WcxError: the file is missing, not UTF-8, or empty; a line is blank; ids that do not count from 0.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig").rstrip()
-    except FileNotFoundError as error:
-        raise WcxError(f"file of class names not found: {path}; check model.classes.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise WcxError(f"cannot read the class names in {path}: {error}; expected UTF-8, one name a line.") from error
-    listed = _literal(text)
-    names = [line.strip() for line in text.splitlines()] if listed is None else _ordered(listed, path)
-    if not names:
-        raise WcxError(f"no class names in {path}; expected one a line, in the order of the network's outputs.")
-    if "" in names:
-        raise WcxError(f"line {names.index('') + 1} of {path} is blank; expected one class name a line.")
-    return distinct(names)
-
-
-def _literal(text: str) -> list[object] | dict[object, object] | None:
-    """Return the list or dict that a text is, as JSON or in Python; None for any other text."""
-    if not text.lstrip().startswith(("[", "{")):
-        return None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            value = read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        return value if isinstance(value, (list, dict)) else None
-    return None
-
-
-def _ordered(listed: list[object] | dict[object, object], path: str | Path) -> list[str]:
-    """Return the names in a list, {id: name}, {id: [wnid, name]} or {name: id}, in the order of their ids."""
-    pairs = list(enumerate(listed)) if isinstance(listed, list) else list(listed.items())
-    if pairs and all(type(value) is int for _, value in pairs):
-        pairs = [(value, key) for key, value in pairs]
-    names = {
-        int(key): value[1].replace("_", " ") if isinstance(value, list) and len(value) == 2 else value
-        for key, value in pairs
-        if str(key).isdigit()
-    }
-    if sorted(names) != list(range(len(pairs))) or not all(isinstance(name, str) for name in names.values()):
-        raise WcxError(
-            f"the class names in {path} are not understood; expected one a line, or as JSON a list, {{id: name}} or "
-            f"{{name: id}}, with the ids 0 to n - 1."
-        )
-    return [names[index].strip() for index in range(len(pairs))]
 
 
 def _hash(net: nn.Module, factory: str, mean: Sequence[float], std: Sequence[float]) -> str:

@@ -6,7 +6,7 @@ Their weights are ImageNet's (wcx/models/weights.py says where those are looked 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 from wcx.errors import WcxError, choose
 from wcx.images import IMAGENET_MEAN, IMAGENET_STD, Normalized, Preset, Transform
 from wcx.models.checkpoints import read_checkpoint
+from wcx.models.class_names import NAMES, NONE, label_map, read_map
 from wcx.models.state_dicts import fill, read_weights, weights_hash
 from wcx.models.weights import RANDOM, Weights, resolve, torchvision_entries
 
@@ -43,6 +44,7 @@ class LoadedModel:
         options: the constructor's options.
         meta: a checkpoint's metadata, else {}.
         channels_last: whether the convolutions' weights, and so all activations, lie channels last in memory.
+        class_map: how a dataset's classes are told among the outputs: by "name", "none", or a file, see `outputs`.
     """
 
     net: nn.Module
@@ -57,6 +59,22 @@ class LoadedModel:
     options: dict[str, Any] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     channels_last: bool = False
+    class_map: str = NAMES
+
+    def outputs(self, classes: Sequence[str]) -> list[int | None] | None:
+        """Return the output of each of a dataset's classes; None if they are the outputs, as the network names none.
+
+        With class_map none all are -1: images without labels, and no accuracy. In a file a class may have no output, None: its
+        images are left out.
+
+        Raises:
+            WcxError: a class that is not among the outputs' names or not in the file; see `class_names.read_map`.
+        """
+        if self.class_map == NONE:
+            return [-1] * len(classes)
+        if self.class_map != NAMES:
+            return read_map(self.class_map, classes, self.class_names)
+        return None if self.class_names is None else label_map(classes, self.class_names).tolist()
 
     def to_channels_last(self) -> LoadedModel:
         """Return this with weights laid out channels last, about twice as fast; as it is if it has 3-d convolutions."""

@@ -81,6 +81,12 @@ def resolve(name: str, weights: str | Path | None, weights_dir: str | Path | Non
     raise AssertionError("unreachable")
 
 
+def located(path: str | Path, folder: str | Path | None) -> Path:
+    """Return a file's path, or that in `folder` if only this is there."""
+    inside = Path(folder, path) if folder else Path(path)
+    return inside if inside.is_file() and not Path(path).is_file() else Path(path)
+
+
 def torchvision_entries(name: str) -> dict[str, torchvision.models.WeightsEnum]:
     """Return torchvision's weight entries of the classifier `name`; {} for models that are not torchvision's."""
     import torchvision

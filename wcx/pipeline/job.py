@@ -19,7 +19,8 @@ from wcx.experiments.base import check_method
 from wcx.experiments.images import Item
 from wcx.images import device_of
 from wcx.inventory import Check
-from wcx.models import LoadedModel, label_map
+from wcx.models import LoadedModel
+from wcx.models.class_names import NAMES
 from wcx.models.evaluation import Evaluation, evaluation_of
 from wcx.records import Shard
 
@@ -127,7 +128,22 @@ class Job:
     def chunks(self) -> list[list[int]]:
         """Return the dataset indices of every chunk."""
         shuffled = self.limit_selected is not None
-        return images.cut(images.order(len(self.dataset), self.limit, self.seed, shuffled), self.chunk_size)
+        places = images.order(len(self.among), self.limit, self.seed, shuffled)
+        return images.cut([self.among[place] for place in places], self.chunk_size)
+
+    @cached_property
+    def outputs(self) -> list[int | None] | None:
+        """The model's output for each of the dataset's classes, see `LoadedModel.outputs`.
+
+        Raises:
+            WcxError: the dataset has a class that the model does not know.
+        """
+        return self.loaded.outputs(self.dataset.class_names)
+
+    @cached_property
+    def among(self) -> list[int]:
+        """The dataset indices of the images whose class has an output."""
+        return images.mapped(self.dataset, self.outputs)
 
     def shards(self) -> list[Shard]:
         """Return where the records of every cell go."""
@@ -157,8 +173,12 @@ class Job:
     def subset(self) -> str:
         """Return what is to be said of the images beside every number; "" if all official ones were used."""
         notes = [self.dataset.subset] if self.dataset.subset else []
-        if self.limit is not None and self.limit < len(self.dataset):
-            notes.append(f"limit: {self.limit} of {len(self.dataset)} images")
+        if None in (self.outputs or ()):
+            classes, total = len(self.outputs or ()), len(self.dataset)
+            known = classes - (self.outputs or []).count(None)
+            notes.append(f"{known} of {classes} classes have an output: {len(self.among)} of {total} images")
+        if self.limit is not None and self.limit < len(self.among):
+            notes.append(f"limit: {self.limit} of {len(self.among)} images")
         if self.limit_selected is not None:
             notes.append(f"limit_selected: {self.limit_selected}")
         return "; ".join(notes)
@@ -168,14 +188,8 @@ class Job:
         return self.loaded.class_names or self.dataset.class_names
 
     def read(self, indices: Sequence[int]) -> list[Item]:
-        """Return images of the dataset, labelled by the model's outputs.
-
-        Raises:
-            WcxError: the dataset has a class that the model's checkpoint does not know.
-        """
-        names = self.loaded.class_names
-        labels = None if names is None else label_map(self.dataset.class_names, names).tolist()
-        return list(images.read(self.dataset, indices, labels, self.num_workers))
+        """Return images of the dataset, labelled by the model's outputs."""
+        return list(images.read(self.dataset, indices, self.outputs, self.num_workers))
 
     def options_of(self, contrast: str) -> dict[str, Any]:
         """Return all options of a contrast: a default that changes is another fingerprint."""
@@ -202,6 +216,7 @@ class Job:
             "limit": [self.limit, *([self.limit_selected] if selects else []), self.seed],
             **({"layer": self.loaded.layer} if "activation" in self.experiment.spaces else {}),
             **({"equal_pair": counted} if counted else {}),
+            **({"outputs": self.outputs} if self.loaded.class_map != NAMES else {}),
             **({"evaluation": self.evaluator.kind} if self.experiment.evaluations(self.settings) else {}),
         }
         method = methods.create(cell.method, **self.method_options.get(cell.method, {}))

@@ -72,6 +72,8 @@ def _recorded(shard: Shard, config: Mapping[str, Any]) -> dict[str, Any]:
     label = str(shard.labels.get("weights"))
     if re.fullmatch("random|[A-Z0-9_]+", label) and label != _MODEL["pinned"]:
         values["model.weights"] = label
+    if config.get("class_map"):
+        values["class_map"] = config["class_map"]
     options = _options(shard)
     values |= {f"dataset.{key}": value for key, value in config.get("dataset", {}).items() if key in options}
     network = {key: value for key, value in config.get("model", {}).items() if key not in _UNUSED}
