@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import mpmath
 import pytest
 import torch
@@ -40,6 +42,23 @@ def _by_hand(name: str, y: list[float], t: int, foils: list[int]) -> list[float]
             nearest = sorted(foils, key=lambda s: (abs(y[s] - y[t]), s))[:3]
             for s in nearest:
                 v[s] -= mpmath.mpf("0.6") / len(nearest)
+        elif name == "finer_code":
+            nearest = sorted(foils, key=lambda s: (abs(y[s] - y[t]), s))[:3]
+            total = sum(mpmath.e ** (y[s] - y[nearest[0]]) for s in nearest)
+            beta = {s: mpmath.e ** (y[s] - y[nearest[0]]) / total for s in nearest}
+            mean = sum(beta[s] * y[s] for s in nearest)
+            for s in nearest:  # the product rule, weight by weight
+                v[s] -= beta[s] + beta[s] * (y[s] - mean)
+        elif name == "counterfactual":
+            v[t] = mpmath.mpf(-1)
+        elif name == "cross_entropy":
+            total = sum(mpmath.e ** (value - y[t]) for value in y)
+            v = [
+                mpmath.e ** (y[s] - y[t]) / total - (mpmath.mpf(1) / len(foils) if s in foils else 0)
+                for s in range(len(y))
+            ]
+        elif name == "clrp":
+            v = [y[t] * (int(s == t) - (mpmath.mpf(1) / len(foils) if s in foils else 0)) for s in range(len(y))]
         return [float(value) for value in v]
 
 
@@ -118,12 +137,94 @@ def test_finer_by_hand(logits: list[float], target: int, options: dict, v: list[
     torch.testing.assert_close(got, torch.tensor([v], dtype=torch.float64), rtol=0, atol=1e-15)  # a division's rounding
 
 
-@pytest.mark.parametrize("name", [n for n in contrasts.names() if n not in ("original", "probability", "finer")])
-def test_sums_to_zero(name: str) -> None:
-    """A contrast ignores what is added to all logits alike (section 3.1)."""
+@pytest.mark.parametrize(
+    ("name", "v"),
+    [
+        ("counterfactual", [-1, 0, 0]),
+        ("cross_entropy", [2 / 3, 1 / 6 - 1 / 2, 1 / 6 - 1 / 2]),  # p = (4, 1, 1) / 6
+        ("clrp", [2 * math.log(2), -math.log(2), -math.log(2)]),
+        ("finer_code", [1, -1 / 2, -1 / 2]),  # foils of equal logits: the weights' gradient vanishes
+    ],
+)
+def test_three_classes_by_hand(name: str, v: list[float]) -> None:
+    logits = torch.tensor([[2 * math.log(2), 0.0, 0.0]], dtype=torch.float64)
+    # 3e-16: a softmax's rounding
     torch.testing.assert_close(
-        wcx.cotangent(_logits(), 1, name).sum(1), torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-15
+        wcx.cotangent(logits, 0, name)[0], torch.tensor(v, dtype=torch.float64), rtol=0, atol=3e-16
     )
+
+
+def test_finer_code_by_hand_where_the_foils_lie_apart() -> None:
+    """beta = (3, 1) / 4, y = (log 3, 0): the mean is 0.75 log 3, and the weights' gradient 3/16 log 3 times (1, -1)."""
+    logits = torch.tensor([[5.0, math.log(3), 0.0]], dtype=torch.float64)
+    more = 3 / 16 * math.log(3)
+    expected = torch.tensor([[1, -0.75 - more, -0.25 + more]], dtype=torch.float64)
+    torch.testing.assert_close(wcx.cotangent(logits, 0, "finer_code"), expected, rtol=0, atol=3e-16)
+    expected[0, 1:] *= 0.5
+    torch.testing.assert_close(wcx.cotangent(logits, 0, "finer_code", gamma=0.5), expected, rtol=0, atol=3e-16)
+
+
+def test_finer_code_is_the_gradient_through_its_weights_and_weighted_without_it() -> None:
+    """Autograd of the objective of the authors' code: sum_s p_s (y_t - y_s) / sum_s p_s over the k nearest."""
+    leaf = _logits(c=9).requires_grad_()
+    t = leaf.argmax(1)
+    nearest = (leaf - leaf.gather(1, t[:, None])).abs().sort(1).indices[:, 1:4]
+    p, y_t = leaf.softmax(1).gather(1, nearest), leaf.gather(1, t[:, None])
+    gap = y_t - leaf.gather(1, nearest)
+    free, frozen = (
+        torch.autograd.grad(((w * gap).sum(1) / w.sum(1)).sum(), leaf, retain_graph=True)[0] for w in (p, p.detach())
+    )
+    torch.testing.assert_close(wcx.cotangent(leaf, t, "finer_code"), free, rtol=1e-12, atol=1e-15)
+    torch.testing.assert_close(wcx.cotangent(leaf, t, "weighted", foils=3), frozen, rtol=1e-12, atol=1e-15)
+    assert float((free - frozen).norm() / frozen.norm()) > 0.1  # no rounding
+
+
+def test_cross_entropy_is_the_gradient_of_it_and_becomes_max_where_the_network_is_sure() -> None:
+    leaf = _logits().requires_grad_()
+    torch.nn.functional.cross_entropy(leaf, torch.full((4,), 2), reduction="sum").backward()
+    torch.testing.assert_close(wcx.cotangent(leaf, 0, "cross_entropy", foils=[2]), leaf.grad, rtol=1e-12, atol=1e-15)
+    sure = torch.tensor([[60.0, 1.0, 2.0]], dtype=torch.float64)  # 1 - p_t = 1e-25
+    for foils, twin in (([1], "max"), ([1, 2], "mean")):
+        v = wcx.cotangent(sure, 0, ["cross_entropy", twin], foils=foils)
+        torch.testing.assert_close(v[0], v[1], rtol=0, atol=1e-20)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in contrasts.names() if n not in ("original", "probability", "finer", "counterfactual")]
+)
+def test_sums_to_zero(name: str) -> None:
+    """A contrast ignores what is added to all logits alike (section 3.1). 4e-15: rounding at logits of up to 8."""
+    torch.testing.assert_close(
+        wcx.cotangent(_logits(), 1, name).sum(1), torch.zeros(4, dtype=torch.float64), rtol=0, atol=4e-15
+    )
+
+
+class TestConfused:
+    """Foils of a target: the classes with which the network confuses it most (CWOX's clusters, CASE's contrast set)."""
+
+    CONFUSION = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.0, 0.9, 0.02, 0.08], [0.3, 0.3, 0.4, 0.0], [0.1, 0.2, 0.3, 0.4]])
+
+    def test_the_k_largest_of_the_targets_row_of_equals_the_lower_id(self) -> None:
+        logits, targets = _logits(c=4), torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]])
+        v = wcx.cotangent(logits, targets, "mean", contrasts.Confused(2, self.CONFUSION))
+        rows = {0: [1, -0.5, -0.5, 0], 1: [0, 1, -0.5, -0.5], 2: [-0.5, -0.5, 1, 0], 3: [0, -0.5, -0.5, 1]}
+        assert v.tolist() == [[rows[t] for t in ids] for ids in targets.tolist()]
+
+    def test_a_setting_says_how_many(self) -> None:
+        assert contrasts.Confused.count("confused:12") == 12
+        assert [contrasts.Confused.count(setting) for setting in (None, 3, (1, 2))] == [None] * 3
+        for text in ("confused", "confused:0", "confused:x", "confused:-1", "confusde:3"):
+            with pytest.raises(WcxError, match=f"foils = '{text}': give null, an int k"):
+                contrasts.Confused.count(text)
+
+    def test_what_cannot_be_asked_is_one_line(self) -> None:
+        for foils in (contrasts.Confused(4, self.CONFUSION), contrasts.Confused(2, self.CONFUSION[:3])):
+            with pytest.raises(WcxError, match="1 to 3 foils"):
+                wcx.cotangent(_logits(c=4), 0, "mean", foils)
+        unseen = self.CONFUSION.clone()
+        unseen[2] = torch.nan
+        with pytest.raises(WcxError, match="class 2 has no training image"):
+            wcx.cotangent(_logits(c=4), [0, 1, 2, 3], "mean", contrasts.Confused(2, unseen))
 
 
 def test_two_classes_leave_nothing_to_choose() -> None:
@@ -230,4 +331,4 @@ def test_what_a_contrast_declares_is_true(name: str) -> None:
     logits = _logits()
     few, many = (wcx.cotangent(logits, 0, name, foils=foils) for foils in ([3], [1, 2, 3, 4, 5, 6]))
     assert contrasts.get(name).uses_foils == (not torch.equal(few, many))
-    assert list(contrasts.get(name).defaults) == (["gamma", "k"] if name == "finer" else [])
+    assert list(contrasts.get(name).defaults) == (["gamma", "k"] if name in ("finer", "finer_code") else [])

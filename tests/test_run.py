@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
@@ -73,6 +74,26 @@ def test_every_dataset_method_and_contrast_has_its_yaml() -> None:
 @pytest.mark.parametrize("name", methods.names())
 def test_a_methods_yaml_holds_its_options(name: str) -> None:
     methods.create(name, **opening.options(application.compose([f"method={name}"]).method))
+
+
+def test_foils_by_confusion_are_looked_up_once_and_are_part_of_the_fingerprint(
+    run: Callable[..., Done], tmp_path: Path
+) -> None:
+    """The confusion stands beside the checkpoints; another one is another set of records."""
+    folders = [f"paths.results_dir={tmp_path}/out", f"paths.checkpoints_dir={tmp_path}/checkpoints"]
+    command = [*SMALL, "contrast=mean", "foils=confused:2", "dataset.train_per_class=1", *folders]
+    first = run(*command)
+    assert first.returncode == 0, first.stderr
+    [kept] = tmp_path.glob("checkpoints/parts/small_cnn-*.confusion.npy")
+    before = kept.stat().st_mtime_ns
+    again = run(*command)
+    assert "none, all records were there" in again.stdout
+    assert kept.stat().st_mtime_ns == before
+    np.save(kept, np.load(kept)[:, ::-1])  # another confusion, other foils
+    assert "none, all" not in run(*command).stdout
+    wrong = run(*SMALL, "foils=confused:x", *folders)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "give null, an int k, class ids, or confused:k" in wrong.stderr
 
 
 def test_a_dataset_names_its_default_model_and_the_command_line_wins() -> None:

@@ -58,6 +58,10 @@ SCALARS: dict[str, Scalar] = {
     "weighted": lambda y, t, foils: y[t] - (y[foils].detach().softmax(0) * y[foils]).sum(),
     "probability": lambda y, t, _: y.softmax(0)[t],
     "finer": lambda y, t, foils: y[t] - 0.6 * y[_nearest(y, t, foils)].mean(),
+    "finer_code": lambda y, t, foils: y[t] - (y[near := _nearest(y, t, foils)].softmax(0) * y[near]).sum(),
+    "counterfactual": lambda y, t, _: -y[t],
+    "cross_entropy": lambda y, _, foils: -y.log_softmax(0)[foils].mean(),
+    "clrp": lambda y, t, foils: y[t].detach() * (y[t] - y[foils].mean()),
 }
 
 

@@ -14,7 +14,7 @@ import wcx
 from wcx import contrasts, methods
 from wcx.errors import choose
 from wcx.experiments import images
-from wcx.experiments.hiding import KEPT, as_foils
+from wcx.experiments.hiding import KEPT
 from wcx.experiments.images import Item
 from wcx.images import device_of, make_baseline
 from wcx.pipeline import Job
@@ -113,7 +113,7 @@ class MaskingWork(Workload):
 
     def _explain(self, image: Tensor, target: int, method: str, contrast: str) -> Tensor:
         """Return the map (1, H, W) of one image."""
-        job, foils = self.job, as_foils(self.job.settings.foils)
+        job, foils = self.job, self.job.subject([]).as_foils(self.job.settings.foils)
         layer = job.loaded.layer if methods.get(method).space == "activation" else None
         options = dict(job.contrast_options.get(contrast, {}))
         chosen = job.method_options.get(method, {})
@@ -188,7 +188,7 @@ class PerturbationWork(Workload):
         with torch.no_grad():
             clean = self.model(x0)
             clean.softmax(1).gather(1, t[:, None])
-            foils = contrasts.foil_masks(clean, t, as_foils(self.job.settings.foils))
+            foils = self.job.subject([]).foil_masks(clean, t, self.job.settings.foils)
         x = x0
         for _ in range(n):
             x = x.detach().requires_grad_()

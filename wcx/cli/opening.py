@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from wcx import datasets, experiments, models
 from wcx.cli import allocator
 from wcx.cli.user_errors import SkipError
+from wcx.contrasts import Confused
 from wcx.datasets import imagenet
 from wcx.errors import WcxError, choose
 from wcx.experiments import Cell, images
@@ -137,6 +139,20 @@ def _laid_out(cfg: DictConfig, loaded: models.LoadedModel, class_map: str) -> mo
     return loaded.to_channels_last() if cfg.channels_last else loaded
 
 
+def confusion(cfg: DictConfig, loaded: models.LoadedModel) -> Tensor | None:
+    """Return the network's confusion on the dataset's training images where foils=confused:k asks for it, else None.
+
+    Raises:
+        WcxError: another text than confused:k; no training images.
+    """
+    if Confused.count(plain(cfg.get("foils"))) is None or cfg.plan:
+        return None
+    from wcx import training  # slow to import
+
+    train, folder = open_dataset(cfg, "train"), Path(cfg.paths.checkpoints_dir)
+    return training.kept_confusion(loaded, train, folder, cfg.batch_size, cfg.num_workers)
+
+
 def job(cfgs: Sequence[DictConfig]) -> Job:
     """Return the job of one (dataset, model) whose cells are the method and contrast of each configuration.
 
@@ -156,10 +172,11 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
             raise SkipError(str(error)) from error
     protocol = settings(cfg, experiment.protocol)
     dataset = test_images(cfg)
+    loaded = open_model(cfg, dataset)
     opened = Job(
         experiment=experiment,
         dataset=dataset,
-        loaded=open_model(cfg, dataset),
+        loaded=loaded,
         cells=[Cell(cell.method.name, cell.contrast.name) for cell in cfgs],
         settings=protocol,
         method_options={cell.method.name: options(cell.method) for cell in cfgs},
@@ -175,6 +192,7 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
         on_error=cfg.on_error,
         save_maps=cfg.save_maps,
         evaluation=cfg.evaluation,
+        confusion=confusion(cfg, loaded),
     )
     if cfg.executor != "ray":
         return opened

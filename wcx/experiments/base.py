@@ -13,7 +13,8 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from wcx import methods
+from wcx import contrasts, methods
+from wcx.contrasts import Confused, Foils
 from wcx.errors import WcxError
 from wcx.experiments.images import Item
 from wcx.explainer import cotangents, upsample
@@ -25,6 +26,7 @@ from wcx.models.evaluation import Evaluation
 
 Row = dict[str, Any]
 Question = TypeVar("Question", bound=tuple[str, ...])  # a method, a contrast, and what tells its foils
+FoilSetting = int | tuple[int, ...] | str | None  # all others, the k most probable, class ids, or confused:k
 Keep = Callable[["Cell", int, Tensor], None]  # takes an image's map: cell, index in the dataset, (T, h, w)
 
 GRADIENTS = 2**26  # numbers of the gradients at the input that are made at a time, unless one view needs more
@@ -49,6 +51,7 @@ class Subject:
         batch_size: images a pass: what bounds the memory.
         passes: counts images: forward (those that a gradient is taken from), backward, and what an experiment adds.
         evaluation: what forward passes that no backward pass follows go through; by default the model itself.
+        confusion: of the network, (C, C), see `contrasts.Confused`; only needed by foils that are chosen by it.
     """
 
     model: nn.Module
@@ -58,6 +61,7 @@ class Subject:
     batch_size: int = 32
     passes: Counter[str] = field(default_factory=Counter)
     evaluation: Evaluation = field(default=None)  # type: ignore[assignment]  # set below
+    confusion: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.evaluation = self.evaluation or Evaluation(self.model)
@@ -71,6 +75,22 @@ class Subject:
     def zero(self) -> list[float]:
         """The pixel value, one a channel, of zero in the normalised space (the mean colour); 0 for a bare network."""
         return getattr(self.model, "zero", [0.0])
+
+    def foil_masks(self, logits: Tensor, targets: Tensor, foils: FoilSetting) -> Tensor:
+        """Return the foils that a setting names of targets (..., N) as masks (..., N, C).
+
+        Raises:
+            WcxError: a setting that names none, or foils by a confusion that is not there.
+        """
+        return contrasts.foil_masks(logits, targets, self.as_foils(foils))
+
+    def as_foils(self, foils: FoilSetting) -> Foils:
+        """Return a setting as `wcx.explain` takes it: a tuple, from a list in YAML, is a list of class ids."""
+        if (count := Confused.count(foils)) is None:
+            return list(foils) if isinstance(foils, tuple) else foils  # type: ignore[return-value]
+        if self.confusion is None:
+            raise WcxError(f"foils={foils} needs the network's confusion, which was not given.")
+        return Confused(count, self.confusion)
 
     def look(self, pixels: Tensor) -> Look:
         """Do the first forward pass of pixels (N, channels, H, W) on the subject's device."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from wcx import contrasts, methods
 from wcx.datasets import ImageDataset
 from wcx.errors import WcxError, choose
 from wcx.experiments import images, pictures
-from wcx.experiments.base import Cell, Subject
+from wcx.experiments.base import Cell, FoilSetting, Subject
 from wcx.experiments.images import Item
 from wcx.experiments.pictures import Picture
 from wcx.experiments.selection import Choice, Walk, by_id
@@ -78,7 +80,7 @@ class GallerySettings:
     align_corners: bool = False
     blur_sigma: float | tuple[float, float] = 15.0
     blur_kernel: int = 101
-    foils: int | tuple[int, ...] | None = None
+    foils: FoilSetting = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,7 +96,7 @@ class GallerySettings:
 
     def explain(self, subject: Subject, items: Sequence[Item], kind: FigureKind, names: Sequence[str]) -> list[Picture]:
         """Return what a figure shows of each image that could be read; `names` are those of the model's outputs."""
-        ask = pictures.most_probable(kind.targets, kind.cells, self.foils)
+        ask = pictures.most_probable(subject, kind.targets, kind.cells, self.foils)
         explained = pictures.explain(subject, items, names, ask, self.align_corners)
         zero = subject.zero if self.baseline_space == "normalized" else 0.0
         for picture in explained if kind.hides else ():
@@ -121,6 +123,7 @@ class GalleryJob:
         batch_size: images a pass.
         num_workers: threads that decode images.
         on_error: ``stop`` at an image that cannot be read, or ``skip`` it and count it.
+        confusion: of the network, where foils are chosen by it.
 
     Raises:
         WcxError: an unknown name.
@@ -139,6 +142,7 @@ class GalleryJob:
     batch_size: int = 32
     num_workers: int = 2
     on_error: str = "stop"
+    confusion: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.figures:
@@ -167,7 +171,14 @@ class GalleryJob:
         """
         choice = self.choose(kind)
         created = {name: methods.create(name, **self.method_options.get(name, {})) for name in kind.methods}
-        subject = Subject(self.loaded.model, self.loaded.layer, created, self.contrast_options, self.batch_size)
+        subject = Subject(
+            self.loaded.model,
+            self.loaded.layer,
+            created,
+            self.contrast_options,
+            self.batch_size,
+            confusion=self.confusion,
+        )
         return choice, self.settings.explain(subject, list(self.read(choice.indices)), kind, self.class_names)
 
     def read(self, indices: Sequence[int]) -> Iterator[Item]:

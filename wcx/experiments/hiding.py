@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from wcx import contrasts
-from wcx.contrasts import Foils
 from wcx.errors import WcxError, choose
 from wcx.experiments._passes import Evaluations, Seen
 from wcx.experiments._versions import NUMBERS, Plan, Versions, enlarged
-from wcx.experiments.base import Cell, Experiment, Keep, Row, Subject, blank
+from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, blank
 from wcx.experiments.images import Item
 from wcx.images import BASELINES, drawn_sigma, replacement
 from wcx.models import precision
@@ -44,7 +43,8 @@ class Protocol:
         align_corners: of the bilinear up-sampling.
         blur_sigma: in pixels at side 224; a pair is a range, drawn uniformly for each image from its index and `seed`.
         blur_kernel: width in pixels at side 224.
-        foils: of the contrasts; None is every other class, an int k the k most probable others.
+        foils: of the contrasts; None is every other class, an int k the k most probable others, ``confused:k`` the k that the
+            network confuses the target with.
         seed: of the drawn sigmas.
         evaluation_precision: of the passes of hidden images: ``float32``, ``tf32`` or ``bfloat16``; `Job` gives the subject
             a network for it. Everything else is float32 without TF32.
@@ -61,7 +61,7 @@ class Protocol:
     align_corners: bool = False
     blur_sigma: float | tuple[float, float] = 15.0
     blur_kernel: int = 101
-    foils: int | tuple[int, ...] | None = None
+    foils: FoilSetting = None
     seed: int = 0
     evaluation_precision: str = "float32"
 
@@ -102,10 +102,6 @@ class Protocol:
             row | classes | {"above_threshold": row["p_t2"] > self.threshold}
             for row, classes in zip(rows, ids, strict=True)
         ]
-
-    def foil_masks(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return the foils of targets (k, N) as masks (k, N, C)."""
-        return contrasts.foil_masks(logits, targets, as_foils(self.foils))
 
     def replacements(self, items: Sequence[Item], pixels: Tensor, subject: Subject) -> list[Tensor]:
         """Return what the pixels (N, channels, H, W) become under each baseline, in a shape that broadcasts to theirs."""
@@ -230,7 +226,7 @@ class Hiding(Experiment):
                 selected.append(i)
         if not selected:
             return above, []
-        foils = self.settings.foil_masks(look.logits, targets)
+        foils = self.subject.foil_masks(look.logits, targets, self.settings.foils)
         maps = look.maps(self.explained, targets, foils)
         if keep is not None:
             for cell, i in product(self.cells, selected):
@@ -294,11 +290,6 @@ class Hiding(Experiment):
         for rows, cells in zip(seen.rows, all_numbers, strict=True):
             for cell, values in zip(self.cells, cells, strict=True):
                 rows[cell].update(zip(columns, values, strict=True))
-
-
-def as_foils(foils: int | tuple[int, ...] | None) -> Foils:
-    """Return a setting as `contrasts.foil_masks` takes it: a tuple, from a list in YAML, is a list of class ids."""
-    return list(foils) if isinstance(foils, tuple) else foils
 
 
 def by_sign(attribution: Tensor, kept: str) -> Tensor:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from wcx import contrasts
 from wcx.datasets.listing import IMAGE_SUFFIXES
 from wcx.errors import DataError, WcxError
-from wcx.experiments import hiding, pictures
-from wcx.experiments.base import Cell, Subject
+from wcx.experiments import pictures
+from wcx.experiments.base import Cell, FoilSetting, Subject
 from wcx.experiments.images import Item
 from wcx.experiments.pictures import Asked, Picture, View
 from wcx.images import blur
@@ -35,15 +35,15 @@ class Question:
 
     Attributes:
         target: class id; None is the most probable class.
-        foils: class ids, an int k for the k most probable others, or None for the most probable other. The most probable of
-            them is the rival, and explained like the target; about it, the target is one of the foils.
+        foils: class ids, an int k for the k most probable others, ``confused:k``, or None for the most probable other. The
+            most probable of them is the rival, and explained like the target; about it, the target is one of the foils.
         contrasts: their names; each is asked about both classes, against the classes of the question and against all others.
         blur_sigma, blur_kernel: in pixels of an image of side 224, as in the masking experiment; likewise the next.
         align_corners: of the up-sampling.
     """
 
     target: int | None = None
-    foils: int | tuple[int, ...] | None = None
+    foils: FoilSetting = None
     contrasts: tuple[str, ...] = ("original", "weighted")
     blur_sigma: float = 15.0
     blur_kernel: int = 101
@@ -69,13 +69,13 @@ def answer(subject: Subject, pixels: Tensor, names: Sequence[str], question: Que
     foils: list[int] = []
 
     def ask(logits: Tensor) -> tuple[Tensor, Asked]:
-        targets = torch.tensor(pair(logits[0], question.target, question.foils), device=logits.device)[
+        targets = torch.tensor(pair(subject, logits[0], question.target, question.foils), device=logits.device)[
             :, None
         ]  # (2, 1)
         onehot = nn.functional.one_hot(targets, logits.shape[1]).bool()  # (2, 1, C)
         asked = onehot.any(0)
         if question.foils is not None:
-            asked |= contrasts.foil_masks(logits, targets[0], hiding.as_foils(question.foils))
+            asked |= subject.foil_masks(logits, targets[0], question.foils)
         foils.extend((asked & ~onehot)[0, 0].nonzero().flatten().tolist())
         masks = {"asked": asked & ~onehot} | ({} if asked.all() else {"others": ~onehot})
         views = {View(*cell, "none"): ~onehot for cell in alone}
@@ -87,7 +87,7 @@ def answer(subject: Subject, pixels: Tensor, names: Sequence[str], question: Que
     return picture
 
 
-def pair(logits: Tensor, target: int | None, foils: int | tuple[int, ...] | None) -> tuple[int, int]:
+def pair(subject: Subject, logits: Tensor, target: int | None, foils: FoilSetting) -> tuple[int, int]:
     """Return the target, by default the most probable class of logits (C,), and the most probable of its foils.
 
     Raises:
@@ -97,7 +97,7 @@ def pair(logits: Tensor, target: int | None, foils: int | tuple[int, ...] | None
         raise WcxError("the model has one class: there is no other to explain it against.")
     if target is None:
         target = int(contrasts.most_probable(logits[None], 1))
-    mask = contrasts.foil_masks(logits[None], contrasts.as_targets(target, logits[None]), hiding.as_foils(foils))[0]
+    mask = subject.foil_masks(logits[None], contrasts.as_targets(target, logits[None]), foils)[0]
     return target, int(contrasts.most_probable(logits.masked_fill(~mask, -torch.inf)[None], 1))
 
 

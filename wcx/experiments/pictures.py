@@ -18,7 +18,7 @@ from torch import Tensor
 
 from wcx import contrasts
 from wcx.experiments import hiding
-from wcx.experiments.base import Cell, Subject, at_pixels
+from wcx.experiments.base import Cell, FoilSetting, Subject, at_pixels
 from wcx.experiments.images import Item
 
 
@@ -115,12 +115,12 @@ Asked = Mapping[View, Tensor]  # the foils' masks (T, N, C) of each view
 Ask = Callable[[Tensor], tuple[Tensor, Asked]]  # logits (N, C) -> targets (T, N), and what is asked about them
 
 
-def most_probable(count: int, cells: Sequence[Cell], foils: int | tuple[int, ...] | None) -> Ask:
-    """Ask for the maps of cells of the `count` most probable classes."""
+def most_probable(subject: Subject, count: int, cells: Sequence[Cell], foils: FoilSetting) -> Ask:
+    """Ask for the maps of cells of a subject for the `count` most probable classes."""
 
     def ask(logits: Tensor) -> tuple[Tensor, Asked]:
         targets = contrasts.most_probable(logits, count)
-        masks = contrasts.foil_masks(logits, targets, hiding.as_foils(foils))
+        masks = subject.foil_masks(logits, targets, foils)
         return targets, {View(*cell): masks for cell in cells}
 
     return ask

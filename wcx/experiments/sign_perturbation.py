@@ -25,8 +25,7 @@ from torch import Tensor
 
 from wcx import contrasts
 from wcx.errors import WcxError, choose
-from wcx.experiments.base import Cell, Experiment, Keep, Row, Subject, blank
-from wcx.experiments.hiding import as_foils
+from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, blank
 from wcx.experiments.images import Item
 from wcx.explainer import Explainer, cotangents
 from wcx.methods import Run
@@ -56,7 +55,7 @@ class Settings:
     iterations: tuple[int, ...] = (1, 2, 10)
     target_rule: str = "label"
     precision: str = "float32"
-    foils: int | tuple[int, ...] | None = None
+    foils: FoilSetting = None
 
     def __post_init__(self) -> None:
         choose("target_rule", self.target_rule, TARGET_RULES)
@@ -252,7 +251,7 @@ class _Walks:
         if settings.target_rule == "label" and bool((self._labels < 0).any()):
             raise WcxError("target_rule=label: the images have no labels (class_map=none); give target_rule=predicted.")
         self._target = contrasts.as_targets(self._labels if settings.target_rule == "label" else _top(logits), logits)
-        self._foils = contrasts.foil_masks(logits, self._target, as_foils(settings.foils))
+        self._foils = self._experiment.subject.foil_masks(logits, self._target, settings.foils)
         y, p, correct = self._measure(logits)
         self.clean = {"target": self._target, "y_t": y, "p_t": p, "correct": correct}
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from wcx import contrasts, methods
+from wcx.contrasts import Confused
 from wcx.datasets import ImageDataset
 from wcx.errors import WcxError
 from wcx.experiments import Cell, Experiment, Subject, images
@@ -22,7 +24,7 @@ from wcx.inventory import Check
 from wcx.models import LoadedModel
 from wcx.models.class_names import NAMES
 from wcx.models.evaluation import Evaluation, evaluation_of
-from wcx.records import Shard
+from wcx.records import Shard, fingerprint
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Job:
         evaluation: what evaluation passes go through, see `wcx.models.evaluation`; ``auto`` is settled once for the block, by the
             first images of the dataset, and what it comes to is part of the fingerprint.
         opener: opens the same job in another process, maybe on another machine; it can be pickled. None: none can.
+        confusion: of the network, see `contrasts.Confused`; part of the fingerprint. None: no foils are chosen by it.
 
     Raises:
         WcxError: a method, or a setting, that the experiment does not take.
@@ -74,6 +77,7 @@ class Job:
     save_maps: bool = False
     evaluation: str = "auto"
     opener: Callable[[], Job] | None = None
+    confusion: Tensor | None = None
 
     def __post_init__(self) -> None:
         name = self.experiment.name()
@@ -100,6 +104,7 @@ class Job:
             self.contrast_options,
             self.batch_size,
             evaluation=self.evaluator,
+            confusion=self.confusion,
         )
 
     @cached_property
@@ -217,6 +222,7 @@ class Job:
             **({"layer": self.loaded.layer} if "activation" in self.experiment.spaces else {}),
             **({"equal_pair": counted} if counted else {}),
             **({"outputs": self.outputs} if self.loaded.class_map != NAMES else {}),
+            **({"confusion": self._confused()} if self.confusion is not None else {}),
             **({"evaluation": self.evaluator.kind} if self.experiment.evaluations(self.settings) else {}),
         }
         method = methods.create(cell.method, **self.method_options.get(cell.method, {}))
@@ -233,6 +239,13 @@ class Job:
         if meta := self.loaded.meta:  # fine-tuned by us
             labels |= {"seed": meta["seed"], "recipe": meta["recipe"]["name"]}
         return Shard(self.results_dir, (name, self.loaded.name, *cell), self.experiment.name(), parts, labels)
+
+    def _confused(self) -> str:
+        """Return what stands for the foils of every class that are chosen by the confusion."""
+        assert self.confusion is not None
+        foils = Confused(Confused.count(self.settings.foils) or 1, self.confusion)
+        rows = foils.confusion.nan_to_num().argsort(dim=1, descending=True, stable=True)[:, : foils.k + 1]
+        return fingerprint({"foils": rows.tolist()})
 
 
 def _settings(settings: Any) -> dict[str, Any]:

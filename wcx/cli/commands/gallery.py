@@ -31,9 +31,10 @@ def job(cfg: DictConfig) -> GalleryJob:
     dataset = opening.test_images(cfg)
     groups = {"method": methods.names(), "contrast": contrasts.names()}
     options = {group: {name: _options(cfg, group, name) for name in names} for group, names in groups.items()}
+    loaded = opening.open_model(cfg, dataset)
     return GalleryJob(
         dataset=dataset,
-        loaded=opening.open_model(cfg, dataset),
+        loaded=loaded,
         settings=opening.settings(cfg, GallerySettings),
         figures=opening.plain(cfg.figures),
         methods=opening.plain(cfg.methods),
@@ -45,6 +46,7 @@ def job(cfg: DictConfig) -> GalleryJob:
         batch_size=cfg.batch_size,
         num_workers=cfg.num_workers,
         on_error=cfg.on_error,
+        confusion=opening.confusion(cfg, loaded),
     )
 
 

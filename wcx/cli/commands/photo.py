@@ -21,6 +21,7 @@ from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
 from wcx.errors import DataError, WcxError
 from wcx.experiments import Subject, photo
+from wcx.experiments.base import FoilSetting
 from wcx.manifest import manifest
 from wcx.paths import native, visible
 
@@ -67,7 +68,13 @@ def run(cfg: DictConfig) -> None:
     )
     method = methods.create(cfg.method.name, **opening.options(cfg.method))
     contrast_options = {cfg.contrast.name: opening.options(cfg.contrast)}
-    subject = Subject(loaded.model, loaded.layer, {cfg.method.name: method}, contrast_options)
+    subject = Subject(
+        loaded.model,
+        loaded.layer,
+        {cfg.method.name: method},
+        contrast_options,
+        confusion=opening.confusion(cfg, loaded) if _is_confused(cfg.foils) else None,
+    )
     facts = {"stand_in": loaded.stand_in, "weights_hash": loaded.weights_hash, "transform": asdict(transform)}
     facts["manifest"] = manifest(opening.device(cfg))
 
@@ -113,14 +120,19 @@ def _differing(cfg: DictConfig, question: photo.Question) -> list[str]:
     parts += ["" if cfg.contrast.name == "weighted" else cfg.contrast.name]
     parts += ["" if question.target is None else f"why{question.target}"]
     foils = question.foils
-    parts += ["" if foils is None else f"top{foils}" if isinstance(foils, int) else "not" + "_".join(map(str, foils))]
+    named = f"top{foils}" if isinstance(foils, int) else foils or ""
+    parts += [str(named).replace(":", "") if not isinstance(named, tuple) else "not" + "_".join(map(str, named))]
     return [part[:40] for part in parts]
 
 
-def _foils(value: object, classes: Sequence[str]) -> int | tuple[int, ...] | None:
-    """Return foils as class ids: None and a number k stay, names and lists become a tuple."""
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
+def _is_confused(foils: object) -> bool:
+    return isinstance(foils, str) and foils.startswith("confused:")  # all other texts are names of classes
+
+
+def _foils(value: object, classes: Sequence[str]) -> FoilSetting:
+    """Return foils as class ids: None, a number k and confused:k stay, names and lists become a tuple."""
+    if value is None or _is_confused(value) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value  # type: ignore[return-value]
     return tuple(photo.class_id(item, classes) for item in _list(value))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wcx import records
+from wcx import contrasts, records
 from wcx.experiments import pictures
 from wcx.experiments.gallery import GalleryJob
 from wcx.experiments.pictures import Picture, View
@@ -140,6 +140,8 @@ def _numbers(numbers: Tensor) -> list[float]:
 
 def _foils(job: GalleryJob) -> str:
     foils = job.settings.foils
+    if (count := contrasts.Confused.count(foils)) is not None:
+        return f"the {count} that the network confuses it with most"
     return (
         f"the {foils} most probable others"
         if isinstance(foils, int)

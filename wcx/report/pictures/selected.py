@@ -36,9 +36,10 @@ def selected(job: Job, shards: Sequence[Shard], most: int = 8) -> list[Picture]:
         return []
     indices = shards[0].read().query("above_threshold").head(most)["index"].tolist()
     cells, settings = [Cell(*shard.key[2:4]) for shard in shards], job.settings
-    ask = pictures.most_probable(settings.targets, cells, settings.foils)
+    subject = job.subject(cells)
+    ask = pictures.most_probable(subject, settings.targets, cells, settings.foils)
     items = list(job.read(indices)) if indices else []
-    return pictures.explain(job.subject(cells), items, job.class_names(), ask, settings.align_corners)
+    return pictures.explain(subject, items, job.class_names(), ask, settings.align_corners)
 
 
 def title_of(name: str, count: int, threshold: float) -> str:
