@@ -12,7 +12,15 @@ from wcx import datasets
 from wcx.errors import DataError, WcxError
 
 HELPERS = {"base", "cache", "download", "listing", "twins"}
-COMMON = {"name", "label", "folder", "root", "transform", "download"}  # keys that are not options of a module's load
+COMMON = {
+    "name",
+    "label",
+    "labels",
+    "folder",
+    "root",
+    "transform",
+    "download",
+}  # keys that are not options of a module's load
 
 
 def module(name):

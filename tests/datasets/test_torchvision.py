@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torchvision import datasets as reference
 
 from tests.datasets import trees
 from wcx.datasets import fgvc, flowers102, food101, load
-from wcx.errors import DataError
+from wcx.errors import DataError, WcxError
 
 SMALL = {
     "food101": (trees.food101, reference.Food101),
@@ -34,6 +35,50 @@ def test_equals_torchvision(tmp_path, name, split):
     assert ours.labels == [int(label) for _, label in samples]
     assert ours.class_names == [label.replace("_", " ") for label in theirs.classes]
     np.testing.assert_array_equal(ours.image(0), theirs[0][0])
+
+
+LEVELS = pytest.mark.parametrize(("level", "count"), [("variant", 100), ("family", 70), ("manufacturer", 30)])
+
+
+@LEVELS
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_aircraft_of_every_level_equal_torchvisions(tmp_path, level, count, split):
+    trees.fgvc(tmp_path)
+    ours = load("fgvc", tmp_path, split, level=level)
+    theirs = reference.FGVCAircraft(tmp_path, {"train": "trainval"}.get(split, split), annotation_level=level)
+    assert files(ours) == [str(path) for path in theirs._image_files]
+    assert (ours.labels, ours.class_names) == (theirs._labels, theirs.classes)
+    assert ours.official["classes"] == count
+
+
+@LEVELS
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_aircraft_of_the_official_lists_equal_torchvisions(shared, level, count, split):
+    """Complete lists, 23 images: torchvision's class reads the lists alone."""
+    root = shared / "data/fgvc-aircraft"
+    theirs = reference.FGVCAircraft(root, {"train": "trainval"}.get(split, split), annotation_level=level)
+    there = [i for i, path in enumerate(theirs._image_files) if Path(path).is_file()]
+    ours = load("fgvc", root, split, level=level, allow_partial=True)
+    assert (len(theirs), len(theirs.classes)) == ({"train": 6667, "test": 3333}[split], count)
+    assert (ours.official["classes"], ours.official[split]) == (count, len(theirs))
+    assert files(ours) == [str(theirs._image_files[i]) for i in there]
+    assert [ours.class_names[label] for label in ours.labels] == [theirs.classes[theirs._labels[i]] for i in there]
+    assert len(ours) == {"train": 18, "test": 5}[split]
+    for i in range(len(ours)):
+        width, height = ours.image(i).size
+        x, y, w, h = ours.boxes[i]
+        assert x >= 0 <= y
+        assert x + w <= width
+        assert y + h <= height
+
+
+def test_aircraft_that_are_absent_are_counted(shared, tmp_path):
+    with pytest.raises(
+        DataError, match=r"9977 of 10000 images named in its lists \(3328 of the test split\) are absent"
+    ):
+        load("fgvc", shared / "data/fgvc-aircraft")
+    with pytest.raises(WcxError, match=r"unknown level of fgvc 'familly'\. Did you mean 'family'"):
+        load("fgvc", tmp_path, level="familly")
 
 
 def test_flowers_train_is_train_and_val(tmp_path, monkeypatch):

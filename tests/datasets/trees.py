@@ -64,10 +64,16 @@ def food101(root: Path) -> None:
 def fgvc(root: Path) -> None:
     data = root / "fgvc-aircraft-2013b/data"
     images = {"0034309": "707-320", "0034958": "Boeing 717", "1785750": "F/A-18", "0900": "707-320", "0901": "F/A-18"}
-    write(data / "variants.txt", ["707-320", "Boeing 717", "F/A-18"])
-    lines = [f"{image} {name}" for image, name in images.items()]
-    write(data / "images_variant_trainval.txt", lines[:3])
-    write(data / "images_variant_test.txt", lines[3:])
+    above = {
+        "variant": {name: name for name in images.values()},
+        "family": {"707-320": "Boeing 707", "Boeing 717": "Boeing 717", "F/A-18": "F/A-18"},
+        "manufacturer": {"707-320": "Boeing", "Boeing 717": "Boeing", "F/A-18": "McDonnell Douglas"},
+    }
+    for (level, names), plural in zip(above.items(), ("variants", "families", "manufacturers"), strict=True):
+        write(data / f"{plural}.txt", sorted(set(names.values())))
+        lines = [f"{image} {names[name]}" for image, name in images.items()]
+        write(data / f"images_{level}_trainval.txt", lines[:3])
+        write(data / f"images_{level}_test.txt", lines[3:])
     write(data / "images_box.txt", [f"{image} 3 2 12 9" for image in images])
     for i, image in enumerate(images):
         picture(data / f"images/{image}.jpg", i)

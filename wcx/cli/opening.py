@@ -69,7 +69,8 @@ def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
     arguments = plain(cfg.dataset)
     name, folder = arguments.pop("name"), arguments.pop("folder", None)
     root = arguments.pop("root", None) or Path(cfg.paths.data_dir) / (folder or name)
-    arguments.pop("label", None)
+    for key in ("label", "labels"):
+        arguments.pop(key, None)
     if isinstance(arguments.get("transform"), str):
         choose("transform", arguments["transform"], ["own"])
         arguments["transform"] = models.own_transform(cfg.model.name, cfg.model.get("pinned"))
