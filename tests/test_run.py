@@ -96,6 +96,17 @@ def test_foils_by_confusion_are_looked_up_once_and_are_part_of_the_fingerprint(
     assert "give null, an int k, class ids, or confused:k" in wrong.stderr
 
 
+def test_a_methods_option_that_is_younger_than_records_leaves_their_fingerprints(tmp_path: Path) -> None:
+    """Records made before `lrp` had seed and relu are those of its defaults; another value is another fingerprint."""
+    command = ["method=lrp", "model.weights=random", f"paths.results_dir={tmp_path}"]
+    [usual], [other] = (
+        opening.job([application.compose([*command, *more])]).shards() for more in ([], ["method.relu=true"])
+    )
+    before = {"composite": "epsilon_plus", "epsilon": 1e-06, "gamma": 0.25, "low": None, "high": None}
+    assert usual.parts["method"] == before
+    assert other.parts["method"] == before | {"relu": True}
+
+
 def test_a_dataset_names_its_default_model_and_the_command_line_wins() -> None:
     assert application.compose([]).model.name == "small_cnn"
     cfg = application.compose(["dataset=cub", "method=gradcam", "contrast=weighted"])

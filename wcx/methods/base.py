@@ -8,7 +8,7 @@ nothing of contrasts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import ClassVar, Literal
 
@@ -106,13 +106,15 @@ class Method(ABC):
     Attributes:
         space: where its explanations lie.
         linear: whether the explanation is linear in the cotangent, so that one pass is the sum over classes; the oracles and the
-            tests of the theory ask only methods that are.
+            tests of the theory ask only methods that are. An option may make an instance that is not.
         version: raised with a change that moves its numbers; part of the records' fingerprint from 2 on.
+        younger: options that are younger than records, with their defaults, at which they are no part of the fingerprint.
     """
 
     space: ClassVar[Literal["input", "activation"]]
-    linear: ClassVar[bool] = True
+    linear: bool = True
     version: int = 1
+    younger: ClassVar[Mapping[str, object]] = {}
 
     @abstractmethod
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,30 +15,38 @@ from wcx.methods._box import Box
 from wcx.methods._relevance import Ledger, Propagation, Rules
 from wcx.methods.base import Method, Run, as_images, evaluated, forward, vjp
 
-COMPOSITES = ("lrp_0", "epsilon", "epsilon_plus", "epsilon_gamma_box")
+COMPOSITES = ("lrp_0", "epsilon", "epsilon_plus", "z_plus", "epsilon_gamma_box")
+SEEDS = ("logits", "relevance")
 
 Colour = float | Sequence[float] | Tensor
 
 
 class LRP(Method):
-    """Relevance v_s y_s at each logit, handed down layer by layer to the pixels.
+    """Relevance r_s = v_s y_s at each logit, handed down layer by layer to the pixels.
 
-    What the explanation sums to is sum_s v_s y_s less what biases and stabilisers keep (`run.absorbed`). BatchNorm is merged into
+    What the explanation sums to is sum_s r_s less what biases and stabilisers keep (`run.absorbed`). BatchNorm is merged into
     the layer before it; a function without a rule is an error that names it.
+
+    With seed relevance v itself is r, as CLRP (Gu et al. 2018; contrast `clrp`, with relu) and SGLRP (Iwana et al. 2019; contrast
+    `probability`) have it, by the z+ rule in all layers (composite z_plus).
 
     Args:
         composite: which rule for which layer. ``lrp_0``: z-rule everywhere, 0/0 := 0 (on a ReLU net the same as input x
             gradient); ``epsilon``: the epsilon rule everywhere; ``epsilon_plus``: z+ for convolutions, epsilon for all else;
+            ``z_plus``: z+ for convolutions and linear layers, epsilon for all else;
             ``epsilon_gamma_box``: the box rule for the first convolution, gamma for the others, epsilon for all else.
         epsilon: of the epsilon rule, added to the denominator's absolute value (all composites but lrp_0).
         gamma: of the gamma rule.
         low, high: the box of the first convolution in the model's input space: a number, one a channel, or a tensor that
             broadcasts to an image; by default black and white, [0, 1] pixels, which are normalised by ImageNet's mean and std
             unless the model is a `wcx.models.Normalized`.
+        seed: r: ``logits``, v_s y_s, or ``relevance``, v_s.
+        relu: negative values become 0, as CLRP's do; then the explanation is not linear in v.
     """
 
     space = "input"
     version = 2  # which BatchNorm is merged, and which convolutions get the box, is decided by what feeds what
+    younger: ClassVar = {"seed": "logits", "relu": False}
 
     def __init__(
         self,
@@ -46,6 +55,8 @@ class LRP(Method):
         gamma: float = 0.25,
         low: Colour | None = None,
         high: Colour | None = None,
+        seed: str = "logits",
+        relu: bool = False,
     ) -> None:
         self.composite = choose("composite", composite, COMPOSITES)
         if not epsilon > 0 or gamma < 0:
@@ -53,6 +64,12 @@ class LRP(Method):
                 f"epsilon = {epsilon}, gamma = {gamma}: give epsilon > 0 (or composite lrp_0) and gamma >= 0."
             )
         self.epsilon, self.gamma, self.low, self.high = epsilon, gamma, low, high
+        self.seed, self.relu, self.linear = choose("seed", seed, SEEDS), relu, not relu
+        if seed == "relevance" and composite != "z_plus":
+            raise WcxError(
+                f"lrp: seed=relevance with composite={composite}, whose rule for the classifier divides every class's relevance "
+                "by its logit, which may be 0; give composite=z_plus, as CLRP and SGLRP have it."
+            )
 
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> LRPRun:
         """See `Method.run`; `layer` plays no part.
@@ -61,7 +78,7 @@ class LRP(Method):
             WcxError: the network calls a function that has no rule; the message names it.
         """
         images = as_images(images)
-        return LRPRun(model, images, self._rules(model, images))
+        return LRPRun(model, images, self._rules(model, images), self.seed, relu=self.relu)
 
     def _rules(self, model: nn.Module, images: Tensor) -> Rules:
         if self.composite == "lrp_0":
@@ -72,6 +89,8 @@ class LRP(Method):
             return Rules(rule, rule, rule)
         if self.composite == "epsilon_plus":
             return Rules(ZPlus(), rule, rule)
+        if self.composite == "z_plus":
+            return Rules(ZPlus(), ZPlus(), rule)
         return Rules(Gamma(gamma=self.gamma), rule, rule, box=self._box(model, images))
 
     def _box(self, model: nn.Module, images: Tensor) -> Box:
@@ -83,21 +102,23 @@ class LRP(Method):
 
 
 class LRPRun(Run):
-    """One forward pass of images (N, channels, H, W), under the rules.
+    """One forward pass of images (N, channels, H, W), under the rules; for seed and relu see `LRP`.
 
     `explain` raises a WcxError where relevance is lost or made without a rule.
 
     Attributes:
-        absorbed: relevance that biases and stabilisers kept in the last explanation, (N,) or (K, N), float64: sum_s v_s y_s
-            minus the explanation's sum, as the rules counted it. None before the first.
-        residual: by how much the two differ, rounding alone: the explanation's sum plus `absorbed` minus sum_s v_s y_s.
+        absorbed: relevance that biases and stabilisers kept in the last explanation, (N,) or (K, N), float64: sum_s r_s
+            minus the explanation's sum (before a ReLU), as the rules counted it. None before the first.
+        residual: by how much the two differ, rounding alone: the explanation's sum plus `absorbed` minus sum_s r_s.
     """
 
     absorbed: Tensor | None = None
     residual: Tensor | None = None
 
-    def __init__(self, model: nn.Module, images: Tensor, rules: Rules) -> None:
-        self._ledger = Ledger()
+    def __init__(
+        self, model: nn.Module, images: Tensor, rules: Rules, seed: str = "logits", *, relu: bool = False
+    ) -> None:
+        self._ledger, self._seed, self._relu = Ledger(), seed, relu
         with evaluated(model) as state:
             leaf = images.clone().requires_grad_()
             propagation = Propagation(rules, self._ledger, leaf)
@@ -111,10 +132,10 @@ class LRPRun(Run):
 
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
         with torch.no_grad():  # the rules run the layers again, with gradients
-            explained = [self._propagate(seed) for seed in v * self.logits]
+            explained = [self._propagate(seed) for seed in (v if self._seed == "relevance" else v * self.logits)]
         maps, absorbed, residual = (torch.stack(parts) for parts in zip(*explained, strict=True))
         self.absorbed, self.residual = self._unstack(absorbed), self._unstack(residual)
-        return maps
+        return maps.clamp(min=0) if self._relu else maps
 
     def _propagate(self, seed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the relevance of the image for relevance `seed` (N, C) at the logits, with what was absorbed and the residual."""

@@ -26,6 +26,8 @@ from wcx.models.class_names import NAMES
 from wcx.models.evaluation import Evaluation, evaluation_of
 from wcx.records import Shard, fingerprint
 
+_ABSENT = object()
+
 
 @dataclass(frozen=True)
 class Job:
@@ -202,6 +204,8 @@ class Job:
 
     def _shard(self, cell: Cell, listing: str) -> Shard:
         name, selects = self.dataset.name, self.experiment.selects
+        options = self.method_options.get(cell.method, {})
+        method = methods.create(cell.method, **options)
         counted = {
             name: options for name in self.experiment.counted(self.settings) if (options := self.options_of(name))
         }
@@ -213,7 +217,7 @@ class Job:
             "transform": asdict(self.dataset.transform),
             "weights": self.loaded.weights_hash,
             "channels_last": self.loaded.channels_last,
-            "method": dict(self.method_options.get(cell.method, {})),
+            "method": {key: value for key, value in options.items() if method.younger.get(key, _ABSENT) != value},
             "contrast": self.options_of(cell.contrast),
             "chunk_size": self.chunk_size,
             "batch_size": self.batch_size,
@@ -225,7 +229,6 @@ class Job:
             **({"confusion": self._confused()} if self.confusion is not None else {}),
             **({"evaluation": self.evaluator.kind} if self.experiment.evaluations(self.settings) else {}),
         }
-        method = methods.create(cell.method, **self.method_options.get(cell.method, {}))
         if method.version > 1:  # the first kept its fingerprints
             parts["method_version"] = method.version
         labels = {
