@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Function = Callable[[Tensor], Tensor]
 
@@ -51,12 +51,44 @@ def cams(trunk: Function, head: Function, images: Tensor, v: Tensor) -> dict[str
     for image, weights in zip(images, v, strict=True):
         with torch.no_grad():
             a = trunk(image[None].clone())
-        g = gradient(head, a, weights[None])[0]
-        a = a[0]
-        rows["gradcam"].append((g.mean((1, 2))[:, None, None] * a).sum(0))
-        rows["linear_approximation"].append((g * a).sum(0))
-        rows["xgradcam"].append((((g * a).sum((1, 2)) / a.abs().sum((1, 2)))[:, None, None] * a).sum(0))
+        for name, map in _cams(a[0], gradient(head, a, weights[None])[0]).items():
+            rows[name].append(map)
     return {name: torch.stack(maps) for name, maps in rows.items()}
+
+
+def cams_at(module: nn.Module, network: Function, images: Tensor, v: Tensor, read: Function) -> dict[str, Tensor]:
+    """Return the maps (N, h, w) of the three activation methods at what a module of a network returns.
+
+    Args:
+        module: returns a tensor, or a tuple whose first item it is.
+        network: the network, as a function of images that returns logits.
+        images: (N, channels, H, W).
+        v: (N, C).
+        read: what the module returns for one image -> a map (channels, h, w).
+    """
+    outputs: list[Tensor] = []
+    hook = module.register_forward_hook(
+        lambda _module, _inputs, y: outputs.append(y if isinstance(y, Tensor) else y[0])
+    )
+    rows: dict[str, list[Tensor]] = {name: [] for name in ACTIVATION}
+    for image, weights in zip(images, v, strict=True):
+        logits = network(image.clone()[None].requires_grad_())
+        a, total = outputs.pop(), torch.zeros(())
+        for s in weights.nonzero().flatten().tolist():
+            total = total + weights[s] * torch.autograd.grad(logits[0, s], a, retain_graph=True)[0]
+        for name, map in _cams(read(a.detach()), read(total)).items():
+            rows[name].append(map)
+    hook.remove()
+    return {name: torch.stack(maps) for name, maps in rows.items()}
+
+
+def _cams(a: Tensor, g: Tensor) -> dict[str, Tensor]:
+    """Return the maps (h, w) of the three methods for activation and gradient (channels, h, w), by their formulas."""
+    return {
+        "gradcam": (g.mean((1, 2))[:, None, None] * a).sum(0),
+        "linear_approximation": (g * a).sum(0),
+        "xgradcam": (((g * a).sum((1, 2)) / a.abs().sum((1, 2)))[:, None, None] * a).sum(0),
+    }
 
 
 def error(actual: Tensor, expected: Tensor) -> float:

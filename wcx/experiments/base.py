@@ -52,6 +52,7 @@ class Subject:
         passes: counts images: forward (those that a gradient is taken from), backward, and what an experiment adds.
         evaluation: what forward passes that no backward pass follows go through; by default the model itself.
         confusion: of the network, (C, C), see `contrasts.Confused`; only needed by foils that are chosen by it.
+        apart: where a layer was found in tokens, the layers of the methods whose maps may cancel there, None until found.
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class Subject:
     passes: Counter[str] = field(default_factory=Counter)
     evaluation: Evaluation = field(default=None)  # type: ignore[assignment]  # set below
     confusion: Tensor | None = None
+    apart: dict[str, str | None] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.evaluation = self.evaluation or Evaluation(self.model)
@@ -98,7 +100,9 @@ class Subject:
 
     def groups(self) -> list[Mapping[str, Method]]:
         """Return the methods in groups that share their passes: those of an activation's gradient, and each other alone."""
-        shared = {name: method for name, method in self.methods.items() if isinstance(method, ActivationMethod)}
+        layered = {name: method for name, method in self.methods.items() if isinstance(method, ActivationMethod)}
+        names = sorted(layered, key=lambda name: layered[name].may_cancel)  # the layer is the first's
+        shared: dict[str, Method] = {name: layered[name] for name in names}
         single = [{name: method} for name, method in self.methods.items() if name not in shared]
         return [shared, *single] if shared else [*single]
 
@@ -114,6 +118,7 @@ class Look:
         self._subject, self._pixels = subject, pixels
         self._groups = subject.groups()
         self._runs: dict[int, Run] = {}
+        self._apart: dict[str, ActivationRun] = {}
         self.logits = self._run(0).logits
 
     def maps(self, cells: Sequence[Cell], targets: Tensor, foils: Tensor) -> dict[Cell, Tensor]:
@@ -165,18 +170,35 @@ class Look:
         self._subject.passes["backward"] += len(views) * targets.numel()
         group = {question[0]: self._groups[number][question[0]] for question in asked}
         if isinstance(run, ActivationRun):  # it walks no path
-            sharing = {name: method for name, method in group.items() if isinstance(method, ActivationMethod)}
-            maps = run.explain_each(sharing, v(run.logits) if callable(v) else v)
+            maps = self._at_layers(run, group, v(run.logits) if callable(v) else v)
         else:
             maps = dict.fromkeys(group, run.explain(v))
         parts = {name: dict(zip(views, stack.split(len(targets)), strict=True)) for name, stack in maps.items()}
         return {question: parts[question[0]][question[1:]] for question in asked}
+
+    def _at_layers(self, run: ActivationRun, group: Mapping[str, Method], v: Tensor) -> dict[str, Tensor]:
+        """Return the maps (K, N, h, w) of methods that stop at a layer: the run's or, where they may cancel there, their own."""
+        subject = self._subject
+        sharing = {name: method for name, method in group.items() if isinstance(method, ActivationMethod)}
+        own = {name: sharing.pop(name) for name in subject.apart if name in sharing}
+        maps = run.explain_each(sharing, v) if sharing else {}
+        for name, method in own.items():
+            if name not in self._apart:
+                self._apart[name] = method.run(subject.model, self._pixels, subject.apart[name])
+                subject.apart[name] = self._apart[name].layer
+                subject.passes["forward"] += len(self._pixels)
+            subject.passes["backward"] += v.shape[0] * v.shape[1] * bool(maps)  # the first are counted
+            maps |= self._apart[name].explain_each({name: method}, v)
+        return maps
 
     def _run(self, number: int) -> Run:
         if number not in self._runs:
             subject, method = self._subject, next(iter(self._groups[number].values()))
             layer = subject.layer if method.space == "activation" else None
             self._runs[number] = run = method.run(subject.model, self._pixels, layer)
+            if layer is None and isinstance(run, ActivationRun) and not (run.of_convolution or run.method.may_cancel):
+                layered = {n: m for n, m in subject.methods.items() if isinstance(m, ActivationMethod)}
+                subject.apart = {n: None for n, m in layered.items() if m.may_cancel}
             subject.layer = run.layer or subject.layer  # looked for once
             subject.passes["forward"] += len(self._pixels)
         return self._runs[number]

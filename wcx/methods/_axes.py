@@ -7,7 +7,10 @@ The functions that a network calls, before and behind a layer, do (wcx/methods/_
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 HABIT, DEFINITION = 1, 2  # a linear layer may act along a row of the image; a convolution's channels are where it says
 
@@ -17,10 +20,11 @@ class Axis:
 
     Attributes:
         channels, places: how surely a function takes it for channels, or for rows or columns: 0, HABIT or DEFINITION.
+        grid: the rows and columns of an axis of tokens, or None.
     """
 
-    def __init__(self, channels: int = 0, places: int = 0) -> None:
-        self.channels, self.places = channels, places
+    def __init__(self, channels: int = 0, places: int = 0, grid: Grid | None = None) -> None:
+        self.channels, self.places, self.grid = channels, places, grid
         self._joined: Axis | None = None
 
     def root(self) -> Axis:
@@ -36,11 +40,42 @@ class Axis:
         if first is not second:
             second._joined = first
             first.mark(second.channels, second.places)
+            first.grid = first.grid or second.grid
 
     def mark(self, channels: int = 0, places: int = 0) -> None:
         """Take the axis for channels or places, at least so surely."""
         root = self.root()
         root.channels, root.places = max(root.channels, channels), max(root.places, places)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Places in an axis of tokens, row by row, between tokens of no place (class, distillation, registers).
+
+    Attributes:
+        axes: of the rows and of the columns.
+        sizes: (h, w).
+        start: how many tokens stand before the places.
+        length: of the axis; in a tensor of another, the places are not known.
+    """
+
+    axes: tuple[Axis, Axis]
+    sizes: tuple[int, int]
+    start: int
+    length: int
+
+    @property
+    def stop(self) -> int:
+        """Where the places end."""
+        return self.start + math.prod(self.sizes)
+
+    def moved(self, by: int, length: int) -> Grid | None:
+        """Return the grid in another axis of tokens, or None if not all of its places are there."""
+        return (
+            replace(self, start=self.start + by, length=length)
+            if 0 <= self.start + by <= self.stop + by <= length
+            else None
+        )
 
 
 # Of each dimension of a tensor, the axes that it runs over: several where they were merged, none where that is not known.
@@ -84,16 +119,97 @@ def regrouped(sizes: Sequence[int], dims: Dims, shape: Sequence[int]) -> Dims:
     after = [size for size in shape if size != 1]
     following: list[frozenset[Axis]] = []
     while after:
-        (size, axes), length, split = before.pop(0), after.pop(0), 1
-        merged = [axes]
+        (size, axes), length = before.pop(0), after.pop(0)
+        merged, split = [(size, axes)], [length]
         while size != length:
             if size < length:
-                further, axes = before.pop(0)
-                size *= further
-                merged.append(axes)
+                merged.append(before.pop(0))
+                size *= merged[-1][0]
             else:
-                length *= after.pop(0)
-                split += 1
-        mixed = len(merged) > 1 and split > 1
-        following += [frozenset([Axis()]) if mixed else frozenset().union(*merged) for _ in range(split)]
+                split.append(after.pop(0))
+                length *= split[-1]
+        following += _regrouped(merged, split)
     return tuple(frozenset() if size == 1 else following.pop(0) for size in shape)
+
+
+def _regrouped(merged: list[tuple[int, frozenset[Axis]]], split: list[int]) -> list[frozenset[Axis]]:
+    """Return the axes of dimensions of sizes `split` into which others, (size, axes), go."""
+    axes = [single(further) for _, further in merged]
+    areas = [axis for axis in axes if axis and axis.places == DEFINITION and not axis.grid]
+    if len(merged) == len(set(areas)) == 2 and len(split) == 1:
+        grid = Grid((areas[0], areas[1]), (merged[0][0], merged[1][0]), 0, split[0])
+        return [frozenset([Axis(places=DEFINITION, grid=grid)])]
+    if len(merged) == 1 and axes[0] and (grid := axes[0].grid) and grid.sizes == tuple(split):
+        return [frozenset([axis]) for axis in grid.axes]
+    if len(merged) > 1 and len(split) > 1:
+        return [frozenset([Axis()]) for _ in split]
+    if len(merged) == len(split) == 1:
+        return [merged[0][1]]
+    return [frozenset(axis for _, further in merged for axis in untied(further))] * len(split)
+
+
+def sliced(axes: frozenset[Axis], part: slice, size: int) -> frozenset[Axis]:
+    """Return the axes of a part of a dimension of `size`."""
+    axis = single(axes)
+    if axis is None or axis.grid is None or part == slice(None):
+        return axes
+    start, stop, step = part.indices(size)
+    grid = axis.grid.moved(-start, stop - start) if step == 1 and axis.grid.length == size else None
+    return frozenset([Axis(places=DEFINITION, grid=grid)])
+
+
+def concatenated(parts: Sequence[tuple[int, frozenset[Axis]]]) -> frozenset[Axis] | None:
+    """Return the axis along which parts (size, axes) follow each other if there are places among its tokens, else None."""
+    length, start, grids = sum(size for size, _ in parts), 0, []
+    for size, axes in parts:
+        axis = single(axes)
+        if axis and axis.grid and axis.grid.length == size:
+            grids.append(axis.grid.moved(start, length))
+        start += size
+    return frozenset([Axis(places=DEFINITION, grid=grids[0])]) if len(grids) == 1 else None
+
+
+def untied(axes: frozenset[Axis]) -> Iterator[Axis]:
+    """Yield the axes themselves, and for one of tokens those of its rows and columns."""
+    for axis in axes:
+        root = axis.root()
+        yield from (part.root() for part in root.grid.axes) if root.grid else (root,)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a layer's tensor is to be read as maps.
+
+    Attributes:
+        order: of its dimensions, counted from the last: batch and channels, of a map rows and columns, of tokens theirs.
+        places: (h, w).
+        grid: of tokens, else None.
+    """
+
+    order: tuple[int, ...]
+    places: tuple[int, ...]
+    grid: Grid | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is (N, channels, h, w), as convolutions have it."""
+        return self.order == (-4, -3, -2, -1)
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Return (..., N, channels, h, w) of a tensor (..., *the layer's)."""
+        x = x.movedim(self.order, tuple(range(-len(self.order), 0)))
+        return x if self.grid is None else x[..., self.grid.start : self.grid.stop].unflatten(-1, self.places)
+
+
+def layout(dims: Dims, shape: Sequence[int], n: int) -> Layout | None:
+    """Return how a tensor of n images is to be read, or None where that cannot be decided."""
+    grids = {d: axis.grid for d, axes in enumerate(dims) if (axis := single(axes)) and axis.grid}
+    if len(shape) == 4 and not grids and (axis := channels(dims)) is not None:
+        rest = [d for d in (1, 2, 3) if d != axis]
+        return Layout((-4, axis - 4, *(d - 4 for d in rest)), tuple(shape[d] for d in rest))
+    if len(shape) == 3 and len(grids) == 1:
+        [(tokens, grid)] = grids.items()
+        batch = 1 if tokens == 0 else 0  # before the others, but where the tokens are (as in nn.MultiheadAttention)
+        if grid.length == shape[tokens] and shape[batch] == n:
+            return Layout((batch - 3, -batch - tokens, tokens - 3), grid.sizes, grid)
+    return None

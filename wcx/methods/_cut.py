@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from wcx.errors import WcxError
 from wcx.methods import layers
-from wcx.methods._axes import channels
+from wcx.methods._axes import Layout, layout
 from wcx.methods._trace import Trace, tensors
 from wcx.methods.base import forward
 
@@ -24,15 +24,20 @@ class Activation:
         layer: its name.
         value: (N, channels, h, w), detached.
         start: where gradients are taken: with respect to the value as the layer returned it, in the layer's own layout.
-        axis: where that layout has the channels.
+        layout: how that is to be read as (N, channels, h, w).
         logits: (N, C).
     """
 
     layer: str
     value: Tensor
     start: Tensor | GradientEdge
-    axis: int
+    layout: Layout
     logits: Tensor
+
+    @classmethod
+    def of(cls, layer: str, value: Tensor, start: Tensor | GradientEdge, layout: Layout, logits: Tensor) -> Activation:
+        """Return the activation of a value in the layer's own layout."""
+        return cls(layer, layout.maps(value), start, layout, logits)
 
 
 def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
@@ -51,17 +56,18 @@ def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
     def before(_module: nn.Module, arguments: tuple, keywords: dict[str, object]) -> None:
         versions[:] = [_version(t) for t in tensors((arguments, keywords))]
 
-    def after(_module: nn.Module, arguments: tuple, keywords: dict[str, object], output: object) -> Tensor | None:
+    def after(_module: nn.Module, arguments: tuple, keywords: dict[str, object], output: object) -> object:
         nonlocal leaf, dims
-        outputs.append(output)
-        if len(outputs) > 1 or not layers.is_map(output, len(images)):
+        value = layers.first(output)
+        outputs.append(value)
+        if len(outputs) > 1 or not layers.is_map(value, len(images)):
             return None
         with torch._C.DisableTorchFunction():  # what follows is not the network's
             inputs = zip(tensors((arguments, keywords)), versions, strict=True)
             unwritten = {_storage(t) for t, version in inputs if _version(t) == version}
-            dims = trace.dims(output)
-            leaf, following = graft(model, output, trace, handed_on=_storage(output) in unwritten)
-        return following
+            dims = trace.dims(value)
+            leaf, following = graft(model, value, trace, handed_on=_storage(value) in unwritten)
+        return layers.with_first(output, following)
 
     trace = Trace(images)
     handles = [
@@ -75,12 +81,13 @@ def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
         for handle in handles:
             handle.remove()
     _check(model, images, name, outputs)
-    if (axis := channels(dims)) is None:
+    if (arranged := layout(dims, leaf.shape, len(images))) is None:
+        untold = "which axis holds the channels" if leaf.ndim == 4 else "which place of the image each token is"
         raise WcxError(
-            f"layer {name!r} returns shape {tuple(outputs[0].shape)}, and what the network does with it does not tell which axis "
-            f"holds the channels; {_try(model, images, name)}."
+            f"layer {name!r} returns shape {tuple(leaf.shape)}, and what the network does with it does not tell {untold}; "
+            f"{_try(model, images, name)}."
         )
-    return Activation(name, leaf.detach().movedim(axis, 1), leaf, axis, logits)
+    return Activation.of(name, leaf.detach(), leaf, arranged, logits)
 
 
 def graft(
@@ -146,7 +153,7 @@ def _check(model: nn.Module, images: Tensor, name: str, outputs: list[object]) -
     if not layers.is_map(output, len(images)):
         got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise WcxError(
-            f"layer {name!r} returns {got} for {len(images)} images, expected a map (N, channels, h, w); "
+            f"layer {name!r} returns {got} for {len(images)} images, expected a map (N, channels, h, w) or tokens (N, T, C); "
             f"{_try(model, images, name)}."
         )
 

@@ -1,9 +1,13 @@
-"""The activation layer, found in the forward pass itself: the last convolutional activation that leads to the logits."""
+"""The activation layer, found in the forward pass itself: the last convolutional activation that leads to the logits.
+
+Of a network of tokens (a transformer, a mixer), it is the output of the last block whose patches the logits depend on.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,12 +16,13 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from wcx.errors import WcxError
 from wcx.methods import _graph, layers
-from wcx.methods._axes import Dims, channels
-from wcx.methods._cut import Activation, graft
+from wcx.methods._axes import Dims, Layout, layout
+from wcx.methods._cut import Activation, cut, graft
 from wcx.methods._trace import Trace
-from wcx.methods.base import DETACHED, forward
+from wcx.methods.base import DETACHED, forward, vjp
 
 TOKENS = 3  # so many linear layers in a row, each at all places, and what was seen last by a convolution is no longer the image
+BLOCK = 2  # linear layers at many places in a block of tokens, at least
 
 
 @dataclass(eq=False)
@@ -25,9 +30,10 @@ class Seen:
     """What a call of a module returned.
 
     Attributes:
-        value: a copy of the output, a tensor with four dimensions, as the module returned it.
+        value: a copy of the output, a map or tokens, as the module returned it.
         edge: where the graph goes on from there: in-place functions and other references change neither.
         dims: its axes.
+        n: images.
         convolution: the module called a convolution itself, not through another module.
     """
 
@@ -35,17 +41,46 @@ class Seen:
     value: Tensor
     edge: GradientEdge
     dims: Dims
+    n: int
     convolution: bool
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the value is to be read as maps, by all that the network did with it."""
+        return layout(self.dims, self.value.shape, self.n)
+
+    @property
+    def tokens(self) -> int:
+        """How many there are, of whatever place: 1 of a block that hands on the class token alone."""
+        return math.prod(sorted(self.value.shape)[:-1]) // self.n
 
     @property
     def places(self) -> tuple[int, ...]:
         """(h, w)."""
-        axis = channels(self.dims)
-        return () if axis is None else tuple(size for d, size in enumerate(self.value.shape) if d not in {0, axis})
+        return () if self.layout is None else self.layout.places
 
 
-def search(model: nn.Module, images: Tensor) -> Activation:
+@dataclass
+class Call:
+    """A call of a module that is running: what has run before it, and inside of other modules that it called.
+
+    Attributes:
+        convolutions, linears: that ran before.
+        inside: convolutions that modules inside ran.
+        blocks: there is a block of tokens inside.
+    """
+
+    convolutions: int
+    linears: int
+    inside: int = 0
+    blocks: bool = False
+
+
+def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor], bool]) -> Activation:
     """Run forward with every module observed, and choose the layer afterwards.
+
+    Args:
+        cancels: of activation and gradient (N, channels, h, w): the method has no map there. The norm behind the block is taken.
 
     Raises:
         WcxError: there is none, it runs more than once, or it is but the first step of a network of tokens.
@@ -53,49 +88,60 @@ def search(model: nn.Module, images: Tensor) -> Activation:
     start = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
     trace = Trace(start)
     seen: list[Seen] = []
+    blocks: list[Seen] = []
     maps: list[str] = []
     runs: Counter[str] = Counter()
     following_as: dict[object, Seen] = {}  # by the state in which the output went on: a block may hand it on
-    calls: list[list[int]] = []  # of the modules that run: convolutions before, and inside of other modules
+    calls: list[Call] = []  # of the modules that run
+    listed = layers.listed(model)
 
     def before(_name: str) -> None:
-        calls.append([trace.convolutions, 0])
+        calls.append(Call(trace.convolutions, trace.linears))
 
-    def after(name: str, output: object) -> Tensor | None:
-        earlier, inside = calls.pop()
-        convolutions = trace.convolutions - earlier
-        if calls:
-            calls[-1][1] += convolutions
+    def after(name: str, output: object) -> object:
+        call = calls.pop()
+        convolutions = trace.convolutions - call.convolutions
         runs[name] += 1
         with torch._C.DisableTorchFunction():  # what follows is not the network's
-            if not layers.is_map(output, len(images)):
-                return None
-            if layers.has_places(output):
+            tensor = layers.first(output)
+            is_map, places = layers.is_map(tensor, len(images)), layers.shows_places(tensor, len(images), trace)
+            block = name in listed and not call.blocks and trace.linears - call.linears >= BLOCK and is_map
+            if calls:
+                calls[-1].inside += convolutions
+                calls[-1].blocks |= call.blocks or block
+            if places:
                 maps.append(name)
-            return note(name, output, convolutions > inside) if convolutions else None
+            if not is_map or not (convolutions or block):
+                return None
+            noted, following = note(name, tensor, convolutions > call.inside)
+            seen.extend([noted] * bool(convolutions))
+            blocks.extend([noted] * block)
+            return layers.with_first(output, following)
 
-    def note(name: str, output: Tensor, convolution: bool) -> Tensor:
+    def note(name: str, output: Tensor, convolution: bool) -> tuple[Seen, Tensor]:
         first, following = following_as.get(_state(output)), output
         if first is None:
             source = output
             if output._is_view() or output.grad_fn is None:  # a view's edge does not outlive writing into its base
                 source, following = graft(model, output, trace, attached=output.grad_fn is not None)
             value = output.detach().clone() if source is output else source.detach()
-            first = Seen(name, value, _edge(source), trace.dims(output), convolution)
+            first = Seen(name, value, _edge(source), trace.dims(output), len(images), convolution)
             following_as[_state(following)] = first
-        seen.append(replace(first, name=name, convolution=convolution))
-        return following
+        return replace(first, name=name, convolution=convolution), following
 
     with layers.observed(model, after, before), trace:
         logits = forward(model, start)
     names = [name for name in maps if runs[name] == 1][-6:]
-    best = find(seen, logits, names)
+    best = find(seen, blocks, logits, names)
     if runs[best.name] > 1:
         raise WcxError(
             f"layer {best.name!r} runs more than once in a forward pass; name another: {', '.join(names) or 'none'}."
         )
-    axis = channels(best.dims)
-    return Activation(best.name, best.value.movedim(axis, 1), best.edge, axis, logits)
+    found = Activation.of(best.name, best.value, best.edge, best.layout, logits)
+    if best.layout.is_plain or not cancels(found.value, best.layout.maps(vjp(logits, best.edge, probe(logits)))[0]):
+        return found
+    behind = [name for name in maps[maps.index(best.name) + 1 :] if not best.name.startswith(f"{name}.")]
+    return cut(model, images, behind[0]) if behind else found
 
 
 def _state(output: Tensor) -> object:
@@ -108,15 +154,16 @@ def _edge(tensor: Tensor) -> GradientEdge:
         return get_gradient_edge(tensor)
 
 
-def find(seen: list[Seen], logits: Tensor, names: list[str]) -> Seen:
+def find(seen: list[Seen], blocks: list[Seen], logits: Tensor, names: list[str]) -> Seen:
     """Choose the last convolutional activation before pooling and classifier among what was seen in a forward pass.
 
     It is the output of the last convolution that leads to the logits (or of a block of convolutions that does, though they do not),
     whose map is larger than 1x1 and does not hold class scores, or rather of the largest block around it that keeps the map's size
-    (a residual sum, a concatenation, its normalisation).
+    (a residual sum, a concatenation, its normalisation). Where tokens follow, see `last_block`.
 
     Args:
-        seen: outputs of convolutions and of the blocks that hold one, in the order of their completion.
+        seen: outputs of convolutions and of the modules that hold one, in the order of their completion.
+        blocks: likewise of blocks of tokens.
         logits: (N, C). A convolution to C channels behind which no layer has weights is the classifier (as in SqueezeNet).
         names: layers to propose.
 
@@ -128,6 +175,7 @@ def find(seen: list[Seen], logits: Tensor, names: list[str]) -> Seen:
     proposed = f"name one: layer=... ({', '.join(names) or 'none returns a map'})"
     leading, behind = _graph.leading(logits), _graph.behind_weights(logits)
     maps = [s for s in seen if _graph.key(s.edge) in leading and math.prod(s.places) > 1]
+    blocks = [s for s in blocks if _graph.key(s.edge) in leading and s.tokens > 1]
     # Of a backbone that runs without gradients, no convolution leads to the logits; the block that holds them does.
     convolutions = [s for s in maps if s.convolution or not any(t.name.startswith(f"{s.name}.") for t in maps)]
     scores = [
@@ -137,7 +185,7 @@ def find(seen: list[Seen], logits: Tensor, names: list[str]) -> Seen:
     ]
     convolutions = [s for s in convolutions if s not in scores]
     if not convolutions:
-        raise WcxError(f"found no convolutional activation in the model; {proposed}.")
+        return last_block(blocks, logits, f"found no convolutional activation in the model; {proposed}.")
     best = convolutions[-1]
     around = [
         s
@@ -154,9 +202,47 @@ def find(seen: list[Seen], logits: Tensor, names: list[str]) -> Seen:
             f"behind {best.name} there is a convolution in no module's sight (TorchScript, the network's own forward); {proposed}."
         )
     if (depth := _graph.linear_layers(nodes, len(logits))) >= TOKENS:
-        raise WcxError(
+        message = (
             f"the last map of a convolution is {best.name}'s, and behind it {depth} linear layers in a row act on tokens (as in a "
-            f"transformer): it is not what the network sees last; tokens are not supported; {proposed}, or explain the input."
+            f"transformer), in no block of a list or sequence that returns a map or tokens; {proposed}, or explain the input."
         )
+        return last_block(blocks, logits, message)
     # A block that only hands on what one inside it returned goes by the name of the one inside.
     return next(s for s in maps if _graph.key(s.edge) == _graph.key(best.edge))
+
+
+def probe(logits: Tensor) -> Tensor:
+    """Return a cotangent (1, N, C) that no network is made for."""
+    return torch.randn((1, *logits.shape), generator=torch.Generator().manual_seed(0)).to(logits)
+
+
+def last_block(blocks: Sequence[Seen], logits: Tensor, message: str) -> Seen:
+    """Choose the last block of tokens whose patches lead to the logits: behind a class token's last attention, none does.
+
+    Args:
+        blocks: those that lead to the logits, in the order of their completion.
+        logits: (N, C).
+        message: of the error, if there are none.
+
+    Raises:
+        WcxError: there is none, or its places are not known.
+    """
+    for block in reversed(blocks):
+        gradient = vjp(logits, block.edge, probe(logits))
+        if not gradient.any():
+            raise WcxError(
+                f"the gradient of the logits at {block.name} is 0 everywhere: is the classifier untrained, its weights 0?"
+            )
+        if block.layout is None:
+            shape = tuple(block.value.shape)
+            raise WcxError(
+                f"block {block.name} returns {shape}, and which place of the image each token is cannot be told; {message}"
+            )
+        if block.layout.maps(gradient).any():
+            return block
+    if blocks:
+        raise WcxError(
+            f"in none of the {len(blocks)} blocks of tokens do the patches lead to the logits (behind {blocks[-1].name} it is the "
+            f"class token alone); name a layer before the last attention, or explain the input."
+        )
+    raise WcxError(message)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from wcx.methods._axes import DEFINITION, HABIT, Axis, Dims, of_map, regrouped, single
+from wcx.methods import _axes
+from wcx.methods._axes import DEFINITION, HABIT, Axis, Dims, Layout, of_map, regrouped, single
 
 _PLAIN = (int, float, str, type(None))
 _SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a probe: each tells its axis
@@ -48,11 +49,12 @@ class Trace(TorchFunctionMode):
 
     Attributes:
         convolutions: how many ran.
+        linears: how many linear layers ran, each at many places.
     """
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()
-        self.convolutions = 0
+        self.convolutions = self.linears = 0
         self._dims: dict[int, tuple[weakref.ref[Tensor], Dims]] = {}
         self._constants: list[weakref.ref[Tensor]] = []
         self.keep(images, of_map(frozenset([Axis()]), 4))
@@ -65,6 +67,10 @@ class Trace(TorchFunctionMode):
         """Return the axes of each dimension of a tensor, or None if it was not met before."""
         reference, dims = self._dims.get(id(tensor), (None, ()))
         return dims if reference is not None and reference() is tensor and len(dims) == tensor.ndim else None
+
+    def layout(self, tensor: Tensor, n: int) -> Layout | None:
+        """Return how a tensor of n images is to be read as maps, or None."""
+        return _axes.layout(self.dims(tensor), tensor.shape, n)
 
     def keep(self, tensor: Tensor, dims: Dims) -> Dims:
         """Remember the axes of a tensor."""
@@ -108,6 +114,11 @@ class Trace(TorchFunctionMode):
         self.convolutions += "conv" in call.name and y.ndim == 4
         return of_map(dims[0], y.ndim)
 
+    def linear(self, call: FunctionCall) -> Dims:
+        """A linear layer, or F.multi_head_attention_forward, which has one into and one out of it."""
+        self.linears += 2 if call.name.startswith("multi") else call.inputs[0].ndim > 2
+        return self.kept(call) if call.name.startswith("multi") else self.of_last(call)
+
     def of_last(self, call: FunctionCall) -> Dims:
         """Functions along the last axis, by habit the channels."""
         *kept, last = self.dims(call.inputs[0])
@@ -128,7 +139,7 @@ class Trace(TorchFunctionMode):
         x, *factors = call.inputs
         if factors and self.met(factors[0]) is not None:
             return (*self.dims(x)[:-1], self.dims(factors[0])[-1])
-        return self.of_last(call)
+        return self.linear(call)
 
     def reduced(self, call: FunctionCall) -> Dims:
         """Means and the like: over two axes, the places are pooled."""
@@ -138,7 +149,7 @@ class Trace(TorchFunctionMode):
         dims = self.dims(x)
         over = {d % x.ndim for d in ((dim,) if isinstance(dim, int) else dim)}
         kept = [axes for d, axes in enumerate(dims) if d not in over]
-        pooled = {axis.root() for d in over for axis in dims[d]}
+        pooled = {axis for d in over for axis in _axes.untied(dims[d])}
         if 0 not in over and len(pooled) == 2:
             for axis in pooled:
                 axis.mark(places=HABIT)
@@ -173,8 +184,11 @@ class Trace(TorchFunctionMode):
             if item is None:
                 indexed.append(frozenset())
                 continue
-            count = untouched if item is Ellipsis else 1
-            indexed += [] if type(item) is int else dims[:count]
+            count, size = untouched if item is Ellipsis else 1, call.inputs[0].shape[-len(dims) or None :][:1]
+            if type(item) is slice:
+                indexed.append(_axes.sliced(dims[0], item, *size))
+            elif item is Ellipsis:
+                indexed += dims[:count]
             del dims[:count]
         return tuple(indexed)
 
@@ -202,8 +216,19 @@ class Trace(TorchFunctionMode):
         }
         return tuple(letters.get(letter, frozenset()) for letter in result)
 
+    def concatenated(self, call: FunctionCall) -> Dims:
+        """Concatenations: of tokens, the places follow those of no place."""
+        ndim, dim = call.outputs[0].ndim, call.argument(1, "dim", "axis") or 0
+        parts = [(t.shape[dim], self.met(t) or (frozenset(),) * ndim) for t in call.inputs if t.ndim == ndim]
+        along = _axes.concatenated([(size, dims[dim]) for size, dims in parts])
+        if along is None:
+            return self.joined(call)
+        dims = list(self.kept(call))
+        dims[dim] = along
+        return tuple(dims)
+
     def joined(self, call: FunctionCall) -> Dims:
-        """Sums, products, concatenations: what stands at the same axis is of the same kind."""
+        """Sums and products: what stands at the same axis is of the same kind."""
         first = self.kept(call)
         for t in call.inputs:
             dims = self.met(t)
@@ -230,15 +255,16 @@ _MAPS = (  # functions of maps, by the beginnings of their names
     *("interpolate", "upsample", "pixel_", "channel_shuffle", "grid_sample", "fold"),
 )
 _RULES = {
-    Trace.of_last: "linear",
+    Trace.linear: "linear multi_head_attention_forward",
     Trace.normalised: "layer_norm rms_norm",
     Trace.product: "matmul bmm mm",
     Trace.reduced: "mean sum amax amin max min nanmean median logsumexp std var prod",
     Trace.moved: "permute transpose movedim moveaxis swapaxes swapdims t T mT H mH adjoint rot90",
     Trace.reshaped: "view reshape flatten unflatten squeeze unsqueeze view_as reshape_as",
     Trace.indexed: "getitem",
-    Trace.joined: "add radd iadd sub rsub isub mul rmul imul div truediv itruediv cat concat concatenate where maximum "
+    Trace.joined: "add radd iadd sub rsub isub mul rmul imul div truediv itruediv where maximum "
     "minimum lerp addcmul copy",
+    Trace.concatenated: "cat concat concatenate",
     Trace.stacked: "stack",
     Trace.unstacked: "unbind select",
     Trace.summed: "einsum",

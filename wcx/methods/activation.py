@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from wcx.errors import WcxError
 from wcx.methods._cut import Activation, cut
 from wcx.methods._search import search
 from wcx.methods.base import Method, Run, State, as_images, evaluated, vjp
@@ -20,40 +22,70 @@ class ActivationMethod(Method):
     """A method that combines a layer's activation with the gradient of sum_s v_s y_s there."""
 
     space = "activation"
+    may_cancel: ClassVar[bool] = False  # see `cancels`
     version = 2  # 2: residuals added in place, layers that others refer to, layers of channels last
 
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> ActivationRun:
         """See `Method.run`. Without a layer, it is found in the same forward pass."""
         images = as_images(images)
         with evaluated(model) as state:
-            return ActivationRun(self, state, search(model, images) if layer is None else cut(model, images, layer))
+            found = search(model, images, self.cancels) if layer is None else cut(model, images, layer)
+            return ActivationRun(self, state, found)
 
     @abstractmethod
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """Return the map (..., h, w) of activation and gradient (..., channels, h, w): linear in the gradient."""
 
+    def cancels(self, activation: Tensor, gradient: Tensor) -> bool:
+        """Whether the map of activation (N, channels, h, w) and gradient is 0 by what the network does next, but for rounding."""
+        return False
+
 
 class ActivationRun(Run):
-    """One batch's activation (N, channels, h, w), and the graph from there to the logits."""
+    """One batch's activation (N, channels, h, w), and the graph from there to the logits.
+
+    Attributes:
+        activation: (N, channels, h, w).
+        method: whose run it is.
+        of_convolution: the layer returns it as it is; else its axes were moved, or tokens folded.
+    """
 
     def __init__(self, method: ActivationMethod, state: State, activation: Activation) -> None:
         super().__init__(state, activation.logits)
         self.layer = activation.layer
         self.activation = activation.value
-        self._method, self._axis, self._graph = method, activation.axis, (activation.logits, activation.start)
+        self.method, self._layout, self._graph = method, activation.layout, (activation.logits, activation.start)
+        self.of_convolution = self._layout.is_plain
 
     def gradients(self, v: Tensor) -> Tensor:
-        """Return the gradients (K, N, channels, h, w) at the layer for cotangents v (K, N, C)."""
+        """Return the gradients (K, N, channels, h, w) at the layer for cotangents v (K, N, C).
+
+        Raises:
+            WcxError: only tokens of no place (class, registers) lead to the logits, as behind the last block's attention.
+        """
         with self.again():
-            return vjp(*self._graph, v).movedim(self._axis + 1, 2)
+            gradients = vjp(*self._graph, v)
+        maps = self._layout.maps(gradients)
+        if self._layout.grid and not maps.any() and gradients.any():
+            raise WcxError(
+                f"layer {self.layer!r} leads to the logits by its tokens of no place (class, registers) alone: the gradient of its "
+                f"{maps.shape[-2]}x{maps.shape[-1]} patches is 0; name a layer before the last attention, or none, and it is found."
+            )
+        return maps
 
     def explain_each(self, methods: Mapping[str, ActivationMethod], v: Tensor) -> dict[str, Tensor]:
         """Return the maps (K, N, h, w) of several methods for cotangents v (K, N, C): they share the backward passes."""
         activation, gradients = _at_least_float32(self.activation), _at_least_float32(self.gradients(v))
+        for rule in methods.values():
+            if not self._layout.is_plain and rule.cancels(activation, gradients[0]):
+                method = type(rule).__module__.rpartition(".")[2]
+                raise WcxError(
+                    f"{method} is 0 at layer {self.layer!r}, whose channels cancel in the norm behind it; name that, or no layer."
+                )
         return {name: torch.stack([rule.combine(activation, g) for g in gradients]) for name, rule in methods.items()}
 
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
-        return self.explain_each({"": self._method}, v)[""]
+        return self.explain_each({"": self.method}, v)[""]
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

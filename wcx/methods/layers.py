@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError
 from wcx.images import Normalized
+from wcx.methods._trace import Trace
 from wcx.methods.base import forward
 
 _WRAPPERS = (Normalized, nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -86,15 +87,24 @@ def candidates(model: nn.Module, images: Tensor, but: str = "") -> list[str]:
     """
     ended: list[str] = []
     runs: Counter[str] = Counter()
+    trace = Trace(images[:1])
 
     def after(name: str, output: object) -> None:
         runs[name] += 1
-        if is_map(output, 1) and has_places(output):
-            ended.append(name)
+        with torch._C.DisableTorchFunction():
+            if shows_places(first(output), 1, trace):
+                ended.append(name)
 
-    with torch.no_grad(), observed(model, after):
+    with torch.no_grad(), observed(model, after), trace:
         forward(model, images[:1])
     return [name for name in ended if runs[name] == 1 and name != but][-6:]
+
+
+def listed(model: nn.Module) -> set[str]:
+    """Return the names of modules that are items of a list or a sequence of them."""
+    named = {"": inner(model), **modules(model)}
+    lists = {name: module for name, module in named.items() if isinstance(module, nn.Sequential | nn.ModuleList)}
+    return {f"{name}.{item}".lstrip(".") for name, module in lists.items() for item, _ in module.named_children()}
 
 
 @contextmanager
@@ -119,11 +129,28 @@ def observed(
             handle.remove()
 
 
+def first(output: object) -> object:
+    """Return what a module hands on to the next: its output, or the first item of a tuple (as in transformers)."""
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def with_first(output: object, following: Tensor) -> object:
+    """Return a module's output with another tensor in place of its `first`."""
+    if not isinstance(output, tuple | list):
+        return following
+    items = [following, *output[1:]]
+    return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
+
+
 def is_map(output: object, n: int) -> bool:
-    """Whether a layer's output is 4-dimensional, floating, and of n images."""
-    return isinstance(output, Tensor) and output.ndim == 4 and output.is_floating_point() and output.shape[0] == n
+    """Whether a layer's output is floating, of n images, and has the dimensions of a map, or of tokens."""
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        return False
+    return output.shape[0] == n if output.ndim == 4 else output.ndim == 3 and n in output.shape[:2]
 
 
-def has_places(output: Tensor) -> bool:
-    """Whether a map is larger than 1x1, wherever its channels are."""
-    return sum(size > 1 for size in output.shape[1:]) > 1
+def shows_places(output: object, n: int, trace: Trace) -> bool:
+    """Whether an output is a map larger than 1x1, wherever its channels are, or holds tokens of known places."""
+    if not is_map(output, n):
+        return False
+    return sum(size > 1 for size in output.shape[1:]) > 1 if output.ndim == 4 else trace.layout(output, n) is not None
