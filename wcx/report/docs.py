@@ -1,12 +1,14 @@
 """docs/results.md from its template: the prose stands in results.md.j2, every table in docs/tables/<name>.csv.
 
-Such a file is long, a line a number: the columns that name its line, `column` (its heading), `part` (which of a cell's numbers
-it is), `value`, what it was measured with (`setting`, `command`), and `cell`: the cell's text with {} for each number.
-figures.csv holds the numbers of sentences that no table shows, by `quantity`.
+Such a file is long, a line a number, and `value` is the number. All other columns are labels: those that name its line, `column`
+(its heading), `part` (which of a cell's numbers it is), and what it was measured with (`setting`, `command`). How the numbers of a
+cell are written stands in the template, by their parts: "a / b", where it says nothing.
+figures.csv holds the numbers of sentences that no table shows, by `quantity`; its n, setting and command are labels, too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
@@ -17,7 +19,7 @@ from wcx.files import write as write_file
 from wcx.report.backends import pipe_table
 
 TEMPLATE, RESULT = "results.md.j2", "results.md"
-_NUMBERS = ("column", "part", "value", "setting", "command", "cell")
+_NUMBERS = ("column", "part", "value", "setting", "command")
 
 
 def write(folder: Path) -> Path:
@@ -66,14 +68,19 @@ class _Tables:
             raise WcxError(f"{path} has no column {', '.join(sorted(absent))}.")
         return frame
 
-    def markdown(self, name: str) -> str:
-        """Return a table in Markdown: a line for each combination of its labels, a cell of all numbers of one column."""
+    def markdown(self, name: str, cells: Mapping[str, str] | None = None) -> str:
+        """Return a table in Markdown: a line for each combination of its labels, a cell of all numbers of one column.
+
+        Args:
+            name: of the table.
+            cells: how numbers are written, a {} for each, by their parts or their column: ``{"mean, least": "{} (from {})"}``.
+        """
         frame = self.frame(name)
         labels = [column for column in frame if column not in _NUMBERS]
         headings = list(dict.fromkeys(frame["column"]))
         lines = []
-        for names, cells in frame.groupby(labels, sort=False):
-            texts = {heading: _cell(numbers) for heading, numbers in cells.groupby("column", sort=False)}
+        for names, rows in frame.groupby(labels, sort=False):
+            texts = {heading: _cell(numbers, cells or {}) for heading, numbers in rows.groupby("column", sort=False)}
             lines.append([*names, *(texts.get(heading, "") for heading in headings)])
         return pipe_table(["" if label == "of" else label for label in labels] + headings, lines, len(labels))
 
@@ -103,6 +110,8 @@ class _Tables:
         return dict(zip(frame["quantity"], frame["value"], strict=True)) if len(frame) else {}
 
 
-def _cell(numbers: pd.DataFrame) -> str:
+def _cell(numbers: pd.DataFrame, cells: Mapping[str, str]) -> str:
     """Return a cell's text."""
-    return str(numbers["cell"].iloc[0]).format(*numbers["value"])
+    names = ", ".join(numbers["part"]), numbers["column"].iloc[0]
+    text = next((cells[name] for name in names if name in cells), " / ".join(["{}"] * len(numbers)))
+    return text.format(*numbers["value"])
