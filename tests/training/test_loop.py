@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.tiny import ALL, BEST, HEAD, Drawn, run, start
+from tests.training.tiny import ALL, BEST, HEAD, TAIL, Drawn, run, start
 from wcx import models, training
 from wcx.errors import DataError
 from wcx.training import samples, task
 from wcx.training.recipe import Recipe
 
 
-@pytest.mark.parametrize("recipe", [ALL, BEST, HEAD], ids=["all", "best", "head"])
+@pytest.mark.parametrize("recipe", [ALL, BEST, HEAD, TAIL], ids=["all", "best", "head", "tail"])
 @pytest.mark.parametrize("when", [1, 4])
 def test_resumed_training_is_byte_identical(
     recipe: Recipe, when: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,7 +112,7 @@ def test_best_is_the_epoch_with_the_highest_held_out_accuracy(tmp_path: Path) ->
     assert np.mean(again) == pytest.approx(meta["validation_accuracy"])
 
 
-@pytest.mark.parametrize("recipe", [ALL, BEST, HEAD], ids=["all", "best", "head"])
+@pytest.mark.parametrize("recipe", [ALL, BEST, HEAD, TAIL], ids=["all", "best", "head", "tail"])
 def test_the_test_images_are_not_looked_at_before_the_training_is_over(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_broken_image_is_one_line_with_and_without_workers(tmp_path: Path) -> 
     train = Drawn("train")
     train.broken = 5
     for workers in (0, 1):
-        for recipe, cache in ((ALL, 2), (HEAD, 0)) if workers else ((ALL, 2), (ALL, 0), (HEAD, 0)):
+        for recipe, cache in ((ALL, 2), (TAIL, 0)) if workers else ((ALL, 2), (ALL, 0), (TAIL, 0)):
             with pytest.raises(DataError) as error:
                 training.finetune(
                     start(),

@@ -52,7 +52,12 @@ def test_the_papers_recipe_is_the_authors() -> None:
         ({"optimizer": "adam"}, "adamw"),
         ({"select": "first"}, "best, last"),
         ({"augment": {"flip": 1}}, "horizontal_flip"),
-        ({"train": "head", "augment": {"horizontal_flip": 0.5}}, "mirror"),
+        ({"train": "head", "augment": {"horizontal_flip": 0.5}}, "recipe.variants"),
+        ({"train": "tail", "variants": 2}, "recipe.augment"),
+        ({"train": "tail", "variants": -1, "augment": {"horizontal_flip": 0.5}}, "from 0 on"),
+        ({"train": "all", "mirror": True}, "use augment"),
+        ({"train": "head", "cut": "features.24"}, "recipe.train=tail"),
+        ({"train": "tail", "kept": "bfloat16"}, "float16, float32, float64"),
         ({"epochs": 0}, "at least 1"),
     ],
 )

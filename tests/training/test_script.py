@@ -24,7 +24,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_script_plans_trains_and_skips(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("recipe", ["quick", "tail"])
+def test_the_script_plans_trains_and_skips(recipe: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def call(*overrides: str) -> str:
         common = [
             f"dataset.root={folder / 'data' / 'mine'}",
@@ -37,7 +38,7 @@ def test_the_script_plans_trains_and_skips(folder: Path, capsys: pytest.CaptureF
         ]
         script.run(
             application.compose(
-                ["dataset=folder", "model=squeezenet1_1", "recipe=quick", *common, *overrides], "finetune"
+                ["dataset=folder", "model=squeezenet1_1", f"recipe={recipe}", *common, *overrides], "finetune"
             )
         )
         return capsys.readouterr().out

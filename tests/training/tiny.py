@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,9 @@ def start(seed: int = 0) -> models.LoadedModel:
 ALL = Recipe("t", optimizer="adamw", lr=5e-3, epochs=3, batch_size=8, augment={"horizontal_flip": 0.5, "rotation": 5})
 BEST = Recipe("b", lr=0.05, epochs=3, batch_size=8, select="best", schedule="one_cycle", holdout=0.3)
 HEAD = Recipe("h", train="head", lr=0.05, epochs=3, batch_size=8, mirror=True)
+TAIL = replace(
+    HEAD, train="tail", cut="features.1", kept="float16", variants=1, augment={"random_resized_crop": (0.7, 1.0)}
+)
 
 
 def run(path: Path, recipe: Recipe, **options: object) -> models.LoadedModel:

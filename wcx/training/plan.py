@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from wcx.datasets.base import ImageDataset
-from wcx.models import LoadedModel, Normalized, head_name
-from wcx.training.features import Capture
+from wcx.models import LoadedModel
 from wcx.training.recipe import Recipe
 from wcx.training.samples import Batches, choose_indices
+from wcx.training.task import cut
 
 
 def plan(
@@ -29,29 +31,26 @@ def plan(
     The time is measured on one small batch of noise, in float32; reading the images is not in it.
     """
     kept, held = choose_indices(len(train), recipe, seed=0)
-    model = copy.deepcopy(start.model).to(device, memory_format=torch.channels_last)
-    name = head_name(model.model)
-    head, body_only = model.model.get_submodule(name), recipe.train == "head"
+    start = replace(start, model=(model := copy.deepcopy(start.model)), net=model.model)
+    tail = cut(start, recipe, train[0][0], device)
+    trained: nn.Module = tail or model
+    forward_of: Callable[[Tensor], Tensor] = tail.inputs_of if tail else model
     image = torch.rand(1, *train[0][0].shape, device=device)
-    capture = Capture()
-    if body_only:
-        setattr(model.model, name, capture)
-    forward = _time(model, image.repeat(8, 1, 1, 1)) / 8
-    trained: nn.Module = head if body_only else model
-    views = 1 + recipe.mirror if body_only else 1
+    forward = _time(forward_of, image.repeat(8, 1, 1, 1)) / 8
+    views = (1 + recipe.variants) * (1 + recipe.mirror)  # 1 with train=all
     steps = Batches(range(len(kept) * views), recipe.batch_size, seed=0).steps * recipe.epochs
     size = min(recipe.batch_size, 16)
-    inputs = capture.inputs[:1] if body_only else image
+    inputs = tail.inputs_of(image) if tail else image
     step = _time(trained, inputs.repeat(size, *[1] * (inputs.ndim - 1)), backward=True) / size * recipe.batch_size
-    if body_only:
+    if tail:
         passes = len(train) * views + len(test)
-        work = f"{passes} forward passes for the features, then {steps} steps of the head"
-        features = 4 * inputs.numel() * passes
+        work = f"{passes} forward passes up to {tail.cut} for the features, then {steps} steps of what is behind it"
+        features = getattr(torch, recipe.kept).itemsize * inputs.numel() * passes
     else:
         passes = len(test) + len(held) * recipe.epochs
         work = f"{steps} steps of {recipe.batch_size} forward and backward passes; {passes} forward passes to evaluate"
         features = 0
-    weights = _megabytes(start.model)
+    weights = _megabytes(model)
     copies = (2 if recipe.optimizer == "sgd" else 3) + (recipe.select == "best")
     disk = {
         "checkpoint": weights,
@@ -68,11 +67,11 @@ def plan(
     }
 
 
-def _megabytes(module: Normalized | nn.Module) -> float:
+def _megabytes(module: nn.Module) -> float:
     return sum(parameter.numel() for parameter in module.parameters()) * 4 / 1e6
 
 
-def _time(module: nn.Module, inputs: Tensor, backward: bool = False) -> float:
+def _time(module: Callable[[Tensor], Tensor], inputs: Tensor, backward: bool = False) -> float:
     """Return the seconds of the second of two passes."""
     if inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)

@@ -34,7 +34,9 @@ class Recipe:
 
     Attributes:
         name: kept in the checkpoint.
-        train: "all" trains every layer; "head" computes the head's inputs once and trains the head on them.
+        train: "all" trains every layer; "tail" computes the inputs of the module `cut` once and trains what comes behind it on
+            them (`wcx.training.tail`); "head" is the tail whose cut is the classifying head.
+        cut: train=tail: a module of the network, by name; None: where the last block of convolutions begins.
         optimizer: "sgd" or "adamw".
         lr: learning rate (its peak, with a schedule).
         momentum: of SGD.
@@ -46,8 +48,10 @@ class Recipe:
         freeze_batchnorm: BatchNorm keeps its running statistics (it trains its weights in eval mode).
         select: "last" epoch, or "best" accuracy on a seeded `holdout` of train, never on test.
         holdout: share of train that "best" is chosen on, and that is not trained on.
-        augment: name -> value, see `AUGMENTATIONS`; run in this order. For train=all.
-        mirror: train=head learns from the mirror images as well.
+        augment: name -> value, see `AUGMENTATIONS`; run in this order.
+        mirror: train=head and tail learn from the mirror images as well.
+        variants: train=head and tail learn from so many augmented variants of each image, besides the image itself.
+        kept: dtype of the inputs that train=head and tail keep: "float16", "float32" or "float64".
     """
 
     name: str
@@ -65,10 +69,14 @@ class Recipe:
     holdout: float = 0.1
     augment: Mapping[str, Any] = field(default_factory=dict)
     mirror: bool = False
+    cut: str | None = None
+    variants: int = 0
+    kept: str = "float32"
 
     def __post_init__(self) -> None:
         for option, choices in {
-            "train": ("all", "head"),
+            "train": ("all", "head", "tail"),
+            "kept": ("float16", "float32", "float64"),
             "optimizer": ("sgd", "adamw"),
             "schedule": ("constant", "cosine", "one_cycle"),
             "select": ("last", "best"),
@@ -76,10 +84,17 @@ class Recipe:
             choose(f"recipe.{option}", getattr(self, option), choices)
         for name in self.augment:
             choose("augmentation", name, AUGMENTATIONS)
-        if self.augment and self.train == "head":
+        if self.train != "all" and bool(self.augment) != bool(self.variants):
             raise WcxError(
-                "recipe.augment has no effect with recipe.train=head, whose features are computed once; use mirror"
+                f"recipe.train={self.train} learns from features computed once: recipe.variants says how many variants of each "
+                f"image recipe.augment makes, so give both or neither"
             )
+        if self.train == "all" and (self.variants or self.mirror):
+            raise WcxError("recipe.variants and mirror have no effect with recipe.train=all; use augment")
+        if self.cut is not None and self.train != "tail":
+            raise WcxError(f"recipe.cut has no effect with recipe.train={self.train}; give recipe.train=tail")
+        if self.variants < 0:
+            raise WcxError(f"recipe.variants={self.variants}: expected a whole number from 0 on")
         if min(self.epochs, self.batch_size) < 1 or self.lr <= 0 or not 0 < self.holdout < 1:
             raise WcxError("recipe: epochs and batch_size must be at least 1, lr above 0, holdout between 0 and 1")
 

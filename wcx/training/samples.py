@@ -77,8 +77,37 @@ class Augmented(Dataset):
             return F.pil_to_tensor(self.augmentation(F.to_pil_image(image))), label
 
 
+class Views(Dataset):
+    """Each image as the front of a network sees it: as it is, `recipe.variants` augmented ones, and the mirror images of all."""
+
+    def __init__(self, pixels: Pixels, recipe: Recipe) -> None:
+        self.pixels, self.mirror = pixels, recipe.mirror
+        augmented = Augmented(
+            pixels, recipe.augmentation(pixels.side), seed=0
+        )  # whatever the run's: its other seeds share them
+        self.sources = [pixels, *(Variant(augmented, number) for number in range(recipe.variants))]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return (uint8 (views, 3, H, W), label)."""
+        views = torch.stack([source[index][0] for source in self.sources])
+        return torch.cat([views, views.flip(-1)]) if self.mirror else views, self.pixels.dataset.labels[index]
+
+
+class Variant(Dataset):
+    """The augmented images of one number: index -> (uint8 (3, H, W), label)."""
+
+    def __init__(self, augmented: Augmented, number: int) -> None:
+        self.augmented, self.number = augmented, number
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.augmented[self.number, index]
+
+
 class Features(Dataset):
-    """Inputs of the head, computed before, `array` (views, n, ...): sample k is view k // n of image k % n."""
+    """Inputs of a `Tail`, computed before, `array` (views, n, ...): sample k is view k // n of image k % n."""
 
     def __init__(self, array: np.ndarray, labels: Sequence[int]) -> None:
         self.array, self.labels = array, labels
@@ -87,7 +116,7 @@ class Features(Dataset):
         return self.array.shape[0] * self.array.shape[1]
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, int]:
-        """Return (float32 (...), label) of (epoch, index) or index."""
+        """Return (input (...) as it is kept, label) of (epoch, index) or index."""
         view, image = divmod(key[1] if isinstance(key, tuple) else key, self.array.shape[1])
         return torch.from_numpy(np.array(self.array[view, image])), self.labels[image]
 

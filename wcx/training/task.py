@@ -6,12 +6,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
+from torch import Tensor
 from torch.utils.data import Subset
 
 from wcx.datasets.base import ImageDataset
@@ -20,10 +21,11 @@ from wcx.models import LoadedModel
 from wcx.models.checkpoints import read_meta, save_checkpoint
 from wcx.models.state_dicts import head_name, weights_hash
 from wcx.training.curve import write_curve, write_history
-from wcx.training.features import head_inputs, remove
+from wcx.training.features import keep, remove
 from wcx.training.loop import evaluate, fit
 from wcx.training.recipe import Recipe
-from wcx.training.samples import Augmented, Features, Pixels, choose_indices
+from wcx.training.samples import Augmented, Features, Pixels, Views, choose_indices
+from wcx.training.tail import Tail
 
 log = logging.getLogger("wcx")
 
@@ -33,8 +35,9 @@ def finished(path: Path, recipe: Recipe) -> str | None:
     if not path.is_file():
         return None
     meta = read_meta(path)
-    same = json.dumps(meta["recipe"], sort_keys=True) == json.dumps(asdict(recipe), sort_keys=True)
-    remark = "" if same else f", made by another recipe ({meta['recipe']['name']}) than asked for ({recipe.name})"
+    known = Recipe.of(meta["recipe"])  # an older one has fewer settings
+    same = json.dumps(asdict(known), sort_keys=True) == json.dumps(asdict(recipe), sort_keys=True)
+    remark = "" if same else f", made by another recipe ({known.name}) than asked for ({recipe.name})"
     return f"finished: {path}, test accuracy {meta['accuracy']:.3f}{remark}; force=true trains again"
 
 
@@ -65,23 +68,25 @@ def finetune(
         seed: of order, augmentation, dropout and hold-out (that of the fresh layers belongs to `start`).
         num_workers: processes that decode images; unused on a CPU when the images are kept in memory.
         cache_gib: a set of images up to this size is decoded once and kept in memory, GiB.
-        keep_features: keep the file of the head's inputs, for other seeds (recipe.train=head).
+        keep_features: keep the files of features, for other seeds and heads (recipe.train=head and tail).
         amp: mixed precision; None: on a GPU.
 
     Raises:
-        WcxError: the splits have different classes; a damaged image; no room for the features.
+        WcxError: the splits have different classes; a damaged image; a cut that cannot be; no room for the features.
     """
     if train.class_names != test.class_names:
         raise WcxError(f"dataset {train.name}: train and test have different classes")
 
     run = {"seed": seed, "device": device, "amp": amp, "state_path": path.with_suffix(".state")}
-    run["identity"] = _identity(start, train, recipe, seed)
-    if recipe.train == "head":
-        history, accuracy, files = _fit_head(start, train, test, recipe, path, num_workers, run)
+    tail = cut(start, recipe, train[0][0], device)
+    run["identity"] = _identity(start, tail, train, recipe, seed)
+    if tail:
+        history, accuracy, files = _fit_tail(start, tail, train, test, recipe, path, num_workers, run)
     else:
         history, accuracy, files = *_fit_all(start, train, test, recipe, cache_gib, num_workers, run), []
     log.info("test accuracy %.3f on %d images", accuracy, len(test))
     meta = _meta(start, train, test, recipe, seed, history, accuracy, str(device))
+    meta |= {"cut": tail.cut} if tail else {}
     save_checkpoint(path, start.net.state_dict(), meta)
     write_history(path.with_suffix(".history.csv"), history)
     title = f"{train.name}, {start.name}, recipe {recipe.name}, seed {seed}"
@@ -118,8 +123,18 @@ def _fit_all(
     return history, evaluate(start.model, seen, device=run["device"], num_workers=num_workers)[1]
 
 
-def _fit_head(
+def cut(start: LoadedModel, recipe: Recipe, image: Tensor, device: str | torch.device) -> Tail | None:
+    """Return the part of the network that the recipe trains, on the device; None: all of it."""
+    start.model.to(device, memory_format=torch.channels_last)
+    if recipe.train == "all":
+        return None
+    module = head_name(start.net) if recipe.train == "head" else recipe.cut
+    return Tail(start.model, module, image.to(device, start.model.mean.dtype))
+
+
+def _fit_tail(
     start: LoadedModel,
+    tail: Tail,
     train: ImageDataset,
     test: ImageDataset,
     recipe: Recipe,
@@ -127,43 +142,46 @@ def _fit_head(
     num_workers: int,
     run: Mapping[str, Any],
 ) -> tuple[list[dict[str, float]], float, list[Path]]:
-    """Train the head on its inputs; return (history, test accuracy, files of features)."""
+    """Train the tail on its inputs; return (history, test accuracy, files of features)."""
     files: list[Path] = []
 
-    def features(dataset: ImageDataset, mirror: bool) -> Features:
-        key = [run["identity"]["body"], dataset.listing_hash(), asdict(dataset.transform), mirror]
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:10]
-        files.append(path.parent / "features" / f"{start.name}-{dataset.split}-{digest}.npy")
-        images = Pixels(dataset, cache_bytes=0)  # each is looked at once
-        array = head_inputs(
-            start.model, images, files[-1], mirror=mirror, device=run["device"], num_workers=num_workers
-        )
-        return Features(array, dataset.labels)
+    def features(dataset: ImageDataset, seen: Recipe) -> Features:
+        facts = {
+            "network": [start.name, start.options, run["identity"]["front"]],
+            "cut": tail.cut,
+            "dataset": dataset.listing_hash(),
+            "transform": [asdict(dataset.transform), start.model.mean.tolist(), start.model.std.tolist()],
+            "views": [seen.mirror, seen.variants, list(seen.augment.items())],
+            "type": recipe.kept,
+        }
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:10]
+        files.append(path.parent / "features" / f"{start.name}-{tail.cut}-{dataset.split}-{digest}.npy")
+        views = Views(Pixels(dataset, cache_bytes=0), seen)  # each is looked at once
+        options = {"dtype": recipe.kept, "device": run["device"], "num_workers": num_workers}
+        return Features(keep(tail, views, files[-1], facts, **options), dataset.labels)
 
-    samples = features(train, recipe.mirror)
+    samples = features(train, recipe)
     views, count = samples.array.shape[:2]
     kept, held = choose_indices(count, recipe, run["seed"])
-    head = start.net.get_submodule(head_name(start.net))
     history = fit(
-        head,
+        tail,
         samples,
         recipe,
         indices=[view * count + image for view in range(views) for image in kept],
         validation=Subset(samples, held) if held else None,
         **run,
     )
-    return history, evaluate(head, features(test, mirror=False), device=run["device"])[1], files
+    seen = features(test, replace(recipe, mirror=False, variants=0, augment={}))
+    return history, evaluate(tail, seen, device=run["device"])[1], files
 
 
-def _identity(start: LoadedModel, train: ImageDataset, recipe: Recipe, seed: int) -> dict[str, Any]:
-    """Return all that a run depends on; `body` is the hash of the weights before the head."""
-    head = head_name(start.net) + "."
-    body = {key: value for key, value in start.net.state_dict().items() if not key.startswith(head)}
+def _identity(start: LoadedModel, tail: Tail | None, train: ImageDataset, recipe: Recipe, seed: int) -> dict[str, Any]:
+    """Return all that a run depends on; `front` is the hash of the weights that stay as they are."""
     return {
         "recipe": asdict(recipe),
         "seed": seed,
         "start": start.weights_hash,
-        "body": weights_hash(body),
+        "front": weights_hash(tail.front if tail else {}),
         "options": start.options,
         "listing": train.listing_hash(),
         "transform": asdict(train.transform),

@@ -2,6 +2,7 @@
 
 python scripts/finetune.py dataset=cub model=mobilenet_v2 recipe=quick
 python scripts/finetune.py -m dataset=cub,cars model=alexnet,vgg16 recipe=head
+python scripts/finetune.py dataset=cub model=vgg16 recipe=tail recipe.cut=features.24
 """
 
 from __future__ import annotations
