@@ -116,7 +116,7 @@ def test_box_is_that_of_black_and_white_pixels_in_either_space() -> None:
 def test_a_function_without_a_rule_is_named(function: Callable[[Tensor], Tensor], named: str) -> None:
     model = nn.Sequential(Function(function), nn.Flatten(), Function(lambda x: x[:, :4]))
     with pytest.raises(WcxError, match=rf"lrp: the network calls torch\S*{named}, for which there is no rule"):
-        wcx.explain(model, nets.images(2), 0, METHOD)
+        wcx.explain(model, nets.images(2), 0, METHOD, composite="epsilon")
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")

@@ -10,6 +10,7 @@ makes it:
   Whatever else the layer feeds keeps the layer's own output.
 - all other affine functions (sums of two activations, average pooling, a BatchNorm elsewhere): the epsilon rule.
 - elementwise activations: relevance passes, as zennit has it. Max pooling: to the winner.
+- what transformers call, in composites that have rules for it: wcx/methods/_attention.py.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ from zennit.core import BasicHook
 from zennit.rules import Epsilon
 
 from wcx.errors import WcxError
+from wcx.methods._attention import MULTI_HEAD, TRANSFORMERS, Attention
 from wcx.methods._box import Box
 from wcx.methods._flow import Reach, follow
 from wcx.methods._functions import (
+    JOINS,
     LAYERS,
     MAX_POOLS,
     MOVES,
@@ -39,9 +42,10 @@ from wcx.methods._functions import (
     is_affine,
     is_neutral,
     lasting,
-    precise,
+    opened,
 )
 from wcx.methods._layers import Function, Layer, Normalised
+from wcx.methods._shares import ByZennit, Ledger, Share, moved, shared
 
 # zennit.types.Activation, by function; clamp is hardtanh.
 _ACTIVATIONS = frozenset(
@@ -71,32 +75,28 @@ _TORCH_NORM = (*_NORM[:1], *_NORM[3:5], *_NORM[1:3], *_NORM[5:], "cudnn_enabled"
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of a composite: of convolutions, of linear layers, of all other affine functions; the box of the image."""
+    """The rules of a composite.
+
+    Of convolutions, of linear layers, of all other affine functions; the box of the image; of what transformers call, if any.
+    """
 
     convolution: BasicHook
     linear: BasicHook
     other: BasicHook
     box: Box | None = None
+    attention: Attention | None = None
 
 
-class Ledger:
-    """Where relevance stayed on its way: with biases and stabilisers.
+class UnruledError(WcxError):
+    """A function has no rule.
 
     Attributes:
-        absorbed: (N,) float64, what entered the rules and did not leave them.
-        size: the largest sum of absolute relevances that came by, (N,) float64.
+        attnlrp: another composite has one.
     """
 
-    def open(self, seed: Tensor) -> None:
-        """Begin with relevance `seed` (N, C) at the logits."""
-        self.absorbed = torch.zeros(len(seed), dtype=torch.float64, device=seed.device)
-        self.size = _per_image(seed.abs(), len(seed))
-
-    def enter(self, above: Tensor, below: Tensor) -> None:
-        """A rule turned relevance `above` into `below`."""
-        n = len(self.absorbed)
-        self.absorbed += _per_image(above, n) - _per_image(below, n)
-        self.size = torch.maximum(self.size, _per_image(above.abs(), n))
+    def __init__(self, line: str, *, attnlrp: bool) -> None:
+        super().__init__(line)
+        self.attnlrp = attnlrp
 
 
 class Propagation(TorchFunctionMode):
@@ -106,12 +106,17 @@ class Propagation(TorchFunctionMode):
         rules: of the composite.
         ledger: gets what the rules absorb.
         image: requires gradients; what the network computes from it carries relevance.
+
+    Attributes:
+        eps: the precision of the coarsest dtype that came by.
+        attends: whether a function came by without which there is no transformer.
     """
 
     def __init__(self, rules: Rules, ledger: Ledger, image: Tensor) -> None:
         super().__init__()
-        self.eps = 0.0
+        self.eps, self.attends = 0.0, False
         self._rules, self._ledger, self._image = rules, ledger, Reach(image)
+        self._tokens_first = False  # whether linear layers see tokens before images
         self._convolved = Reach()  # what a convolution lies behind
         self._layers: dict[Any, tuple[Tensor, Layer, BasicHook, torch.Size]] = {}  # by the node of their output
 
@@ -129,13 +134,13 @@ class Propagation(TorchFunctionMode):
 
     def _rule(self, call: Call) -> Callable[[Call], Any]:
         if call.name in MOVES or call.name in MAX_POOLS:
-            return Call.__call__
+            return self._joined if call.name in JOINS and len(call.inputs) < len(call.tensors) else Call.__call__
         if call.name in _ACTIVATIONS and len(call.inputs) == 1:
             return self._pass
         if call.name in SUMS and len(call.inputs) == 2:
             return self._sum
         if not is_affine(call):
-            return self._harmless
+            return self._attended if self._rules.attention and call.name in Attention.FUNCTIONS else self._harmless
         if call.name in LAYERS:
             return self._layer
         return self._batch_norm if call.name == "batch_norm" else self._affine
@@ -145,11 +150,38 @@ class Propagation(TorchFunctionMode):
         result = call()
         if depends(result, self._image):
             what = " of two activations" if len(call.inputs) == 2 else ""
-            raise WcxError(
-                f"lrp: the network calls {call.full_name}{what}, for which there is no rule; use deeplift or "
-                "integrated_gradients."
+            ruled = call.name in Attention.FUNCTIONS and not self._rules.attention
+            raise UnruledError(
+                f"lrp: the network calls {call.full_name}{what}, for which there is no rule; use "
+                f"{'composite=attnlrp' if ruled else 'deeplift'} or integrated_gradients.",
+                attnlrp=ruled,
             )
         return result
+
+    def _attended(self, call: Call) -> Any:
+        """A function that transformers call."""
+        self.attends |= call.name in TRANSFORMERS
+        if call.name == MULTI_HEAD:
+            return self._multi_head(call)
+        held = self._rules.attention.held(call)
+        if held is None:
+            return call().detach()
+        if held is not call:
+            return self._rule(held)(held) if held.inputs else held()
+        value, in_place = call.fresh()
+        share = self._rules.attention.share(call, in_place=in_place)
+        if share is None:
+            return self._harmless(call)
+        return deliver(call, self._shared(value, share, *(x.clone() for x in call.inputs)), in_place)
+
+    def _multi_head(self, call: Call) -> Any:
+        """Multi-head attention, call by call: its linear layers see (tokens, N, channels), or (tokens N, channels)."""
+        before, self._tokens_first = self._tokens_first, True
+        try:
+            with self:
+                return opened(call.function)(*call.args, **call.kwargs)
+        finally:
+            self._tokens_first = before
 
     def _pass(self, call: Call) -> Tensor:
         value, in_place = call.fresh()
@@ -190,7 +222,9 @@ class Propagation(TorchFunctionMode):
         else:
             rule = self._rules.convolution
         x = x.clone()
-        value = self._node(x, call.on(x.detach()), layer, rule)
+        value = self._node(
+            x, call.on(x.detach()), layer, rule, tokens_first=self._tokens_first and call.name == "linear"
+        )
         if call.name != "linear":
             self._convolved.add(value)
         if not call.name.startswith("conv_transpose"):
@@ -218,33 +252,19 @@ class Propagation(TorchFunctionMode):
             self._convolved.add(y)
         return y if places is None else y.flatten()[places.flatten().argsort()].view(h.shape)
 
-    def _node(self, x: Tensor, value: Tensor, layer: nn.Module, rule: BasicHook) -> Tensor:
-        return _Rule.apply(x, lambda: value, layer, rule, self._ledger)
+    def _joined(self, call: Call) -> Tensor:
+        """Values joined with constants, which keep what relevance falls to them (a class token); joined tokens may come first."""
+        share = moved(call.alone(in_place=False))
+        inputs = (x.clone() for x in call.inputs)
+        return self._shared(call(), share, *inputs, tokens_first=(call.argument(1, "dim") or 0) == 0)
 
-
-class _Rule(torch.autograd.Function):
-    """A value whose backward pass is a rule of zennit."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, value: Callable[[], Tensor], layer: nn.Module, rule: BasicHook, ledger: Ledger
+    def _node(
+        self, x: Tensor, value: Tensor, layer: nn.Module, rule: BasicHook, *, tokens_first: bool = False
     ) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.parts = layer, rule, ledger
-        return value()
+        return self._shared(value, ByZennit(layer, rule), x, tokens_first=tokens_first)
 
-    @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        (x,), (layer, rule, ledger) = ctx.saved_tensors, ctx.parts
-        below = precise(x)
-        rule.stored_tensors["input"] = (below,)
-        try:
-            with torch.autocast(x.device.type, enabled=False):
-                below = rule.backward(layer, (below,), (relevance.to(below.dtype),))[0]
-        finally:
-            rule.stored_tensors.clear()
-        ledger.enter(relevance, below)
-        return below.to(x.dtype), None, None, None, None
+    def _shared(self, value: Tensor, share: Share, *inputs: Tensor, tokens_first: bool = False) -> Tensor:
+        return shared(value.detach(), share, self._ledger, tokens_first, *inputs)
 
 
 def _bound(call: Call, *names: str) -> dict[str, Any]:
@@ -257,7 +277,3 @@ def _keeps_channels(places: Tensor | None, to: torch.Size, shape: torch.Size, ch
         return channel == 1
     channels = torch.arange(shape[channel], device=places.device).view(-1, *[1] * (len(shape) - channel - 1))
     return bool((places // to[2:].numel() % to[1] == channels).all())
-
-
-def _per_image(relevance: Tensor, n: int) -> Tensor:
-    return relevance.reshape(n, -1).sum(1, dtype=torch.float64)

@@ -7,9 +7,11 @@ nothing of contrasts.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -20,6 +22,7 @@ from wcx.errors import WcxError
 from wcx.methods._mismatch import mismatch
 from wcx.methods._state import State, evaluated
 
+log = logging.getLogger("wcx")
 DETACHED = "the logits do not depend on the input or layer by any differentiable path; is part of the model detached?"
 
 Cotangent = Tensor | Callable[[Tensor], Tensor]
@@ -131,6 +134,12 @@ def as_images(images: Tensor) -> Tensor:
         got = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise WcxError(f"images are {got}; expected a floating tensor (N, 3, H, W) in the model's input space.")
     return images.detach()
+
+
+@lru_cache
+def say(line: str) -> None:
+    """Tell the user something that is no error: once a process, however many batches there are."""
+    log.warning(line)
 
 
 def forward(model: nn.Module, images: Tensor, watch: AbstractContextManager[object] | None = None) -> Tensor:

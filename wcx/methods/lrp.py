@@ -11,11 +11,14 @@ from zennit.rules import Epsilon, Gamma, ZPlus
 
 from wcx.errors import WcxError, choose
 from wcx.methods import _reference
+from wcx.methods._attention import Attention
 from wcx.methods._box import Box
-from wcx.methods._relevance import Ledger, Propagation, Rules
-from wcx.methods.base import Method, Run, as_images, evaluated, forward, vjp
+from wcx.methods._relevance import Propagation, Rules, UnruledError
+from wcx.methods._shares import Ledger
+from wcx.methods.base import Method, Run, as_images, evaluated, forward, say, vjp
 
-COMPOSITES = ("lrp_0", "epsilon", "epsilon_plus", "z_plus", "epsilon_gamma_box")
+COMPOSITES = ("lrp_0", "epsilon", "epsilon_plus", "z_plus", "epsilon_gamma_box", "attnlrp", "cp_lrp")
+DEFAULT = "epsilon_plus"
 SEEDS = ("logits", "relevance")
 
 Colour = float | Sequence[float] | Tensor
@@ -34,7 +37,10 @@ class LRP(Method):
         composite: which rule for which layer. ``lrp_0``: z-rule everywhere, 0/0 := 0 (on a ReLU net the same as input x
             gradient); ``epsilon``: the epsilon rule everywhere; ``epsilon_plus``: z+ for convolutions, epsilon for all else;
             ``z_plus``: z+ for convolutions and linear layers, epsilon for all else;
-            ``epsilon_gamma_box``: the box rule for the first convolution, gamma for the others, epsilon for all else.
+            ``epsilon_gamma_box``: the box rule for the first convolution, gamma for the others, epsilon for all else;
+            ``attnlrp``: epsilon, and AttnLRP's rules for what transformers call (wcx/methods/_attention.py), with gates;
+            ``cp_lrp``: the same with constant attention probabilities. A transformer under the default, epsilon_plus, is explained
+            by attnlrp, and a line says so; `run.composite` has what was taken.
         epsilon: of the epsilon rule, added to the denominator's absolute value (all composites but lrp_0).
         gamma: of the gamma rule.
         low, high: the box of the first convolution in the model's input space: a number, one a channel, or a tensor that
@@ -50,7 +56,7 @@ class LRP(Method):
 
     def __init__(
         self,
-        composite: str = "epsilon_plus",
+        composite: str = DEFAULT,
         epsilon: float = 1e-6,
         gamma: float = 0.25,
         low: Colour | None = None,
@@ -78,18 +84,34 @@ class LRP(Method):
             WcxError: the network calls a function that has no rule; the message names it.
         """
         images = as_images(images)
-        return LRPRun(model, images, self._rules(model, images), self.seed, relu=self.relu)
+        try:
+            return self._run(model, images, self.composite)
+        except UnruledError as error:
+            if self.composite != DEFAULT or not error.attnlrp:
+                raise
+            run = self._run(model, images, "attnlrp")
+            if not run.attends:  # a convolutional network with gates is refused, as it always was
+                raise
+            say(f"lrp: composite {DEFAULT} has no rules for transformers; this one is explained by composite attnlrp.")
+            return run
 
-    def _rules(self, model: nn.Module, images: Tensor) -> Rules:
-        if self.composite == "lrp_0":
+    def _run(self, model: nn.Module, images: Tensor, composite: str) -> LRPRun:
+        rules = self._rules(model, images, composite)
+        return LRPRun(model, images, rules, composite, self.seed, relu=self.relu)
+
+    def _rules(self, model: nn.Module, images: Tensor, composite: str) -> Rules:
+        if composite in ("attnlrp", "cp_lrp"):
+            rule = Epsilon(epsilon=self.epsilon)
+            return Rules(rule, rule, rule, attention=Attention(self.epsilon, constant=composite == "cp_lrp"))
+        if composite == "lrp_0":
             rule = Epsilon(epsilon=_or_infinite)
             return Rules(rule, rule, rule)
         rule = Epsilon(epsilon=self.epsilon)
-        if self.composite == "epsilon":
+        if composite == "epsilon":
             return Rules(rule, rule, rule)
-        if self.composite == "epsilon_plus":
+        if composite == "epsilon_plus":
             return Rules(ZPlus(), rule, rule)
-        if self.composite == "z_plus":
+        if composite == "z_plus":
             return Rules(ZPlus(), ZPlus(), rule)
         return Rules(Gamma(gamma=self.gamma), rule, rule, box=self._box(model, images))
 
@@ -107,6 +129,8 @@ class LRPRun(Run):
     `explain` raises a WcxError where relevance is lost or made without a rule.
 
     Attributes:
+        composite: whose rules these are.
+        attends: whether they met attention or a LayerNorm.
         absorbed: relevance that biases and stabilisers kept in the last explanation, (N,) or (K, N), float64: sum_s r_s
             minus the explanation's sum (before a ReLU), as the rules counted it. None before the first.
         residual: by how much the two differ, rounding alone: the explanation's sum plus `absorbed` minus sum_s r_s.
@@ -116,8 +140,16 @@ class LRPRun(Run):
     residual: Tensor | None = None
 
     def __init__(
-        self, model: nn.Module, images: Tensor, rules: Rules, seed: str = "logits", *, relu: bool = False
+        self,
+        model: nn.Module,
+        images: Tensor,
+        rules: Rules,
+        composite: str,
+        seed: str = "logits",
+        *,
+        relu: bool = False,
     ) -> None:
+        self.composite = composite
         self._ledger, self._seed, self._relu = Ledger(), seed, relu
         with evaluated(model) as state:
             leaf = images.clone().requires_grad_()
@@ -126,7 +158,7 @@ class LRPRun(Run):
             if rules.box is not None:
                 rules.box.close(model)
             super().__init__(state, logits)
-        self._graph = logits, leaf
+        self._graph, self.attends = (logits, leaf), propagation.attends
         # Outside the rules relevance is only moved and added up: half of the digits is a generous bound on its rounding.
         self._tolerance = max(propagation.eps, torch.finfo(logits.dtype).eps) ** 0.5
 
