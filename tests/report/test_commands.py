@@ -134,11 +134,11 @@ def test_records_of_an_older_or_unknown_kind_have_a_command(tmp_path: Path) -> N
     old.describe({}, "[1\n")
     assert "threshold=0.3" in command(old)
     parts = {"settings": {"levels": [1, 2], "rule": "a b's", "on": None}, "limit": [5, 7], "method": {"x": 1}}
-    other = Shard(tmp_path, ("mine", "net", "method", "contrast"), "twins", parts, {})
+    other = Shard(tmp_path, ("mine", "net", "method", "contrast"), "triplets", parts, {})
     said = RecordSet(other, {}).command
     expected = ["levels=[1,2]", r"rule='a b\'s'", "on=null", "limit=5", "seed=7", "method.x=1"]
     assert shlex.split(said)[2:] == [
-        *("experiment=twins", "dataset=mine", "model=net", "method=method", "contrast=contrast"),
+        *("experiment=triplets", "dataset=mine", "model=net", "method=method", "contrast=contrast"),
         *expected,
     ]
 

@@ -169,12 +169,25 @@ class Look:
         v = stacked([cotangents([view[0]], run.logits, targets, foils, options) for view, foils in views.items()])
         self._subject.passes["backward"] += len(views) * targets.numel()
         group = {question[0]: self._groups[number][question[0]] for question in asked}
-        if isinstance(run, ActivationRun):  # it walks no path
-            maps = self._at_layers(run, group, v(run.logits) if callable(v) else v)
-        else:
-            maps = dict.fromkeys(group, run.explain(v))
+        maps = self._explained(run, group, v)
         parts = {name: dict(zip(views, stack.split(len(targets)), strict=True)) for name, stack in maps.items()}
         return {question: parts[question[0]][question[1:]] for question in asked}
+
+    def attributions(self, v: Tensor) -> dict[str, Tensor]:
+        """Return the signed maps of every method under cotangents v (K, N, C), frozen: shaped as `maps`, K in the place of T."""
+        maps: dict[str, Tensor] = {}
+        for number, group in enumerate(self._groups):
+            pieces = v.split(self._at_once(next(iter(group.values())), 1))
+            parts = [self._explained(self._run(number), group, piece) for piece in pieces]
+            self._subject.passes["backward"] += v.shape[0] * v.shape[1]
+            maps |= {name: torch.cat([part[name] for part in parts]) for name in group}
+        return maps
+
+    def _explained(self, run: Run, group: Mapping[str, Method], v: Cotangent) -> dict[str, Tensor]:
+        """Return the maps (K, N, ...) of methods of one group under cotangents."""
+        if isinstance(run, ActivationRun):  # it walks no path
+            return self._at_layers(run, group, v(run.logits) if callable(v) else v)
+        return dict.fromkeys(group, run.explain(v))
 
     def _at_layers(self, run: ActivationRun, group: Mapping[str, Method], v: Tensor) -> dict[str, Tensor]:
         """Return the maps (K, N, h, w) of methods that stop at a layer: the run's or, where they may cancel there, their own."""
@@ -228,6 +241,7 @@ class Experiment(ABC):
         axes: what the parts of a quantity's name tell, which stand between slashes in `columns`; for tables.
         selects: its rows say `above_threshold`, so that `limit_selected` may end it early.
         keeps_maps: it can hand on its maps (save_maps=true).
+        needs_twins: it is of datasets that know an image's twins (`wcx.datasets.twins.Twins`), which `Item.twins` holds.
     """
 
     protocol: ClassVar[type]
@@ -236,6 +250,7 @@ class Experiment(ABC):
     axes: ClassVar[tuple[str, ...]] = ()
     selects: ClassVar[bool] = False
     keeps_maps: ClassVar[bool] = False
+    needs_twins: ClassVar[bool] = False
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Any) -> None:
         self.subject, self.cells, self.settings = subject, list(cells), settings

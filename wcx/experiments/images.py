@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
 
 from wcx.datasets import ImageDataset
+from wcx.datasets.twins import TwinImages, Twins
 from wcx.errors import DataError, WcxError
 
 
@@ -22,6 +23,7 @@ class Item:
         pixels: (3, H, W) in [0, 1]; None if the file could not be read.
         box: x, y, w, h of the object in pixels, where the dataset knows it.
         error: what reading raised.
+        twins: the image with parts in their other look, their classes among the model's outputs; where they are asked for.
     """
 
     index: int
@@ -30,6 +32,7 @@ class Item:
     pixels: Tensor | None
     box: np.ndarray | None = None
     error: DataError | None = None
+    twins: TwinImages | None = None
 
 
 def order(n: int, limit: int | None, seed: int, shuffled: bool = False) -> list[int]:
@@ -60,7 +63,11 @@ def mapped(dataset: ImageDataset, outputs: Sequence[int | None] | None) -> list[
 
 
 def read(
-    dataset: ImageDataset, indices: Sequence[int], labels: Sequence[int | None] | None = None, workers: int = 1
+    dataset: ImageDataset,
+    indices: Sequence[int],
+    labels: Sequence[int | None] | None = None,
+    workers: int = 1,
+    needs_twins: bool = False,
 ) -> Iterator[Item]:
     """Yield the images in the order of `indices`, decoded by `workers` threads some way ahead.
 
@@ -69,18 +76,22 @@ def read(
         indices: into the dataset.
         labels: the model's output for each of the dataset's classes, -1 or None where it has none; None if they are the same.
         workers: threads; Pillow decodes outside Python's lock.
+        needs_twins: of a dataset that has them: the twins of each image that has some, too.
     """
 
     def one(index: int) -> Item:
-        label: int | None = dataset.labels[index]
-        if labels is not None:
-            label = labels[dataset.labels[index]]
-        label = -1 if label is None else label
+        label = outputs[dataset.labels[index]]
         try:
-            return Item(index, dataset.ids[index], label, dataset[index][0], dataset.box(index))
+            item = Item(index, dataset.ids[index], label, dataset[index][0], dataset.box(index))
+            if needs_twins and isinstance(dataset, Twins) and dataset.swaps(index):
+                twins = dataset.twins(index)
+                item.twins = replace(twins, labels=tuple(outputs[twin] for twin in twins.labels))
+            return item
         except DataError as error:
             return Item(index, dataset.ids[index], label, None, error=error)
 
+    known = range(len(dataset.class_names)) if labels is None else labels
+    outputs = [-1 if output is None else output for output in known]
     workers = max(1, workers)
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[Future[Item]] = deque()

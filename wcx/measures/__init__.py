@@ -6,7 +6,7 @@ Nothing is registered: `measures=[localisation,<name>]` on the command line find
 from wcx.measures.base import Measure
 from wcx.registry import Registry
 
-_REGISTRY = Registry("measure", __name__, Measure, shared={"base"})
+_REGISTRY = Registry("measure", __name__, Measure, shared={"base", "truth"})
 names, get = _REGISTRY.names, _REGISTRY.get
 
 __all__ = ["Measure", "get", "names"]

@@ -15,6 +15,7 @@ from torch import Tensor
 from wcx import contrasts, methods
 from wcx.contrasts import Confused
 from wcx.datasets import ImageDataset
+from wcx.datasets.twins import Twins
 from wcx.errors import WcxError
 from wcx.experiments import Cell, Experiment, Subject, images
 from wcx.experiments.base import check_method
@@ -87,6 +88,11 @@ class Job:
             raise WcxError(f"save_maps=true: experiment {name} keeps no maps; leave it out.")
         if self.limit_selected is not None and not self.experiment.selects:
             raise WcxError(f"limit_selected: experiment {name} selects no images; give limit=... instead.")
+        if self.experiment.needs_twins and not _has_twins(self.dataset):
+            raise WcxError(
+                f"experiment {name} needs images whose parts have another look, and dataset {self.dataset.name} as it was opened "
+                f"has none; give dataset=parts dataset.families=factorial, and no cache."
+            )
         for cell in self.cells:
             check_method(self.experiment, cell.method)
 
@@ -196,7 +202,7 @@ class Job:
 
     def read(self, indices: Sequence[int]) -> list[Item]:
         """Return images of the dataset, labelled by the model's outputs."""
-        return list(images.read(self.dataset, indices, self.outputs, self.num_workers))
+        return list(images.read(self.dataset, indices, self.outputs, self.num_workers, self.experiment.needs_twins))
 
     def options_of(self, contrast: str) -> dict[str, Any]:
         """Return all options of a contrast: a default that changes is another fingerprint."""
@@ -249,6 +255,10 @@ class Job:
         foils = Confused(Confused.count(self.settings.foils) or 1, self.confusion)
         rows = foils.confusion.nan_to_num().argsort(dim=1, descending=True, stable=True)[:, : foils.k + 1]
         return fingerprint({"foils": rows.tolist()})
+
+
+def _has_twins(dataset: ImageDataset) -> bool:
+    return isinstance(dataset, Twins) and any(dataset.swaps(i) for i in range(len(dataset)))
 
 
 def _settings(settings: Any) -> dict[str, Any]:

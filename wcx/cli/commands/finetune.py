@@ -7,12 +7,15 @@ python scripts/finetune.py dataset=cub model=vgg16 recipe=tail recipe.cut=featur
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from wcx import models, training
 from wcx.cli import application, opening
+from wcx.cli.blocks import Block
+from wcx.cli.grid import Grid
 
 
 def run(cfg: DictConfig) -> None:
@@ -52,6 +55,37 @@ def run(cfg: DictConfig) -> None:
         f"{train.name} {name} {recipe.name}: test accuracy {meta['accuracy']:.3f} on {len(test)} images {test.subset}"
     )
     print(f"checkpoint {path}, beside it .history.csv and .curve.png; all: {training.write_accuracies(folder)}")
+
+
+def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) -> bool:
+    """Fine-tune a block's network if it has no checkpoint yet; return whether it has one then: after a plan it has not.
+
+    Args:
+        asked: the runner's grid, whose configuration says `finetune`.
+        block: dataset and model.
+        cfg: of one of its cells.
+        extra: further overrides, such as the seed.
+    """
+    chosen = (
+        cfg.model.get("checkpoint") is not None or cfg.model.get("weights") != "auto"
+    )  # the user's choice of weights
+    if chosen or cfg.dataset.name == "imagenet" or not cfg.finetune:
+        return True
+    classes = opening.open_dataset(cfg, "test").class_names
+    path = models.checkpoint_path(cfg.paths.checkpoints_dir, cfg.dataset.name, cfg.model.name, classes, cfg.seed)
+    if path.exists():
+        return True
+    typed = any(text.startswith("recipe=") for text in asked.overrides)
+    recipe = [] if typed else [f"recipe={cfg.model.recipe}"]
+    dataset, model = block.pair
+    training = application.compose(
+        [f"dataset={dataset}", f"model={model}", *recipe, *asked.overrides, *extra], asked.config
+    )
+    print(
+        f"{block.name}: no checkpoint {path}; fine-tuning comes first, recipe {training.recipe.name} (finetune=false refuses)"
+    )
+    run(training)
+    return path.exists()
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Any experiment over lists: wcx <experiment> datasets=[...] models=[...] methods=[...] contrasts=[...] limit=100.
 
-What is left out is the dataset's default network and the experiment's default method; contrasts are original and weighted.
+What is left out is the dataset's default network and the experiment's default method; contrasts are original and weighted. A
+network that has no checkpoint is fine-tuned first (finetune=false refuses).
 The records lie where those of run.py lie; the tables are <results>/<experiment>.csv and, with
 every fact, <results>/tables/<experiment>_full.csv.
 """
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from wcx import pipeline
 from wcx.cli import application, blocks, grid, opening
 from wcx.cli.blocks import Block, Results
+from wcx.cli.commands import finetune
 from wcx.cli.grid import Grid
 from wcx.pipeline import Job
 from wcx.records import Shard
@@ -28,7 +30,11 @@ def run(cfg: DictConfig) -> None:
 
     def jobs(block: Block) -> Iterator[tuple[Job, str]]:
         for variant in asked.variants():
-            cfgs = asked.cells(block.pair, [f"experiment={cfg.experiment}", *variant])
+            extra = [f"experiment={cfg.experiment}", *variant]
+            cfgs = asked.cells(block.pair, extra)
+            if not finetune.prepare(asked, block, cfgs[0], extra):  # a plan: passes are timed with random weights
+                for cell in cfgs:
+                    cell.model.weights = "random"
             job = opening.job(cfgs)
             if cfg.plan:
                 print("; ".join(f"{key}: {value}" for key, value in pipeline.plan(job, executor=executor).items()))

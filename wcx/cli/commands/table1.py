@@ -10,12 +10,12 @@ A network that has no checkpoint is fine-tuned first. executor=ray computes on a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from wcx import models, pipeline
+from wcx import pipeline
 from wcx.cli import application, blocks, grid, opening
 from wcx.cli.blocks import Block, Results
 from wcx.cli.commands import finetune
@@ -30,33 +30,11 @@ def jobs(asked: Grid, block: Block) -> Iterator[tuple[Job, str]]:
     for variant in asked.variants():
         cfgs = asked.cells(block.pair, variant)
         seed = [text for text in variant if text.startswith("seed=")]
-        if not prepare(asked, block, cfgs[0], seed):
+        if not finetune.prepare(asked, block, cfgs[0], seed):
             # a plan: passes are timed with random weights, which tell nothing about the threshold
             for cfg in cfgs:
                 cfg.model.weights, cfg.select = "random", "all"
         yield opening.job(cfgs), OmegaConf.to_yaml(cfgs[0], resolve=True)
-
-
-def prepare(asked: Grid, block: Block, cfg: DictConfig, seed: Sequence[str]) -> bool:
-    """Fine-tune the network if it has no checkpoint yet; return whether it has one then: after a plan it has not."""
-    chosen = (
-        cfg.model.get("checkpoint") is not None or cfg.model.get("weights") != "auto"
-    )  # the user's choice of weights
-    if chosen or cfg.dataset.name == "imagenet" or not cfg.finetune:
-        return True
-    classes = opening.open_dataset(cfg, "test").class_names
-    path = models.checkpoint_path(cfg.paths.checkpoints_dir, cfg.dataset.name, cfg.model.name, classes, cfg.seed)
-    if path.exists():
-        return True
-    typed = any(text.startswith("recipe=") for text in asked.overrides)
-    recipe = [] if typed else [f"recipe={cfg.model.recipe}"]
-    dataset, model = block.pair
-    training = application.compose([f"dataset={dataset}", f"model={model}", *recipe, *asked.overrides, *seed], "table1")
-    print(
-        f"{block.name}: no checkpoint {path}; fine-tuning comes first, recipe {training.recipe.name} (finetune=false refuses)"
-    )
-    finetune.run(training)
-    return path.exists()
 
 
 def draw(job: Job, shards: list[Shard], count: int) -> list[str]:
