@@ -19,6 +19,7 @@ LIMIT :=
 RECIPE :=
 RESULTS :=
 ARGS :=
+WORKERS := 2
 
 empty :=
 space := $(empty) $(empty)
@@ -65,8 +66,8 @@ demo: $(READY) ## explain drawn birds in a minute or two: train a small network,
 	@$(PYTHON) -m wcx.cli demo $(RUN)
 
 .PHONY: test
-test: $(READY) ## run the tests (those on real images need ../shared or WCX_SHARED)
-	@$(PYTHON) -m pytest $(ARGS)
+test: $(READY) ## run the tests in WORKERS processes (those on real images need ../shared or WCX_SHARED)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # Heavy optional libraries stay out of .venv.
 EXTRAS := dev,ray,launchers
@@ -146,6 +147,15 @@ test-browser: tests/browser/test_report.py $(READY) ## drive the report in headl
 # A runner that is not there: one clear line, before any set-up.
 scripts/%.py tests/browser/%.py:
 	@echo "make: this experiment is not here yet; it comes with $@." >&2; exit 1
+
+.PHONY: docs
+docs: $(READY) ## build the documentation site into build/site (its pictures too), and run the notebook
+	@$(PYTHON) -c 'import mkdocs, mkdocstrings, material, jupytext, nbclient' 2>/dev/null \
+		|| $(PYTHON) -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[docs]'
+	@$(PYTHON) -m mkdocs build --strict
+	@$(PYTHON) -m jupytext --quiet --to ipynb docs/notebook.py --output build/notebook.ipynb
+	@$(PYTHON) -m jupyter execute --inplace build/notebook.ipynb
+	@echo "site: build/site/index.html, notebook: build/notebook.ipynb"
 
 .PHONY: clean
 clean: ## remove caches and Hydra's stray outputs (keeps environments, data, checkpoints, results)

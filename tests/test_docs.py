@@ -20,15 +20,19 @@ def document(request: pytest.FixtureRequest) -> Path:
 def test_links_and_pictures_exist(document: Path) -> None:
     targets = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
     relative = [target.split("#")[0] for target in targets if not re.match(r"https?://|mailto:|#", target)]
-    assert not [target for target in relative if not (document.parent / target).exists()]
+    built = "images/built/"  # by the site's build; mkdocs --strict misses none
+    assert not [target for target in relative if built not in target and not (document.parent / target).exists()]
 
 
 def test_choices_of_the_command_line_exist(document: Path) -> None:
     groups = [folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()]
     choices = re.findall(rf"(?<![\w.])({'|'.join(groups)})=([a-z][\w,]*)", document.read_text())
     named = {(group, name) for group, names in choices for name in names.split(",") if name}
+    here = re.findall(r"`conf/(\w+)/(\w+)\.yaml`:", document.read_text())  # files that a guide makes
     assert not [
-        f"{group}={name}" for group, name in sorted(named) if not (ROOT / "conf" / group / f"{name}.yaml").exists()
+        f"{group}={name}"
+        for group, name in sorted(named - set(here))
+        if not (ROOT / "conf" / group / f"{name}.yaml").exists()
     ]
 
 
