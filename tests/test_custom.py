@@ -75,6 +75,18 @@ def test_loads_ones_own_network(folder: Path, factory: str, kind: str) -> None:
     assert not loaded.net.training
 
 
+def test_weights_in_several_files_and_names_in_the_configuration(folder: Path) -> None:
+    """A backbone and its head, as of vit_s14_cub22."""
+    state = net().state_dict()
+    for name, keys in {"backbone": ("0.",), "head": ("4.",)}.items():
+        torch.save({key: value for key, value in state.items() if key.startswith(keys)}, folder / f"{name}.pth")
+    loaded = custom.load("my_nets:plain", NAMES, ["backbone.pth", "head.pth"], weights_dir=folder)
+    assert (loaded.class_names, loaded.weights) == (NAMES, "file: backbone.pth + head.pth")
+    assert all(torch.equal(value, state[key]) for key, value in loaded.net.state_dict().items())
+    with pytest.raises(WcxError, match=r"backbone.pth .*(classifier would be random|lacks)"):
+        custom.load("my_nets:plain", NAMES, ["backbone.pth"], weights_dir=folder)
+
+
 def test_the_yaml_holds_what_load_takes(folder: Path, root: Path) -> None:
     config = OmegaConf.to_container(OmegaConf.load(root / "conf/model/custom.yaml"))
     config |= {"factory": "my_nets:plain", "classes": "labels.txt", "weights": "random"}

@@ -17,12 +17,12 @@ from wcx.errors import WcxError
 NAMES, NONE = "name", "none"  # ways to map classes to outputs; anything else is a file
 
 
-def read_classes(path: str | Path) -> list[str]:
+def read_classes(path: str | Path | Sequence[str]) -> list[str]:
     """Return the class names of a file, in the order of the network's outputs.
 
     Args:
-        path: text (UTF-8), one name a line, blank lines at its end left out; or JSON (or a Python literal): a list of names,
-            {id: name}, {id: [wnid, name]} as in imagenet_class_index.json, or {name: id}.
+        path: the names themselves, or a file: text (UTF-8), one name a line, blank lines at its end left out; or JSON (or a Python
+            literal): a list of names, {id: name}, {id: [wnid, name]} as in imagenet_class_index.json, or {name: id}.
 
     Returns:
         the names; those that come more than once (ImageNet's crane) have their id behind them.
@@ -30,6 +30,8 @@ def read_classes(path: str | Path) -> list[str]:
     Raises:
         WcxError: the file is missing, not UTF-8, or empty; a line is blank; ids that do not count from 0.
     """
+    if not isinstance(path, str | Path):
+        return distinct([str(name) for name in path])
     try:
         text = Path(path).read_text(encoding="utf-8-sig").rstrip()
     except FileNotFoundError as error:
