@@ -81,29 +81,19 @@ class Views(Dataset):
     """Each image as the front of a network sees it: as it is, `recipe.variants` augmented ones, and the mirror images of all."""
 
     def __init__(self, pixels: Pixels, recipe: Recipe) -> None:
-        self.pixels, self.mirror = pixels, recipe.mirror
-        augmented = Augmented(
+        self.pixels, self.variants, self.mirror = pixels, recipe.variants, recipe.mirror
+        self.augmented = Augmented(
             pixels, recipe.augmentation(pixels.side), seed=0
-        )  # whatever the run's: its other seeds share them
-        self.sources = [pixels, *(Variant(augmented, number) for number in range(recipe.variants))]
+        )  # of any run: other seeds share them
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Return (uint8 (views, 3, H, W), label)."""
-        views = torch.stack([source[index][0] for source in self.sources])
-        return torch.cat([views, views.flip(-1)]) if self.mirror else views, self.pixels.dataset.labels[index]
-
-
-class Variant(Dataset):
-    """The augmented images of one number: index -> (uint8 (3, H, W), label)."""
-
-    def __init__(self, augmented: Augmented, number: int) -> None:
-        self.augmented, self.number = augmented, number
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.augmented[self.number, index]
+        image, label = self.pixels[index]
+        views = torch.stack([image, *(self.augmented[number, index][0] for number in range(self.variants))])
+        return torch.cat([views, views.flip(-1)]) if self.mirror else views, label
 
 
 class Features(Dataset):

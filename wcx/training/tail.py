@@ -19,7 +19,7 @@ from wcx.methods import layers
 
 
 @dataclass(eq=False)
-class Call:
+class ModuleCall:
     """A module's call in a forward pass; tensors are on the meta device: shapes without values.
 
     Attributes:
@@ -29,8 +29,8 @@ class Call:
 
     module: nn.Module
     inputs: list[Tensor]
-    front: list[Call]
-    around: list[Call]
+    front: list[ModuleCall]
+    around: list[ModuleCall]
     output: Any = None
 
 
@@ -171,15 +171,15 @@ class Tail(nn.Module):
         return tree_map(nothing, shapes)
 
 
-def observe(model: Normalized, image: Tensor) -> list[Call]:
+def observe(model: Normalized, image: Tensor) -> list[ModuleCall]:
     """Return the calls of the inner network's modules in a forward pass of an image (3, H, W), in the order of their beginning."""
-    calls: list[Call] = []
-    under_way: list[Call] = []
-    ended: list[list[Call]] = [[]]  # in the network itself and in each call under way
+    calls: list[ModuleCall] = []
+    under_way: list[ModuleCall] = []
+    ended: list[list[ModuleCall]] = [[]]  # in the network itself and in each call under way
 
     def before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         inputs = [t for t in tree_leaves(_meta((arguments, keywords))) if isinstance(t, Tensor)]
-        calls.append(Call(module, inputs, list(chain.from_iterable(ended)), list(under_way)))
+        calls.append(ModuleCall(module, inputs, list(chain.from_iterable(ended)), list(under_way)))
         under_way.append(calls[-1])
         ended.append([])
 
@@ -202,7 +202,7 @@ def observe(model: Normalized, image: Tensor) -> list[Call]:
     return calls
 
 
-def last_block(calls: list[Call]) -> nn.Module:
+def last_block(calls: list[ModuleCall]) -> nn.Module:
     """Return the first module with weights whose map has the size of the last one, its input being at most twice as large.
 
     VGG-16: features.24 (block 5); AlexNet: features.6; ResNets: layer4; MobileNetV2: features.14.
