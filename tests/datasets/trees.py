@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,68 @@ def imagenet_devkit(root: Path, wnids: list[str], truth: list[int]) -> None:
         synsets[i, 0] = row
     savemat(data / "meta.mat", {"synsets": synsets})
     write(data / "ILSVRC2012_validation_ground_truth.txt", [str(number) for number in truth])
+
+
+PARTS = {  # FunnyBirds' parts.json: beak and wing have two looks
+    "beak": [{"model": "beak01.glb", "color": "yellow"}, {"model": "beak02.glb", "color": "yellow"}],
+    "eye": [{"model": "eye01.glb"}],
+    "foot": [{"model": "foot01.glb"}],
+    "tail": [{"model": "tail01.glb", "color": "red"}],
+    "wing": [{"model": "wing01.glb", "color": "red"}, {"model": "wing01.glb", "color": "green"}],
+}
+
+
+def _funnybirds(base: Path) -> list[str]:
+    """Four classes, 2 * beak + wing, in the authors' lists; return the test images' folders and numbers."""
+    looks = [{"beak": c // 2, "eye": 0, "foot": 0, "tail": 0, "wing": c % 2} for c in range(4)]
+    listed = {
+        "classes": [{"class_idx": c, "parts": look} for c, look in enumerate(looks)],
+        "parts": PARTS,
+        "dataset_train": [{"class_idx": c} for c in (0, 1, 2, 3, 3)],
+        "dataset_test": [{"class_idx": c} for c in (3, 0)],
+    }
+    for name, content in listed.items():
+        write(base / f"{name}.json", [json.dumps(content)])
+    return ["3/000000", "0/000001"]
+
+
+def funnybirds(root: Path) -> None:
+    """As the authors have it: RGBA images, part maps by colour, parts removed in combination."""
+    base = root / "FunnyBirds"
+    tests = _funnybirds(base)
+    train = [f"train/{c}/{k:06d}" for k, c in enumerate((0, 1, 2, 3, 3))]
+    removed = [f"test_interventions/{image}/{kept}" for image in tests for kept in ("body_beak_eye_foot_tail", "body")]
+    for seed, name in enumerate([*train, *(f"test/{image}" for image in tests), *removed]):
+        pixels = np.random.default_rng(seed).integers(0, 256, (14, 20, 4), dtype=np.uint8)
+        (base / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(base / f"{name}.png")
+    colours = [(255, 255, 253), (255, 255, 254), (255, 255, 0), (255, 0, 1), (255, 0, 2), (0, 255, 1), (0, 255, 2)]
+    pixels = np.zeros((14, 20, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    for row, colour in enumerate([*colours, (0, 0, 255), (1, 0, 255)]):  # the last is a blended edge
+        pixels[row, : row + 1, :3] = colour
+    for image in tests:
+        (base / "test_part_map" / image).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(base / f"test_part_map/{image}.png")
+
+
+def funnybirds16(root: Path) -> None:
+    """Ours: .jpg, part maps with a palette, single parts removed or swapped."""
+    base = root / "FunnyBirds16"
+    tests = _funnybirds(base)
+    for k, c in enumerate((0, 1, 2, 3, 3)):
+        picture(base / f"train/{c}/{k:06d}.jpg", k)
+    swaps = [(image, part, int(image[0]) ^ bit) for image in tests[:1] for part, bit in (("beak", 2), ("wing", 1))]
+    write(base / "test_swaps.csv", ["image,part,class_shown,class_after_swap"])
+    with (base / "test_swaps.csv").open("a") as file:
+        file.writelines(f"{image},{part},{image[0]},{label}\n" for image, part, label in swaps)
+    for seed, image in enumerate(tests):
+        picture(base / f"test/{image}.jpg", 10 + seed)
+        picture(base / f"test_interventions/{image}_wing.jpg", 20 + seed)
+        (base / "test_part_map" / image).parent.mkdir(parents=True, exist_ok=True)
+        indices = np.repeat(np.arange(14, dtype=np.uint8)[:, None] % 8, 20, axis=1)
+        mask = Image.fromarray(indices, "P")
+        mask.putpalette(list(range(24)))
+        mask.save(base / f"test_part_map/{image}.png")
+    for seed, (image, part, _) in enumerate(swaps):
+        picture(base / f"test_swaps/{image}_{part}.jpg", 30 + seed)

@@ -133,11 +133,12 @@ class ImageDataset(Dataset):
         return digest.hexdigest()
 
 
-def decode(path: Path) -> Image.Image:
+def decode(path: Path, opaque: bool = False) -> Image.Image:
     """Read an image file of any mode as an upright RGB image.
 
-    What is transparent shows white; 16-bit grey is scaled to 8 bits; of an animation the first frame is taken; CMYK is
-    converted without a colour profile; more than 179 million pixels (Pillow's limit) are refused before they are decoded.
+    What is transparent shows white (`opaque`: its own colour, the alpha channel is dropped); 16-bit grey is scaled to 8 bits; of
+    an animation the first frame is taken; CMYK is converted without a colour profile; more than 179 million pixels (Pillow's
+    limit) are refused before they are decoded.
 
     Raises:
         DataError: the file is missing, truncated, too large or no image.
@@ -146,7 +147,7 @@ def decode(path: Path) -> Image.Image:
         try:
             image.load()
             orientation = image.getexif().get(ORIENTATION, 1)
-            rgb = _to_rgb(image)
+            rgb = image.convert("RGB") if opaque and image.mode == "RGBA" else _to_rgb(image)
         except UNREADABLE as error:
             raise _unreadable(path, error) from error
     return rgb.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else rgb

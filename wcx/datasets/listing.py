@@ -39,6 +39,7 @@ def assemble(
     official_split: bool = True,
     split_note: str = "not the official split",
     transform: Transform | None = None,
+    kind: Callable[..., ImageDataset] = ImageDataset,
 ) -> ImageDataset:
     """Build one split from the entries of both, so that train and test always share one list of classes.
 
@@ -47,6 +48,7 @@ def assemble(
         class_names: of all the labels.
         allow_partial: leave out entries whose file is absent, instead of counting them in an error.
         renumber: drop the classes of which neither split has an image.
+        kind: what is built, called as an `ImageDataset`.
 
     Raises:
         DataError: files are absent, or the split has no image.
@@ -68,7 +70,7 @@ def assemble(
     mine = [entry for entry in entries if entry.split == split]
     if not mine:
         raise DataError(f"dataset {name}: no {split} images in {root}.")
-    return ImageDataset(
+    return kind(
         name,
         split,
         root,

@@ -85,13 +85,15 @@ class Twins(ImageDataset):
         outlines = [
             self.part_masks(i, single[part]).get(part, nowhere) if part in single else nowhere for part in regions
         ]
+        covered = torch.stack([self._covered(mask) for mask in regions.values()])
+        covered &= covered.cumsum(0) == 1  # two parts may have half of a pixel each
         return TwinImages(
             tuple(regions),
             self.varying(i),
             swaps,
             torch.stack([self.transform(image) for image, _ in shown]),
             labels,
-            torch.stack([self._covered(mask) for mask in regions.values()]),
+            covered,
             torch.stack([self._covered(mask) for mask in outlines]),
             self.tolerance / 255,
             max(1, round(self.visible_share * self.transform.size**2)),
