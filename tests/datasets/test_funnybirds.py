@@ -16,7 +16,6 @@ from wcx.datasets import load
 from wcx.datasets.funnybirds import FunnyBirds
 from wcx.errors import DataError, WcxError
 
-
 LAYOUTS = [("funnybirds", "FunnyBirds", "png"), ("funnybirds16", "FunnyBirds16", "jpg")]
 REMOVED = [("funnybirds", "0/000001/body_beak_eye_foot_tail.png"), ("funnybirds16", "0/000001_wing.jpg")]
 
