@@ -45,6 +45,8 @@ DESIGN = {  # the design's table, for K = 4 cotangents: forward, backward to the
     "gradcam": (1, 4),
     "linear_approximation": (1, 4),
     "xgradcam": (1, 4),
+    "case": (1, 2 * 4),
+    "scout": (1, 3 * 4),
     "integrated_gradients": (STEPS, 4 * STEPS),
     "deeplift": (2, 4),
     "lrp": (1, 4),

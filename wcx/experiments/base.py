@@ -20,6 +20,7 @@ from wcx.experiments.images import Item
 from wcx.explainer import cotangents, upsample
 from wcx.images import device_of
 from wcx.methods import Method, Run
+from wcx.methods._parts import distinct
 from wcx.methods.activation import ActivationMethod, ActivationRun
 from wcx.methods.base import Cotangent
 from wcx.models.evaluation import Evaluation
@@ -167,7 +168,6 @@ class Look:
         run, options = self._run(number), self._subject.contrast_options
         views = {question[1:]: foils for question, foils in asked.items()}
         v = stacked([cotangents([view[0]], run.logits, targets, foils, options) for view, foils in views.items()])
-        self._subject.passes["backward"] += len(views) * targets.numel()
         group = {question[0]: self._groups[number][question[0]] for question in asked}
         maps = self._explained(run, group, v)
         parts = {name: dict(zip(views, stack.split(len(targets)), strict=True)) for name, stack in maps.items()}
@@ -179,7 +179,6 @@ class Look:
         for number, group in enumerate(self._groups):
             pieces = v.split(self._at_once(next(iter(group.values())), 1))
             parts = [self._explained(self._run(number), group, piece) for piece in pieces]
-            self._subject.passes["backward"] += v.shape[0] * v.shape[1]
             maps |= {name: torch.cat([part[name] for part in parts]) for name in group}
         return maps
 
@@ -187,20 +186,26 @@ class Look:
         """Return the maps (K, N, ...) of methods of one group under cotangents."""
         if isinstance(run, ActivationRun):  # it walks no path
             return self._at_layers(run, group, v(run.logits) if callable(v) else v)
+        self._count(v(run.logits) if callable(v) else v, group)
         return dict.fromkeys(group, run.explain(v))
+
+    def _count(self, v: Tensor, sharing: Mapping[str, Method]) -> None:
+        """Count the backward passes of methods that share them, for cotangents v (K, N, C)."""
+        self._subject.passes["backward"] += v.shape[0] * v.shape[1] * len(distinct(sharing.values()))
 
     def _at_layers(self, run: ActivationRun, group: Mapping[str, Method], v: Tensor) -> dict[str, Tensor]:
         """Return the maps (K, N, h, w) of methods that stop at a layer: the run's or, where they may cancel there, their own."""
         subject = self._subject
         sharing = {name: method for name, method in group.items() if isinstance(method, ActivationMethod)}
         own = {name: sharing.pop(name) for name in subject.apart if name in sharing}
+        self._count(v, sharing)
         maps = run.explain_each(sharing, v) if sharing else {}
         for name, method in own.items():
             if name not in self._apart:
                 self._apart[name] = method.run(subject.model, self._pixels, subject.apart[name])
                 subject.apart[name] = self._apart[name].layer
                 subject.passes["forward"] += len(self._pixels)
-            subject.passes["backward"] += v.shape[0] * v.shape[1] * bool(maps)  # the first are counted
+            self._count(v, {name: method})
             maps |= self._apart[name].explain_each({name: method}, v)
         return maps
 

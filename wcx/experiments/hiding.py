@@ -24,6 +24,7 @@ from wcx.experiments._versions import NUMBERS, Plan, Versions, enlarged
 from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, blank
 from wcx.experiments.images import Item
 from wcx.images import BASELINES, drawn_sigma, replacement
+from wcx.methods._parts import distinct
 from wcx.models import precision
 from wcx.models.evaluation import PRECISIONS
 
@@ -186,9 +187,11 @@ class Hiding(Experiment):
 
     def explanations(self) -> Counter[str]:
         """Return the forward and backward passes that an image's maps need."""
-        groups = self.subject.groups()
-        pairs = sum(len({cell.contrast for cell in self.explained if cell.method in group}) for group in groups)
-        return Counter(forward=len(groups), backward=self.settings.targets * pairs)
+        groups, backward = self.subject.groups(), 0
+        for group, name in product(groups, dict.fromkeys(cell.contrast for cell in self.explained)):
+            asked = [cell.method for cell in self.explained if cell.contrast == name and cell.method in group]
+            backward += len(distinct(group[method] for method in asked))
+        return Counter(forward=len(groups), backward=self.settings.targets * backward)
 
     def plan(self, probe: Sequence[Item], images: int, most: int | None = None) -> dict[str, Any]:
         """See `Experiment.plan`; the probe tells the share of images above the threshold."""

@@ -14,16 +14,26 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError
 from wcx.methods._cut import Activation, cut
+from wcx.methods._parts import Part, distinct
 from wcx.methods._search import search
 from wcx.methods.base import Method, Run, State, as_images, evaluated, vjp
 
 
 class ActivationMethod(Method):
-    """A method that combines a layer's activation with the gradient of sum_s v_s y_s there."""
+    """A method that combines a layer's activation with the gradient of sum_s v_s y_s there, or of parts of it.
+
+    Args:
+        relu: negative values become 0, as most published maps have it; then the map is not linear in v.
+    """
 
     space = "activation"
     may_cancel: ClassVar[bool] = False  # see `cancels`
     version = 2  # 2: residuals added in place, layers that others refer to, layers of channels last
+    younger: ClassVar = {"relu": False}
+    relu = False
+
+    def __init__(self, relu: bool = False) -> None:
+        self.relu, self.linear = relu, type(self).linear and not relu
 
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> ActivationRun:
         """See `Method.run`. Without a layer, it is found in the same forward pass."""
@@ -33,8 +43,16 @@ class ActivationMethod(Method):
             return ActivationRun(self, state, found)
 
     @abstractmethod
-    def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
-        """Return the map (..., h, w) of activation and gradient (..., channels, h, w): linear in the gradient."""
+    def combine(self, activation: Tensor, *gradients: Tensor) -> Tensor:
+        """Return the map (..., h, w) of an activation and a gradient for each of `parts`, all (..., channels, h, w).
+
+        With `linear`, there is one gradient, and the map is linear in it.
+        """
+
+    def map(self, activation: Tensor, *gradients: Tensor) -> Tensor:
+        """Return what `combine` returns, with the ReLU that was asked for."""
+        combined = self.combine(activation, *gradients)
+        return combined.clamp(min=0) if self.relu else combined
 
     def cancels(self, activation: Tensor, gradient: Tensor) -> bool:
         """Whether the map of activation (N, channels, h, w) and gradient is 0 by what the network does next, but for rounding."""
@@ -74,15 +92,23 @@ class ActivationRun(Run):
         return maps
 
     def explain_each(self, methods: Mapping[str, ActivationMethod], v: Tensor) -> dict[str, Tensor]:
-        """Return the maps (K, N, h, w) of several methods for cotangents v (K, N, C): they share the backward passes."""
-        activation, gradients = _at_least_float32(self.activation), _at_least_float32(self.gradients(v))
+        """Return the maps (K, N, h, w) of several methods for cotangents v (K, N, C): they share the backward passes.
+
+        Those are one for each cotangent and distinct part of it that the methods need.
+        """
+        activation, parts = _at_least_float32(self.activation), distinct(methods.values())
+        gradients = {part: _at_least_float32(self.gradients(part(v, self.logits))) for part in parts}
         for rule in methods.values():
-            if not self._layout.is_plain and rule.cancels(activation, gradients[0]):
+            if not self._layout.is_plain and rule.cancels(activation, gradients[rule.parts[0]][0]):
                 method = type(rule).__module__.rpartition(".")[2]
                 raise WcxError(
                     f"{method} is 0 at layer {self.layer!r}, whose channels cancel in the norm behind it; name that, or no layer."
                 )
-        return {name: torch.stack([rule.combine(activation, g) for g in gradients]) for name, rule in methods.items()}
+        return {name: self._maps(rule, activation, gradients) for name, rule in methods.items()}
+
+    def _maps(self, rule: ActivationMethod, activation: Tensor, gradients: Mapping[Part, Tensor]) -> Tensor:
+        by_cotangent = zip(*(gradients[part] for part in rule.parts), strict=True)
+        return torch.stack([rule.map(activation, *of_parts) for of_parts in by_cotangent])
 
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
         return self.explain_each({"": self.method}, v)[""]

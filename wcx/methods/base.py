@@ -20,6 +20,7 @@ from torch.autograd.graph import GradientEdge
 
 from wcx.errors import WcxError
 from wcx.methods._mismatch import mismatch
+from wcx.methods._parts import Part, whole
 from wcx.methods._state import State, evaluated
 
 log = logging.getLogger("wcx")
@@ -111,12 +112,14 @@ class Method(ABC):
         linear: whether the explanation is linear in the cotangent, so that one pass is the sum over classes; the oracles and the
             tests of the theory ask only methods that are. An option may make an instance that is not.
         version: raised with a change that moves its numbers; part of the records' fingerprint from 2 on.
+        parts: of a cotangent, see `wcx.methods._parts`: what it needs the gradients of; () of one that takes no gradients.
         younger: options that are younger than records, with their defaults, at which they are no part of the fingerprint.
     """
 
     space: ClassVar[Literal["input", "activation"]]
     linear: bool = True
     version: int = 1
+    parts: ClassVar[tuple[Part, ...]] = (whole,)
     younger: ClassVar[Mapping[str, object]] = {}
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""GradCAM without its final ReLU (Selvaraju et al. 2017; Wang & Wang 2022, Eq. 2)."""
+"""GradCAM (Selvaraju et al. 2017; Wang & Wang 2022, Eq. 2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from wcx.methods.activation import ActivationMethod
 
 
 class GradCAM(ActivationMethod):
-    """phi = sum_k (mean over i, j of dy/da^k_ij) a^k. Negative values stay: they are the contrastive features."""
+    """phi = sum_k (mean over i, j of dy/da^k_ij) a^k. Without `relu` negative values stay: the contrastive features."""
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:
         """See `ActivationMethod.combine`."""

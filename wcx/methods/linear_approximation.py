@@ -15,11 +15,13 @@ class LinearApproximation(ActivationMethod):
 
     Args:
         reduction: over the channels, ``sum`` (the paper) or ``mean`` (the authors' code; the same signs).
+        relu: see `ActivationMethod`.
     """
 
     may_cancel = True
 
-    def __init__(self, reduction: str = "sum") -> None:
+    def __init__(self, reduction: str = "sum", relu: bool = False) -> None:
+        super().__init__(relu)
         self.reduction = choose("reduction", reduction, ["sum", "mean"])
 
     def combine(self, activation: Tensor, gradient: Tensor) -> Tensor:

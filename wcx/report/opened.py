@@ -20,7 +20,18 @@ INTERVALS = (
 COLUMNS = (
     Column("dataset", "Whose test images.", folded=True),
     Column("model", "The network.", folded=True),
-    Column("method", "Of the explanation.", words={"linear_approximation": "LA", "gradcam": "GC", "xgradcam": "XGC"}),
+    Column(
+        "method",
+        "Of the explanation.",
+        words={
+            "linear_approximation": "LA",
+            "gradcam": "GC",
+            "xgradcam": "XGC",
+            "case": "CASE",
+            "scout": "SCOUT",
+            "rise": "RISE",
+        },
+    ),
     Column("contrast", "What the class is explained against.", words={"original": "ori.", "weighted": "wtd."}),
     Column("network", "The dataset, and what tells its networks from one another.", heading="dataset", folded=True),
     Column("n", "Images.", format="d"),

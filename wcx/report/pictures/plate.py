@@ -169,9 +169,9 @@ def percent(fraction: float) -> str:
 
 def method_title(name: str) -> str:
     """Return a method's name as it is printed."""
-    return {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "lrp": "LRP", "deeplift": "DeepLIFT"}.get(
-        name, name.replace("_", " ")
-    )
+    titles = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "lrp": "LRP", "deeplift": "DeepLIFT"}
+    titles |= {name: name.upper() for name in ("case", "scout", "rise")}
+    return titles.get(name, name.replace("_", " "))
 
 
 def similarities(picture: Picture, view: View, i: int) -> list[Label]:
