@@ -79,9 +79,20 @@ $(EXTRAS_STAMP): pyproject.toml
 	@.venv-extras/bin/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[$(EXTRAS)]'
 	@touch $@
 
+# lxt wants transformers < 5, the other extras the newest.
+LXT_STAMP := .venv-lxt/.setup-stamp
+
+$(LXT_STAMP): pyproject.toml
+	@echo "Setting up .venv-lxt ..."
+	@$(PYTHON3) -m venv .venv-lxt
+	@.venv-lxt/bin/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[dev]' \
+		'lxt==2.1' 'transformers<5'
+	@touch $@
+
 .PHONY: test-extras
-test-extras: $(EXTRAS_STAMP) ## run the tests of heavy optional libraries, which get an environment of their own
+test-extras: $(EXTRAS_STAMP) $(LXT_STAMP) ## run the tests of heavy optional libraries, which get environments of their own
 	@.venv-extras/bin/python -m pytest tests/extras $(ARGS)
+	@.venv-lxt/bin/python -m pytest tests/extras/test_lxt.py $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## check style and formatting
