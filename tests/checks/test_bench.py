@@ -12,7 +12,7 @@ import torch
 import torchvision
 
 from wcx import pipeline
-from wcx.checks import bench, flops, workloads
+from wcx.checks import bench, flops, libraries, workloads
 from wcx.checks.bench import Bench, BenchRequest
 from wcx.checks.workloads import Workload
 from wcx.cli import main as command_line
@@ -178,3 +178,20 @@ def test_a_mistake_is_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_without_the_peers_a_line_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rest is measured all the same; asked for by name, it is an error."""
+    monkeypatch.setattr(libraries, "INSTALLED", {"captum": "captum", "grad-cam": "no_such_module"})
+    line = "peers: grad-cam not installed; pip install 'wcx[peers]'"
+    monkeypatch.setattr("sys.argv", ["bench.py", "plan=true", f"paths.results_dir={tmp_path}"])
+    command_line("bench")
+    out = capsys.readouterr().out
+    assert line in out
+    assert "rounds_left" in out
+    monkeypatch.setattr("sys.argv", ["bench.py", "parts=[peers]", f"paths.results_dir={tmp_path}"])
+    with pytest.raises(SystemExit):
+        command_line("bench")
+    assert line in capsys.readouterr().err

@@ -46,7 +46,7 @@ class Run:
 
     def finish(self) -> dict[str, bytes]:
         """Wait for the driver; return its files, having looked whether a chunk was read again after its commit."""
-        printed, _ = self.process.communicate(timeout=240)
+        printed, _ = self.process.communicate(timeout=1800)  # a guard against a hang, on a busy machine too
         assert self.process.returncode == 0
         for chunk, images in enumerate(ast.literal_eval(printed.partition("\n")[0])):
             for file in self.folder.rglob(f"chunk-{chunk:05d}.csv"):

@@ -11,6 +11,7 @@ _SHARED = {
     "findings",
     "flops",
     "gpu",
+    "libraries",
     "networks",
     "processes",
     "rounds",

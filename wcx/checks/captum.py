@@ -83,7 +83,7 @@ class Captum:
 
     Args:
         net: in eval mode; a `prepared` copy is explained.
-        image: (1, 3, H, W) in the network's input space.
+        image: (N, 3, H, W) in the network's input space.
         layer: the activation layer's name.
     """
 
@@ -91,12 +91,12 @@ class Captum:
         self.net, self.image, self.layer = prepared(net), image, layer
         self._lrp: dict[int, Tensor] = {}
 
-    def original(self, method: str, target: int, options: dict[str, Any]) -> Tensor:
-        """Return captum's explanation (1, ...) of the logit y_target."""
+    def original(self, method: str, target: int | Tensor, options: dict[str, Any]) -> Tensor:
+        """Return captum's explanation (N, ...) of the logit y_target, an int or (N,)."""
         return self._ask(method, self.net, options, target=target)
 
     def contrasted(self, method: str, v: Tensor, options: dict[str, Any]) -> Tensor:
-        """Return captum's explanation (1, ...) of sum_s v_s y_s, v (1, C)."""
+        """Return captum's explanation (N, ...) of sum_s v_s y_s, v (N, C); lrp of one image only."""
         if method == "lrp":
             classes = v[0].nonzero()[:, 0].tolist()
             for s in set(classes) - set(self._lrp):
@@ -138,7 +138,8 @@ def _integrated_gradients(
 ) -> Any:
     explainer = attr.IntegratedGradients(model)
     steps = {"n_steps": options["steps"], "internal_batch_size": options["batch_size"]}
-    return explainer.attribute(x, method="riemann_middle", **steps, **arguments)
+    rule = options.get("rule", "midpoint").replace("midpoint", "middle")
+    return explainer.attribute(x, method=f"riemann_{rule}", **steps, **arguments)
 
 
 def _deeplift(model: nn.Module, x: Tensor, _of: Captum, options: dict[str, Any], arguments: dict[str, Any]) -> Any:

@@ -82,6 +82,7 @@ def readable(job: Job, count: int) -> list[Item]:
 class MaskingWork(Workload):
     """Naive: one image at a time, a fresh forward pass and a new blur in two dimensions for every cell, target and mask."""
 
+    parts = ("time", "memory", "peers")
     naive_images = 4  # it is slow
 
     def __init__(self, job: Job, count: int) -> None:

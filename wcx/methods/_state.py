@@ -82,7 +82,8 @@ class State:
     def freeze(self, like: State | None) -> None:
         """Set every mode and flag, and the hooks of `like`, if it is not None; let passes write into copies of the buffers."""
         for module in self._modules:
-            module.training = False
+            if module.training:  # assigning an attribute of a module takes longer than asking for it
+                module.training = False
         for parameter in self._parameters:
             parameter.requires_grad_(requires_grad=False)
         copies = {id(buffer): buffer.detach().clone() for buffer in self._buffers}
@@ -103,7 +104,8 @@ class State:
         for module, mode, entries, tensors in zip(
             self._modules, self._modes, self._entries, self._tensors, strict=True
         ):
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
             vars(module).update(tensors)
             for key, buffer in entries.items():
                 module._buffers[key] = buffer

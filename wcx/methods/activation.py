@@ -82,7 +82,10 @@ class ActivationRun(Run):
             WcxError: only tokens of no place (class, registers) lead to the logits, as behind the last block's attention.
         """
         with self.again():
-            gradients = vjp(*self._graph, v)
+            return self._gradients(v)
+
+    def _gradients(self, v: Tensor) -> Tensor:
+        gradients = vjp(*self._graph, v)
         maps = self._layout.maps(gradients)
         if self._layout.grid and not maps.any() and gradients.any():
             raise WcxError(
@@ -96,8 +99,12 @@ class ActivationRun(Run):
 
         Those are one for each cotangent and distinct part of it that the methods need.
         """
+        with self.again():
+            return self._each(methods, v)
+
+    def _each(self, methods: Mapping[str, ActivationMethod], v: Tensor) -> dict[str, Tensor]:
         activation, parts = _at_least_float32(self.activation), distinct(methods.values())
-        gradients = {part: _at_least_float32(self.gradients(part(v, self.logits))) for part in parts}
+        gradients = {part: _at_least_float32(self._gradients(part(v, self.logits))) for part in parts}
         for rule in methods.values():
             if not self._layout.is_plain and rule.cancels(activation, gradients[rule.parts[0]][0]):
                 method = type(rule).__module__.rpartition(".")[2]
@@ -111,7 +118,7 @@ class ActivationRun(Run):
         return torch.stack([rule.map(activation, *of_parts) for of_parts in by_cotangent])
 
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
-        return self.explain_each({"": self.method}, v)[""]
+        return self._each({"": self.method}, v)[""]
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ python scripts/bench.py                                            the embedded 
 python scripts/bench.py datasets=[cub] models=[alexnet] images=32  on real images (random weights will do)
 python scripts/bench.py experiment=sign_perturbation               Fig. 3's experiment; also the hours for 50,000 images
 python scripts/bench.py memory=[100,500] parts=[memory]            parts=[time], of Fig. 3's parts=[estimate] likewise
+python scripts/bench.py parts=[peers] images=16                    beside captum, grad-cam, torch-cam, zennit: wcx[peers]
 
-What is compared, and how: wcx/checks/bench.py. A round is a record: what is there is not measured again.
+What is compared, and how: wcx/checks/bench.py, peers.py. A round is a record: what is there is not measured again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from wcx.checks import flops
-from wcx.checks.bench import Bench, BenchRequest
+from wcx.checks.bench import MEASURES, Bench, BenchRequest
+from wcx.checks.libraries import missing
+from wcx.checks.peers import Peers
 from wcx.checks.workloads import WORKLOADS
 from wcx.cli import allocator, application, grid, opening
 from wcx.cli.commands.verify import filled, show
@@ -49,10 +52,17 @@ def run(cfg: DictConfig) -> None:
     if "estimate" in parts and not cfg.plan:
         protocol = opening.settings(cfg, sign_perturbation.Settings)
         print(flops.text(flops.estimate(runner["models"], protocol, len(lists["contrasts"]))))
-    timed = [part for part in parts if part != "estimate"]
-    jobs = (job for block in asked.blocks() for job in Bench.jobs(wanted(cfg, asked, block.pair, timed)))
-    if shards := filled(Bench, jobs if timed else (), cfg):
-        show(Bench, shards, Path(cfg.paths.results_dir))
+    if "peers" in parts and not opening.plain(cfg.parts) and (line := missing()):
+        print(line)
+        parts.remove("peers")
+    timed: dict[type[Bench | Peers], list[str]] = {
+        Bench: [part for part in parts if part in MEASURES],
+        Peers: [part for part in parts if part == "peers"],
+    }
+    for check, named in timed.items():
+        jobs = (job for block in asked.blocks() for job in check.jobs(wanted(cfg, asked, block.pair, named)))
+        if shards := filled(check, jobs if named else (), cfg):
+            show(check, shards, Path(cfg.paths.results_dir))
 
 
 def wanted(cfg: DictConfig, asked: Grid, pair: Sequence[str], parts: Sequence[str]) -> BenchRequest:
