@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -103,6 +104,32 @@ def test_bare_masking_does_as_many_passes_and_naive_every_mask() -> None:
     assert subject.few == 4
     assert len(forward) == 4 * cells * targets * (2 + masks)
     assert subject.compared() == {"forward": 5, "masked": 240}
+
+
+def test_bare_passes_go_through_the_copy_and_plain_ones_do_not() -> None:
+    """In images; the clean ones go through the network itself."""
+    subject = workloads.MaskingWork(asked("masking", ["gradcam"], ["weighted"], "evaluation_precision=bfloat16")(), 3)
+    seen: Counter[str] = Counter()
+    for name, network in (("copy", subject.job.evaluator.network), ("network", subject.job.loaded.net)):
+        network.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: len(args[0])}))
+    subject.bare()
+    assert seen == {"network": subject.passes["forward"], "copy": subject.passes["masked"]}
+    seen.clear()
+    subject.plain()
+    assert set(seen) == {"network"}
+
+
+def test_ours_is_compared_with_plain_round_by_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is a copy."""
+    clock = {"ours": iter([1.0, 9.0]), "plain": iter([2.0, 10.0])}
+    monkeypatch.setattr(bench, "seconds", lambda call: next(clock.get(call.__name__, iter([1.0]))))
+    opener = asked(
+        "masking", ["gradcam"], ["weighted"], "evaluation_precision=bfloat16", f"paths.results_dir={tmp_path}"
+    )
+    (job,) = Bench.jobs(BenchRequest(opener, ["time"], images=2, repeats=2))
+    (line,) = Bench.summaries(pipeline.run(job, quiet=True)[0])[0].frame.to_dict("records")
+    assert line["ours / plain"] == (1 / 2 + 9 / 10) / 2
+    assert line["evaluation"] == "eager bfloat16"
 
 
 def test_naive_time_is_scaled_to_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 - ours / bare: the experiment against the same passes of the bare network, batch by batch, with nothing between them.
 - naive / ours: against a loop as most people would write it.
+- ours / plain: where evaluation passes go through a copy of the network (`evaluation`, `evaluation_precision`), against without it.
 - peak memory, of a process of its own, for few and for many images.
 
 Machines are shared and noisy: the runs take turns, and medians are told. With one thread on a CPU (OMP_NUM_THREADS=1) the
@@ -32,7 +33,7 @@ from wcx.pipeline import Job
 from wcx.records import Shard, fingerprint
 from wcx.report.tables import Table
 
-WAYS = ("ours", "bare", "naive")
+WAYS = ("ours", "bare", "naive", "plain")
 PASSES = ["forward", "backward", "masked", "evaluation"]
 MEASURES = {"time": ["images", "seconds", *PASSES], "memory": ["images", "peak_mib"]}
 MEANINGS = {
@@ -49,6 +50,8 @@ MEANINGS = {
     **dict.fromkeys(WAYS, "seconds, median"),
     "ours / bare": "ratio of medians",
     "naive / ours": "ratio of medians",
+    "evaluation": "what evaluation passes go through, and in which precision",
+    "ours / plain": "median ratio of a round's; plain: evaluation=eager, float32",
     "peak_mib": "peak memory, MiB",
     "ratio": "to that of the fewest images",
 }
@@ -65,6 +68,7 @@ class BenchSettings:
         images: for the time.
         repeats: rounds.
         counts: numbers of images whose peak memory is compared, a round each.
+        evaluation: what evaluation passes go through, in words.
     """
 
     measures: str
@@ -73,6 +77,7 @@ class BenchSettings:
     images: int
     repeats: int
     counts: tuple[int, ...] = ()
+    evaluation: str = "eager float32"
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Bench(Timed):
     """Seconds of a `Workload` by cell (experiment, way), the naive ones scaled to all images; or peak memory."""
 
     protocol = BenchSettings
+    version = 2  # 2: bare passes through the copy that the experiment's go through
 
     @classmethod
     def jobs(cls, request: BenchRequest) -> Iterator[Job]:  # type: ignore[override]  # asked for by a command of its own
@@ -105,14 +111,16 @@ class Bench(Timed):
         work = tuple(fingerprint(shard.parts) for shard in job.shards())
         for measures in request.parts:
             timed = measures == "time"
-            ways = WAYS if timed else (measures,)
+            ways = [way for way in WAYS if way != "plain" or job.evaluator.network] if timed else [measures]
             counts = () if timed else request.counts
             yield Rounds(
                 cls,
                 job.dataset,
                 job.loaded,
                 [Cell(name, way) for way in ways],
-                BenchSettings(measures, cells, work, request.images * timed, len(counts) or request.repeats, counts),
+                BenchSettings(
+                    measures, cells, work, request.images * timed, len(counts) or request.repeats, counts, _copy(job)
+                ),
                 results_dir=job.results_dir,
                 dataset_label=job.dataset_label,
                 batch_size=job.batch_size,
@@ -164,6 +172,10 @@ class Bench(Timed):
         ]
 
 
+def _copy(job: Job) -> str:
+    return f"{job.evaluator.kind} {getattr(job.settings, 'evaluation_precision', 'float32')}"
+
+
 def _facts(shard: Shard) -> Row:
     """Return what a line says of the job of a shard."""
     facts = dict(zip(("dataset", "network", "experiment"), shard.key, strict=False))
@@ -179,7 +191,10 @@ def _times(shards: Sequence[Shard]) -> list[Row]:
     for column, way in (("passes", "ours"), ("compared_with", "bare")):
         counts = rows[rows.contrast == way].iloc[0][PASSES].dropna()
         line[column] = ", ".join(f"{kind} {int(count)}" for kind, count in counts.items())
-    line |= median[list(WAYS)].to_dict()
+    line |= median[[way for way in WAYS if way in median]].to_dict()
+    if "plain" in median:
+        rounds = rows.pivot(index="index", columns="contrast", values="seconds")
+        line |= {"ours / plain": (rounds.ours / rounds.plain).median(), "evaluation": parts["settings"]["evaluation"]}
     ratios = {"ours / bare": median["ours"] / median["bare"], "naive / ours": median["naive"] / median["ours"]}
     return [line | ratios]
 

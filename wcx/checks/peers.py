@@ -27,7 +27,7 @@ from torch import Tensor
 
 from wcx.checks.base import gathered, summary_table
 from wcx.checks.bench import BenchRequest, seconds
-from wcx.checks.libraries import INSTALLED, LIBRARIES, METHODS, Task, as_of, missing, reason_against
+from wcx.checks.libraries import INSTALLED, LIBRARIES, METHODS, STEPS, Task, as_of, missing, reason_against
 from wcx.checks.rounds import Rounds, Timed
 from wcx.checks.workloads import readable
 from wcx.errors import WcxError
@@ -63,12 +63,14 @@ class PeersSettings:
         images: of the batch.
         repeats: rounds.
         versions: of the libraries.
+        steps: of integrated gradients.
     """
 
     explanations: int
     images: int
     repeats: int
     versions: tuple[str, ...]
+    steps: int = STEPS
 
 
 class Peers(Timed):

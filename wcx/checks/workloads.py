@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections import Counter
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -53,9 +55,20 @@ class Workload(ABC):
         experiment.rows(self.items)
         return experiment.subject.passes
 
+    def plain(self) -> None:
+        """Run the experiment where evaluation passes go through the network as it is, in float32."""
+        self._plain.opened(self.job.cells).rows(self.items)
+
+    @cached_property
+    def _plain(self) -> Job:
+        precision = {"evaluation_precision": "float32"} if hasattr(self.job.settings, "evaluation_precision") else {}
+        return dataclasses.replace(
+            self.job, evaluation="eager", settings=dataclasses.replace(self.job.settings, **precision)
+        )
+
     @abstractmethod
     def bare(self) -> None:
-        """Do as many passes as the experiment, at the same batch size."""
+        """Do as many passes as the experiment, at the same batch size, through the same copy of the network."""
 
     @abstractmethod
     def naive(self) -> None:
@@ -91,11 +104,13 @@ class MaskingWork(Workload):
 
     def bare(self) -> None:
         """See `Workload.bare`."""
-        passes, size = self.passes["forward"] + self.passes["masked"], self.job.batch_size
+        size, evaluation = self.job.batch_size, self.job.evaluator
         batch = self.pixels.repeat(-(-size // len(self.pixels)), 1, 1, 1)
         with torch.inference_mode():
-            for start in range(0, passes, size):
-                self.model(batch[: min(size, passes - start)])
+            prepared = evaluation.prepare(batch)
+            for network, images, passes in ((self.model, batch, "forward"), (evaluation, prepared, "masked")):
+                for start in range(0, self.passes[passes], size):
+                    network(images[: min(size, self.passes[passes] - start)])
 
     @torch.no_grad()
     def naive(self) -> None:
@@ -162,7 +177,7 @@ class PerturbationWork(Workload):
                     torch.autograd.grad(y, x, torch.ones_like(y), retain_graph=i == 0)
             with torch.inference_mode():
                 for _ in range(least["evaluation"]):
-                    self.model(pixels)
+                    self.job.evaluator.logits(pixels)
         for parameter in parameters:
             parameter.requires_grad_()
 
