@@ -8,6 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import sobel
 from torch import Tensor, nn
 
 import wcx
@@ -16,6 +17,7 @@ from wcx.datasets.parts import discriminating_parts
 from wcx.errors import WcxError
 from wcx.experiments import Cell, Subject, images
 from wcx.experiments._games import log_odds, shapley
+from wcx.experiments._scoring import centre, edges
 from wcx.experiments.images import Item
 from wcx.experiments.twins import Settings, Twins
 from wcx.images import Normalized
@@ -244,6 +246,15 @@ def test_the_painted_truth_is_right_and_chance_is_what_random_maps_reach(rows: d
     assert row["sign/q1/chance"] == pytest.approx(0.5, abs=0.15)
     assert 0.05 < row["top_mean/q1/chance"] < 0.3
     assert row["top_mean/q3/chance"] < row["top_mean/q1/chance"]
+
+
+def test_edges_and_centre_are_those_of_their_formulas(items: list[Item]) -> None:
+    pixels = items[0].pixels
+    kernels = [sobel(pixels.double().mean(0).numpy(), axis, mode="nearest") for axis in (0, 1)]
+    assert np.allclose(edges(pixels).numpy(), np.hypot(*kernels), atol=1e-5)
+    middle = centre(pixels)
+    assert middle.argmax() in (47 * 96 + 47, 47 * 96 + 48, 48 * 96 + 47, 48 * 96 + 48)
+    assert float(middle[48, 0] / middle[48, 48]) == pytest.approx(np.exp(-2), rel=0.01), "two widths away"
 
 
 def test_maps_of_single_foils_agree_under_max_and_weighted(rows: dict) -> None:

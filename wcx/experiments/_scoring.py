@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wcx.experiments._answers import Answered
 from wcx.experiments._questions import PAIRS, QUESTIONS, TwinQuestion, pairs
@@ -18,7 +18,8 @@ from wcx.explainer import upsample
 from wcx.measures import truth as scores
 from wcx.measures.truth import Readings, Truth, TruthScore
 
-READINGS = ("verified", "all", "clipped", "others", "own", "chance", "ceiling")
+CONTROLS = ("centre", "edges")  # maps that know nothing of the network
+READINGS = ("verified", "all", "clipped", "others", "own", "chance", *CONTROLS, "ceiling")
 SCORES: list[TruthScore] = [scores.get(name)() for name in scores.names()]
 _PAINTED = {name: kind for score in SCORES for name, kind in zip(score.columns, score.painted, strict=True)}
 _OWN = ("top_effect", "tau_mean", "sign")  # what is read of a contrast's own question
@@ -83,6 +84,20 @@ class RandomMaps:
         return self._kept[grid, side]
 
 
+def centre(pixels: Tensor) -> Tensor:
+    """Return a Gaussian in the middle of an image (channels, H, W), a quarter of its side wide: (H, W)."""
+    y, x = (torch.linspace(-2, 2, size) for size in pixels.shape[-2:])
+    return torch.exp(-(y[:, None] ** 2 + x**2) / 2)
+
+
+def edges(pixels: Tensor) -> Tensor:
+    """Return the length of the Sobel gradient of an image's mean over channels (channels, H, W): (H, W)."""
+    grey = nn.functional.pad(pixels.float().mean(0, keepdim=True)[None], (1, 1, 1, 1), mode="replicate")
+    kernel = torch.tensor([[1.0, 2, 1], [0, 0, 0], [-1, -2, -1]])
+    slopes = nn.functional.conv2d(grey, torch.stack([kernel, kernel.T])[:, None])[0]
+    return torch.hypot(slopes[0], slopes[1])
+
+
 class Scoring:
     """The scores of an image's maps.
 
@@ -105,6 +120,7 @@ class Scoring:
         self._clipped = len(flat)  # rows of the clipped maps come so much later
         self._readings = Readings.of(torch.cat([flat, flat.clamp(min=0)]), image.cells)
         self._readings.sort()  # once for all questions
+        self._controls = Readings.of(torch.stack([centre(image.pixels), edges(image.pixels)]).flatten(1), image.cells)
         self._drawn: dict[Grid, Readings] = {}
         self._values: dict[str, list[Tensor]] = defaultdict(list)  # (cells,) for each question
         self._credits: dict[str, dict[int, Tensor]] = defaultdict(dict)  # of q1, whose pairs are q3
@@ -133,6 +149,9 @@ class Scoring:
                 self._note(name, place, question, reading, values[order, None])
         if is_verified:
             self._score_own(place, question)
+            for name, values in _scored(self._controls, truth, question):
+                for control, value in zip(CONTROLS, values, strict=True):
+                    self._note(name, place, question, control, value.expand(len(self._rows), 1))
             self._score_ceiling(place, question, truth)
             if self._random.count:
                 self._score_chance(place, question, truth)
@@ -140,10 +159,10 @@ class Scoring:
     def _score_own(self, place: int, question: TwinQuestion) -> None:
         """Score each contrast's maps against the effects on its own v.y."""
         whole = {name: torch.full((len(self._rows), 1), torch.nan, dtype=torch.float64) for name in _OWN}
-        for contrast in set(self._layout.contrast):
-            v = self._v[self._index[contrast, place]]
-            truth = self._image.truth(question, partial(torch.matmul, other=v))
-            cells = [cell for cell, number in enumerate(self._layout.contrast) if number == contrast]
+        cotangents = self._index[list(self._layout.contrast), place]  # of each cell
+        for number in set(cotangents.tolist()):  # contrasts of the same cotangent ask the same
+            truth = self._image.truth(question, partial(torch.matmul, other=self._v[number]))
+            cells = np.flatnonzero(cotangents == number)
             for name, values in _scored(self._readings.take(self._rows[cells, place]), truth, question):
                 if name in whole:
                     whole[name][cells, 0] = values
@@ -236,4 +255,4 @@ def _names(kind: str, reading: str) -> list[str]:
     return [name for name in names if name != "top_effect" or kind == "q1"]  # elsewhere it is top_mean
 
 
-__all__ = ["READINGS", "Layout", "RandomMaps", "Scoring", "columns_of", "facts"]
+__all__ = ["CONTROLS", "READINGS", "Layout", "RandomMaps", "Scoring", "centre", "columns_of", "edges", "facts"]

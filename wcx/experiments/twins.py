@@ -15,6 +15,8 @@ A record holds, an image, the mean over its questions of a kind: ``score/questio
     others     verified, but the map is the one against all other classes, whatever the question
     own        verified, but the answer is g = v.y, v the cotangent frozen at the image: the contrast's own question
     chance     verified, of random maps at the layer's grid
+    centre     verified, of a Gaussian in the middle of the image
+    edges      verified, of the image's edges (Sobel)
     ceiling    verified, of the truth itself, painted
 """
 

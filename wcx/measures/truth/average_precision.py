@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,8 @@ class AveragePrecision(TruthScore):
         changed, total = len(truth.pixels), readings.maps.shape[1]
         if not changed:
             return readings.sums.new_full((len(readings.sums), 1), torch.nan)
-        smaller = readings.counts(truth.pixels)[0].sort(dim=1).values
-        hits = changed - torch.searchsorted(smaller, smaller).double()
-        return (hits / (total - smaller)).mean(1, keepdim=True)
+        smaller = np.sort(readings.counts(truth.pixels)[0].numpy(), axis=1)
+        # of equal ones, the place of the first: all of them are at least as large as each
+        begins = np.diff(smaller, axis=1, prepend=-1) > 0
+        first = np.maximum.accumulate(np.where(begins, np.arange(changed), 0), axis=1)
+        return torch.from_numpy(((changed - first) / (total - smaller)).mean(1, keepdims=True))
