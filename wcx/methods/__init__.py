@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from functools import cache
 from typing import Any
 
 from wcx.errors import WcxError, choose
@@ -17,9 +18,13 @@ _SHARED = {"base", "activation", "layers", "paths"}  # files that hold what meth
 
 def names() -> list[str]:
     """Return the names of all methods."""
-    return [
-        module.name for module in pkgutil.iter_modules(__path__) if module.name not in _SHARED and module.name[0] != "_"
-    ]
+    return list(_names())
+
+
+@cache  # an explanation is not to wait for the disk
+def _names() -> tuple[str, ...]:
+    files = [module.name for module in pkgutil.iter_modules(__path__)]
+    return tuple(name for name in files if name not in _SHARED and name[0] != "_")
 
 
 def get(name: str) -> type[Method]:
