@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wcx.errors import WcxError
-from wcx.experiments._passes import Evaluations, Seen
+from wcx.experiments._passes import Evaluations, SeenImages
 from wcx.experiments._versions import Plan, Versions, enlarged, places
 from wcx.experiments.base import Subject
 from wcx.explainer import upsample
@@ -70,13 +70,13 @@ def test_every_version_finds_the_values_of_its_own_image_and_baseline(fields: Te
     pixels = torch.rand(3, 1, 5, 7, generator=torch.Generator().manual_seed(2))
     others = [torch.full((1, 1, 1), 2.0), torch.rand(1, 5, 7) + 3]
     network = torch.nn.Flatten()  # its logits are the image
-    seen = Seen([], pixels.flatten(1), torch.empty(0), torch.empty(0), {})
+    seen = SeenImages([], pixels.flatten(1), torch.empty(0), torch.empty(0), {})
     seen.owners, seen.where = owners, where
     seen.values.append(pixels.flatten(1))
     subject = Subject(network, None, {}, batch_size=5)
     owned: list[int] = []
 
-    def measure(_: Seen, logits: Tensor, images: Tensor) -> Tensor:
+    def measure(_: SeenImages, logits: Tensor, images: Tensor) -> Tensor:
         owned.extend(images.tolist())
         return logits.clone()
 

@@ -22,7 +22,7 @@ from wcx import pipeline
 from wcx.cli import application, opening
 from wcx.errors import WcxError
 from wcx.pipeline import Job
-from wcx.pipeline.block import Block
+from wcx.pipeline.block import OpenedBlock
 
 ray = pytest.importorskip("ray", reason="make test-extras")
 SMALL = [
@@ -180,7 +180,7 @@ def broken(cfgs: list) -> Job:
     def compute(*_: object) -> None:
         1 // 0  # noqa: B018
 
-    Block.compute = compute
+    OpenedBlock.compute = compute
     return opening.job(cfgs)
 
 

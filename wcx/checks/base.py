@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -158,7 +159,7 @@ def by_target(measures: Mapping[str, Tensor]) -> list[Row]:
 
 def target_columns(*measures: str) -> list[str]:
     """Return the columns of `by_target` for the two most probable classes, behind an image's facts."""
-    return [*FACTS, *(f"{name}/{target}" for name in measures for target in ("t_1", "t_2"))]
+    return [*FACTS, *map("/".join, product(measures, ("t_1", "t_2")))]
 
 
 def gathered(shards: Sequence[Shard], *levels: str) -> pd.DataFrame:

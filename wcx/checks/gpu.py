@@ -21,6 +21,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,7 @@ from torch.utils.data import Dataset
 from wcx import contrasts, methods, models, pipeline, training
 from wcx.checks import bench
 from wcx.checks.findings import Finding, text
+from wcx.checks.processes import scarce
 from wcx.checks.workloads import WORKLOADS
 from wcx.errors import WcxError
 from wcx.experiments import Cell
@@ -69,6 +71,11 @@ class Setup(ABC):
     ) -> Job:
         """Open a job on the images; with `ray` its workers are on the device."""
 
+    def opened(self, network: str, experiment: str, cells: Sequence[Cell], device: str = "") -> Job:
+        """Open a job whose records nobody wants; by default on the device."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.job(network, experiment, cells, device or str(self.device), Path(folder))
+
     @property
     def cuda(self) -> bool:
         """Whether it is a GPU."""
@@ -105,10 +112,9 @@ class LeftOutError(WcxError):
 
 def agreement(setup: Setup) -> Iterator[Finding]:
     """Relative error (L2) of maps in float32 against float64: 5 times that of the CPU is too much."""
-    cells = [Cell(method, contrast) for method in methods.names() for contrast in contrasts.names()]
+    cells = [Cell(*pair) for pair in product(methods.names(), contrasts.names())]
     for network in setup.networks:
-        with tempfile.TemporaryDirectory() as folder:
-            jobs = [setup.job(network, "masking", cells, device, Path(folder)) for device in ("cpu", str(setup.device))]
+        jobs = [setup.opened(network, "masking", cells, device) for device in ("cpu", "")]
         items = jobs[0].read(jobs[0].chunks()[0][:2])
         pixels = torch.stack([item.pixels for item in items if item.pixels is not None])
         exact = _maps(jobs[0], cells, pixels.double())
@@ -138,11 +144,16 @@ def records(setup: Setup) -> Iterator[Finding]:
     for network in setup.networks:
         for experiment in EXPERIMENTS:
             (here, _), (cpu, _) = (_run(setup, network, experiment, device) for device in (str(setup.device), "cpu"))
-            columns = [name for name in cpu if name.startswith(("relative_probability", "p_t"))]
-            difference = (here[columns] - cpu[columns]).abs().to_numpy().ravel()
+            difference = _differences(here, cpu)
             label = f"{network} {experiment}, {len(cpu)} rows, difference of probabilities"
-            yield Finding("records", f"{label}, median", float(pd.Series(difference).median()), most=1e-4)
-            yield Finding("records", f"{label}, largest", float(pd.Series(difference).max()), most=0.05)
+            yield Finding("records", f"{label}, median", float(difference.median()), most=1e-4)
+            yield Finding("records", f"{label}, largest", float(difference.max()), most=0.05)
+
+
+def _differences(rows: pd.DataFrame, expected: pd.DataFrame) -> pd.Series:
+    """Return by how much the probabilities in records differ."""
+    columns = [name for name in expected if name.startswith(("relative_probability", "p_t"))]
+    return pd.Series((rows[columns] - expected[columns]).abs().to_numpy().ravel())
 
 
 def _run(
@@ -207,9 +218,7 @@ def ratios(setup: Setup) -> Iterator[Finding]:
     for experiment, (method, table) in EXPERIMENTS.items():
         for network in setup.networks:
             cells = [Cell(method, contrast) for contrast in ("original", "weighted")]
-            with tempfile.TemporaryDirectory() as folder:
-                job = setup.job(network, experiment, cells, str(setup.device), Path(folder))
-            measured = WORKLOADS[experiment](job, setup.images)
+            measured = WORKLOADS[experiment](setup.opened(network, experiment, cells), setup.images)
             ours, bare, naive = (bench.seconds(call) for call in (measured.ours, measured.bare, measured.naive))
             naive *= len(measured.items) / measured.few
             yield Finding("ratios", f"{table}, {network}, ours / bare", ours / bare)
@@ -219,48 +228,18 @@ def ratios(setup: Setup) -> Iterator[Finding]:
 def memory(setup: Setup) -> Iterator[Finding]:
     """Fig. 3's experiment where a batch does not fit: on a GPU it gets too little memory, on a CPU the network complains."""
     network, cells = setup.networks[0], [Cell("gradient", "weighted")]
-    with tempfile.TemporaryDirectory() as folder:
-        job = setup.job(network, "sign_perturbation", cells, str(setup.device), Path(folder))
+    job = setup.opened(network, "sign_perturbation", cells)
     items = job.read(job.chunks()[0][:8])
     expected = dataclasses.replace(job, batch_size=1).opened(cells)
     rows = pd.DataFrame(expected.rows(items)[cells[0]])
-    with _Scarce(setup, job.loaded.model):
+    with scarce(setup.device, job.loaded.model):
         halved = dataclasses.replace(job, batch_size=len(items)).opened(cells)
         again = pd.DataFrame(halved.rows(items)[cells[0]])
-    difference = (rows.filter(like="p_t") - again.filter(like="p_t")).abs().to_numpy().max()
     label = f"{network} sign_perturbation of {len(items)} images"
     yield Finding("memory", f"{label}, batch in the end", halved.subject.batch_size, most=len(items) / 2)
-    yield Finding("memory", f"{label}, largest difference of probabilities", float(difference), most=1e-3)
-
-
-class _Scarce:
-    """Memory for a batch of two images or so, as long as the context lasts."""
-
-    def __init__(self, setup: Setup, model: nn.Module) -> None:
-        self._setup, self._model = setup, model
-
-    def __enter__(self) -> None:
-        if self._setup.cuda:
-            torch.cuda.empty_cache()
-            total, used = (
-                torch.cuda.mem_get_info(self._setup.device)[1],
-                torch.cuda.memory_allocated(self._setup.device),
-            )
-            peak = torch.cuda.max_memory_allocated(self._setup.device)
-            torch.cuda.set_per_process_memory_fraction((used + 2.5 * (peak - used)) / total, self._setup.device)
-        else:
-            self._hook = self._model.register_forward_pre_hook(_refuse)
-
-    def __exit__(self, *_: object) -> None:
-        if self._setup.cuda:
-            torch.cuda.set_per_process_memory_fraction(1.0, self._setup.device)
-        else:
-            self._hook.remove()
-
-
-def _refuse(_module: nn.Module, inputs: tuple[Tensor]) -> None:
-    if len(inputs[0]) > 2:
-        raise torch.OutOfMemoryError("no more than two images")
+    yield Finding(
+        "memory", f"{label}, largest difference of probabilities", float(_differences(again, rows).max()), most=1e-3
+    )
 
 
 class _Samples(Dataset[tuple[Tensor, int]]):
@@ -281,8 +260,7 @@ class _Samples(Dataset[tuple[Tensor, int]]):
 def finetuning(setup: Setup) -> Iterator[Finding]:
     """Some epochs of a fresh network in mixed precision and in float32: the loss that is reached, and images a second."""
     network, epochs = setup.networks[-1], 3
-    with tempfile.TemporaryDirectory() as folder:
-        job = setup.job(network, "masking", [Cell("gradcam", "weighted")], "cpu", Path(folder))
+    job = setup.opened(network, "masking", [Cell("gradcam", "weighted")], "cpu")
     items = job.read(job.chunks()[0])
     samples = _Samples(torch.stack([item.pixels for item in items if item.pixels is not None]))
     losses = []
@@ -310,8 +288,7 @@ def ray(setup: Setup) -> Iterator[Finding]:
         with Ray(workers=workers, num_cpus=1, num_gpus=0.5 if setup.cuda else 0) as executor:
             table, _ = _run(setup, network, "masking", device, executor)  # the workers open dataset and network
             table, seconds[workers] = _run(setup, network, "masking", device, executor)
-        columns = [name for name in expected if name.startswith(("relative_probability", "p_t"))]
-        difference = (table[columns] - expected[columns]).abs().to_numpy().max()
+        difference = float(_differences(table, expected).max())
         yield Finding("ray", f"{network}, {workers} workers, difference of probabilities", difference, most=0.05)
     yield Finding("ray", f"{network}, two workers / one, images/s", seconds[1] / seconds[2])
 

@@ -1,12 +1,16 @@
-"""Processes of their own, whose memory holds nothing else, and what Linux says of it."""
+"""Memory: processes of their own, which hold nothing else, what Linux says of it, and too little of it."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
 
 from wcx.errors import WcxError
 
@@ -32,3 +36,25 @@ def mebibytes(key: str) -> float:
         )
     lines = STATUS.read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+@contextmanager
+def scarce(device: torch.device, model: nn.Module) -> Iterator[None]:
+    """Leave memory for a batch of two images or so, as long as the context lasts; on a CPU the model complains of more."""
+    if device.type != "cuda":
+        with model.register_forward_pre_hook(_refuse):
+            yield
+        return
+    torch.cuda.empty_cache()
+    total, used = torch.cuda.mem_get_info(device)[1], torch.cuda.memory_allocated(device)
+    peak = torch.cuda.max_memory_allocated(device)
+    torch.cuda.set_per_process_memory_fraction((used + 2.5 * (peak - used)) / total, device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def _refuse(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+    if len(inputs[0]) > 2:
+        raise torch.OutOfMemoryError("no more than two images")

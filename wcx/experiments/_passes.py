@@ -12,7 +12,7 @@ from wcx.experiments.base import Cell, Row, Subject
 
 
 @dataclass
-class Seen:
+class SeenImages:
     """A batch of selected images whose pixels are hidden; what it keeps until all passes are done is small.
 
     Attributes:
@@ -50,7 +50,7 @@ class Seen:
         self.passed = later
 
 
-Measure = Callable[[Seen, Tensor, Tensor], Tensor]  # logits (B, C) of versions of images (B,) -> values (B, Q)
+Measure = Callable[[SeenImages, Tensor, Tensor], Tensor]  # logits (B, C) of versions of images (B,) -> values (B, Q)
 
 
 class Evaluations:
@@ -66,9 +66,9 @@ class Evaluations:
         self._subject, self._kind, self._measure = subject, kind, measure
         self._images = torch.empty(0)  # a batch, written into again and again
         self._filled = 0
-        self._waiting: list[tuple[Seen, int]] = []  # whose they are, and how many
+        self._waiting: list[tuple[SeenImages, int]] = []  # whose they are, and how many
 
-    def add(self, seen: Seen, masks: Tensor, other: Tensor, image: Tensor) -> None:
+    def add(self, seen: SeenImages, masks: Tensor, other: Tensor, image: Tensor) -> None:
         """Queue versions of an image.
 
         Args:

@@ -136,7 +136,7 @@ class Plan:
         self.distinct = (first == np.arange(first.shape[1])) & (counts > 0)
 
     def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the distinct among the N M versions; the image of each pass; and `Seen.where`.
+        """Return the distinct among the N M versions; the image of each pass; and `SeenImages.where`.
 
         An image's passes follow one another, piece by piece and a baseline of it after the other.
         """

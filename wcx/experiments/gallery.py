@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from torch import Tensor
@@ -43,7 +44,7 @@ class FigureKind:
     @property
     def cells(self) -> list[Cell]:
         """Every pair of method and contrast."""
-        return [Cell(method, contrast) for method in self.methods for contrast in self.contrasts]
+        return [Cell(*pair) for pair in product(self.methods, self.contrasts)]
 
 
 FIGURES = {

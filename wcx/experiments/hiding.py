@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wcx import contrasts
 from wcx.errors import WcxError, choose
-from wcx.experiments._passes import Evaluations, Seen
+from wcx.experiments._passes import Evaluations, SeenImages
 from wcx.experiments._versions import NUMBERS, Plan, Versions, enlarged
 from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, blank
 from wcx.experiments.images import Item
@@ -89,7 +89,7 @@ class Protocol:
 
     def scores(self) -> list[str]:
         """Return those that `describe` reads off the logits."""
-        scores = [f"{what}_t{i + 1}" for what in "yp" for i in range(self.targets)]
+        scores = [f"{letter}_t{i + 1}" for letter, i in product("yp", range(self.targets))]
         return [*self.ranks, *scores, *(f"relative_probability_unmasked/{rank}" for rank in self.ranks)]
 
     def describe(self, logits: Tensor, targets: Tensor) -> list[Row]:
@@ -132,7 +132,7 @@ class Hiding(Experiment):
         }
         readable = [position for position, item in enumerate(items) if item.pixels is not None]
         pending = Evaluations(self.subject, self.hidden, self.measure)
-        waiting: list[Seen] = []
+        waiting: list[SeenImages] = []
         for start in range(0, len(readable), self.subject.batch_size):
             positions = readable[start : start + self.subject.batch_size]
             batch = [{cell: rows[cell][position] for cell in self.cells} for position in positions]
@@ -164,11 +164,11 @@ class Hiding(Experiment):
         """Return the fields (n, F, H, W) and bounds (n, M), integers, of maps (explained, k, n, H, W); see `Versions`."""
 
     @abstractmethod
-    def measure(self, seen: Seen, logits: Tensor, images: Tensor) -> Tensor:
+    def measure(self, seen: SeenImages, logits: Tensor, images: Tensor) -> Tensor:
         """Return what is kept of logits (B, C) of versions of `images` (B,), (B, Q)."""
 
     @abstractmethod
-    def measured(self, seen: Seen, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:
+    def measured(self, seen: SeenImages, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:
         """Return columns, and their numbers (N, cells, columns).
 
         Args:
@@ -213,7 +213,7 @@ class Hiding(Experiment):
 
     def _batch(
         self, items: list[Item], rows: list[dict[Cell, Row]], pending: Evaluations, most: int | None, keep: Keep | None
-    ) -> tuple[int, list[Seen]]:
+    ) -> tuple[int, list[SeenImages]]:
         """Do what there is to do for a batch; return how many images are above the threshold (at most `most`), and those seen."""
         pixels = torch.stack([item.pixels for item in items if item.pixels is not None]).to(self.subject.device)
         look = self.subject.look(pixels)
@@ -236,7 +236,7 @@ class Hiding(Experiment):
                 keep(cell, items[i].index, maps[cell][:, i])
         index = torch.tensor(selected, device=pixels.device) if len(selected) < len(items) else slice(None)
         cotangents = self.frozen(look.logits, targets, foils)
-        seen = Seen(
+        seen = SeenImages(
             [rows[i] for i in selected],
             look.logits[index],
             targets[:, index],
@@ -248,7 +248,7 @@ class Hiding(Experiment):
         return above, [seen]
 
     def _hide(
-        self, seen: Seen, items: Sequence[Item], pixels: Tensor, maps: Sequence[Tensor], pending: Evaluations
+        self, seen: SeenImages, items: Sequence[Item], pixels: Tensor, maps: Sequence[Tensor], pending: Evaluations
     ) -> None:
         """Queue every distinct version of selected images, with the maps (k, N, ...) of what is explained."""
         versions = self._versions(seen, items, pixels, maps)
@@ -272,7 +272,7 @@ class Hiding(Experiment):
                 for other in replaced:
                     pending.add(seen, masks, other, image)
 
-    def _versions(self, seen: Seen, items: Sequence[Item], pixels: Tensor, maps: Sequence[Tensor]) -> Versions:
+    def _versions(self, seen: SeenImages, items: Sequence[Item], pixels: Tensor, maps: Sequence[Tensor]) -> Versions:
         """Return all versions of images, and note the facts of their maps."""
         side = (pixels.shape[-2], pixels.shape[-1])
         size = max(1, NUMBERS // (len(maps) * self.settings.targets * side[0] * side[1]))
@@ -285,7 +285,7 @@ class Hiding(Experiment):
         fields, bounds, seen.facts = (torch.cat(part) for part in zip(*parts, strict=True))
         return Versions.of(fields, bounds, self.versions)
 
-    def _fill(self, seen: Seen) -> None:
+    def _fill(self, seen: SeenImages) -> None:
         """Fill the rows of images whose passes have all been done."""
         table = torch.cat(seen.values)
         names, numbers = self.measured(seen, table[: len(seen.logits)], table[seen.where])

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wcx import contrasts
 from wcx.errors import WcxError, choose
-from wcx.experiments._passes import Seen
+from wcx.experiments._passes import SeenImages
 from wcx.experiments._versions import places
 from wcx.experiments.base import Cell
 from wcx.experiments.hiding import Hiding, Protocol, relative_probability
@@ -69,10 +69,8 @@ class InsertionDeletion(Hiding):
     @classmethod
     def columns(cls, settings: Settings, boxes: bool = False) -> list[str]:  # noqa: ARG003
         """See `Experiment.columns`."""
-        curves = [f"{curve}/{rank}" for rank in settings.ranks for curve in CURVES]
-        return settings.described() + [
-            f"{c}/{b}/{g}" for c in curves for b in settings.baselines for g in settings.values
-        ]
+        keys = product(settings.ranks, CURVES, settings.baselines, settings.values)
+        return settings.described() + [f"{curve}/{rank}/{b}/{g}" for rank, curve, b, g in keys]
 
     @classmethod
     def evaluations(cls, settings: Settings) -> int:
@@ -104,8 +102,8 @@ class InsertionDeletion(Hiding):
         names = dict.fromkeys(cell.contrast for cell in self.cells) if "contrast" in self.settings.values else ()
         return {name: contrasts.evaluate(name, logits, targets, foils, **options.get(name, {})) for name in names}
 
-    def measure(self, seen: Seen, logits: Tensor, images: Tensor) -> Tensor:
-        """See `Hiding.measure`: every g for each target; `contrast` once for each of them, in the order of `Seen.cotangents`."""
+    def measure(self, seen: SeenImages, logits: Tensor, images: Tensor) -> Tensor:
+        """See `Hiding.measure`: every g for each target, `contrast` once for each of `SeenImages.cotangents`."""
         y, targets = logits.double(), seen.targets.T[images]
         scores = y.gather(1, targets)
         values: list[Tensor] = []
@@ -121,7 +119,7 @@ class InsertionDeletion(Hiding):
                 values.append(scores if name == "logit" else y.softmax(1).gather(1, targets))
         return torch.cat(values, dim=1)
 
-    def measured(self, seen: Seen, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:
+    def measured(self, seen: SeenImages, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:
         """See `Hiding.measured`: the trapezoid rule, whose ends have half weight and are no part of SRG."""
         settings = self.settings
         steps, ranks, baselines = settings.steps, settings.targets, len(settings.baselines)
@@ -139,7 +137,7 @@ class InsertionDeletion(Hiding):
         numbers = torch.stack(table, dim=1).permute(0, 1, 5, 2, 3, 4).flatten(2) / steps
         return self.columns(settings)[len(settings.described()) :], numbers
 
-    def _own(self, cell: Cell, seen: Seen) -> list[int]:
+    def _own(self, cell: Cell, seen: SeenImages) -> list[int]:
         """Return where a cell's value functions stand among those of `measure`."""
         own, place = [], 0
         for name in self.settings.values:

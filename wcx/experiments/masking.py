@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from wcx import contrasts, measures
 from wcx.errors import WcxError, choose
-from wcx.experiments._passes import Seen
+from wcx.experiments._passes import SeenImages
 from wcx.experiments._versions import places
 from wcx.experiments.base import Cell, Subject
 from wcx.experiments.hiding import KEPT, Hiding, Protocol, relative_probability
@@ -82,8 +83,8 @@ class Masking(Hiding):
     @property
     def explained(self) -> Sequence[Cell]:
         """The cells, and those that are counted."""
-        extra = [Cell(cell.method, name) for cell in self.cells for name in self.counted(self.settings)]
-        return list(dict.fromkeys([*self.cells, *extra]))
+        extra = product((cell.method for cell in self.cells), self.counted(self.settings))
+        return list(dict.fromkeys([*self.cells, *(Cell(*pair) for pair in extra)]))
 
     @classmethod
     def columns(cls, settings: Settings, boxes: bool = False) -> list[str]:
@@ -91,10 +92,8 @@ class Masking(Hiding):
         ranks, names = settings.ranks, settings.described()
         for measure in map(measures.get, settings.measures):
             names += measure.columns(ranks) if boxes or not measure.needs_box else []
-        names += [f"masked_fraction/{t}/{kept}" for t in ranks for kept in KEPT]
-        return names + [
-            f"relative_probability/{t}/{b}/{kept}" for t in ranks for b in settings.baselines for kept in KEPT
-        ]
+        names += map("/".join, product(["masked_fraction"], ranks, KEPT))
+        return [*names, *map("/".join, product(["relative_probability"], ranks, settings.baselines, KEPT))]
 
     @classmethod
     def evaluations(cls, settings: Settings) -> int:
@@ -108,7 +107,7 @@ class Masking(Hiding):
     @property
     def versions(self) -> Sequence[tuple[int, int]]:
         """See `Hiding.versions`: one that keeps the positive features of a map, and one its negative ones."""
-        return [(index, sign) for index in range(len(self.cells) * self.settings.targets) for sign in (1, -1)]
+        return list(product(range(len(self.cells) * self.settings.targets), (1, -1)))
 
     def fields(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """See `Hiding.fields`.
@@ -156,11 +155,11 @@ class Masking(Hiding):
                 table.append(torch.stack([measure(own, known_boxes) for own in cells], dim=1))
         return names, torch.cat(table, dim=2)
 
-    def measure(self, seen: Seen, logits: Tensor, images: Tensor) -> Tensor:
+    def measure(self, seen: SeenImages, logits: Tensor, images: Tensor) -> Tensor:
         """See `Hiding.measure`: the logit of each target."""
         return logits.gather(1, seen.targets.T[images])
 
-    def measured(self, seen: Seen, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:  # noqa: ARG002
+    def measured(self, seen: SeenImages, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:  # noqa: ARG002
         """See `Hiding.measured`."""
         settings, n, cells = self.settings, len(values), len(self.cells)
         names = self.columns(settings)[-2 * settings.targets * (1 + len(settings.baselines)) :]

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -69,7 +70,8 @@ class Settings:
     def columns(self) -> list[str]:
         """Return the columns of a record, in their order."""
         names = ["index", "id", "label", "skipped", "target", "y_t", "p_t", "correct"]
-        return names + [f"{what}/{n}" for n in self.iterations for what in ("y_t", "p_t", "correct", "zero_gradient")]
+        measured = product(self.iterations, ("y_t", "p_t", "correct", "zero_gradient"))
+        return names + [f"{name}/{n}" for n, name in measured]
 
     def passes(self, contrasts: int) -> Counter[str]:
         """Return the passes that one image needs at the least, of a method that needs one forward pass a gradient."""

@@ -44,7 +44,7 @@ class Computed:
         return sum(bool(row.get("above_threshold")) for row in self.rows[0])
 
 
-class Block:
+class OpenedBlock:
     """The experiment of a job on some of its cells.
 
     Args:
@@ -60,7 +60,7 @@ class Block:
         self._computing = threading.Lock()
 
     @classmethod
-    def reopened(cls, opener: Callable[[], Job], cells: Sequence[Cell], fingerprints: Sequence[str]) -> Block:
+    def reopened(cls, opener: Callable[[], Job], cells: Sequence[Cell], fingerprints: Sequence[str]) -> OpenedBlock:
         """Return the block of a job that was first opened elsewhere, with these fingerprints of its records.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from wcx.errors import WcxError
-from wcx.pipeline.block import Block
+from wcx.pipeline.block import OpenedBlock
 
 _STORE = 2**28  # bytes of Ray's own store on one machine: results are small, and what is not goes to its disk
 
@@ -32,12 +32,12 @@ class Worker:
             os.chdir(folder)
         self._opening = threading.Lock()
         self._number = -1
-        self._block: Block | None = None
+        self._block: OpenedBlock | None = None
 
     def ready(self) -> None:
         """Return when the worker has started."""
 
-    def call(self, number: int, opener: Callable[[], Block], name: str, arguments: Sequence[Any]) -> Any:
+    def call(self, number: int, opener: Callable[[], OpenedBlock], name: str, arguments: Sequence[Any]) -> Any:
         """Call a method of block `number`, which is opened first if another one was held."""
         with self._opening:
             if self._number != number:

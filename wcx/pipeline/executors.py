@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from wcx.experiments import Cell, images
-from wcx.pipeline.block import Block, Computed
+from wcx.pipeline.block import Computed, OpenedBlock
 from wcx.pipeline.job import Job
 
 
@@ -55,7 +55,7 @@ class Executor(ABC):
 
     @abstractmethod
     def plan(self, job: Job, cells: Sequence[Cell], probe: int, images: int) -> dict[str, Any]:
-        """Return what images of a block cost where they would be computed; see `Block.plan`."""
+        """Return what images of a block cost where they would be computed; see `OpenedBlock.plan`."""
 
 
 class Local(Executor):
@@ -74,10 +74,10 @@ class Local(Executor):
         self, job: Job, cells: Sequence[Cell], missing: Sequence[int], most: Callable[[int], int | None]
     ) -> Iterator[Callable[[int], Computed]]:
         """See `Executor.chunks`."""
-        block = Block(job, cells)
+        block = OpenedBlock(job, cells)
         with images.Ahead(block.read, max(missing, default=-1) + 1) as ahead:
             yield lambda chunk: block.compute(ahead.chunk(chunk), most(chunk))
 
     def plan(self, job: Job, cells: Sequence[Cell], probe: int, images: int) -> dict[str, Any]:
         """See `Executor.plan`."""
-        return Block(job, cells).plan(probe, images)
+        return OpenedBlock(job, cells).plan(probe, images)

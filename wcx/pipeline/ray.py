@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from wcx.errors import WcxError
 from wcx.experiments import Cell
-from wcx.pipeline.block import Block, Computed, identity
+from wcx.pipeline.block import Computed, OpenedBlock, identity
 from wcx.pipeline.cluster import Worker, connected
 from wcx.pipeline.executors import Executor
 from wcx.pipeline.job import Job
@@ -149,12 +149,12 @@ class Ray(Executor):
         return facts
 
     def _block(self, job: Job, cells: Sequence[Cell]) -> Callable[..., _Task]:
-        """Return what submits a task of a block: the chunk it is for, a method of `Block`, and its arguments."""
+        """Return what submits a task of a block: the chunk it is for, a method of `OpenedBlock`, and its arguments."""
         if job.opener is None:
             raise WcxError(
                 f"{job.dataset.name} {job.loaded.name} cannot be opened by another process; give its job an opener."
             )
-        number, opener = next(self._numbers), functools.partial(Block.reopened, job.opener, cells, identity(job))
+        number, opener = next(self._numbers), functools.partial(OpenedBlock.reopened, job.opener, cells, identity(job))
         reference = self._ray.put(opener)
 
         def submit(chunk: int, name: str, *arguments: Any) -> _Task:

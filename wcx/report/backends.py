@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from wcx.report.grids import GridEntry, TableGrid
+from wcx.report.grids import GridEntry, GridLine, TableGrid
 from wcx.report.tables import Table
 
 _LATEX = {
@@ -21,13 +21,10 @@ _FORMULA = r"\b([tpy])_(t?_?[\di]|t)\b"  # t_1, p_t2, y_t
 def text(table: Table) -> str:
     """Return a table for a screen: title, what its rows share, columns; * marks the better."""
     grid = table.grid()
-    cells = [
-        *_matrix(grid),
-        *([_plain(entry, "*", grid) for entry in (*line.labels, *line.entries)] for line in grid.lines),
-    ]
+    cells = [*_matrix(grid), *(_texts(line, "*", grid) for line in grid.lines)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    places = list(enumerate(widths))
-    lines = ["  ".join(row[i].ljust(w) if i < grid.labels else row[i].rjust(w) for i, w in places) for row in cells]
+    sides = [str.ljust] * grid.labels + [str.rjust] * (len(widths) - grid.labels)
+    lines = ["  ".join(side(*cell) for side, *cell in zip(sides, row, widths, strict=True)) for row in cells]
     notes = [table.title, *map(str, table.networks), *_shared(grid), table.note]
     return "\n".join([*filter(None, notes), *(line.rstrip() for line in lines)])
 
@@ -36,7 +33,7 @@ def markdown(table: Table) -> str:
     """Return a table as Markdown: a heading, its note, and a pipe table whose levels of headings stand in one line."""
     grid = table.grid()
     head = [" ".join(filter(None, names)) for names in zip(*_matrix(grid, is_repeated=True), strict=True)]
-    rows = [[_plain(entry, "**", grid) for entry in (*line.labels, *line.entries)] for line in grid.lines]
+    rows = [_texts(line, "**", grid) for line in grid.lines]
     networks = "\n".join(f"- {network}" for network in table.networks)
     notes = map(markdown_text, filter(None, [networks, *_shared(grid), table.note]))
     return "\n\n".join([f"### {markdown_text(table.title)}", *notes, pipe_table(head, rows, grid.labels)])
@@ -145,6 +142,10 @@ def _latex_head(grid: TableGrid) -> Iterator[str]:
 def _latex_entry(entry: GridEntry, grid: TableGrid) -> str:
     number = latex_text(_plain(replace(entry, best=False), "", grid))
     return rf"\textbf{{{number}}}" if entry.best else number
+
+
+def _texts(line: GridLine, mark: str, grid: TableGrid) -> list[str]:
+    return [_plain(entry, mark, grid) for entry in (*line.labels, *line.entries)]
 
 
 def _plain(entry: GridEntry, mark: str, grid: TableGrid) -> str:

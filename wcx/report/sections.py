@@ -11,6 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -115,10 +116,9 @@ class Section:
 
     def draw(self, folder: Path) -> list[Path]:
         """Draw the figures into a results folder, and remove those of an earlier run; return the files."""
-        old = [path for pattern in self.stale for path in folder.glob(pattern)]
-        for path in old:
+        for path in list(chain.from_iterable(map(folder.glob, self.stale))):
             path.unlink()
-        return [file for plot in self.plots for file in plot.write(folder)]
+        return list(chain.from_iterable(plot.write(folder) for plot in self.plots))
 
 
 def of(experiment: str, shards: Sequence[Shard], refused: list[str] | None = None, **options: Any) -> Section:

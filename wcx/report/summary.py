@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -39,15 +40,13 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     """
     name = shards[0].experiment
     cells = [Opened(shard, rows) for shard in shards if (rows := opened.rows(shard, refused)) is not None]
-    axes = _axes(name, dict.fromkeys(quantity for cell in cells for quantity in _measured(cell)))
-    rows = [row for cell in cells for row in _quantities(cell, axes)]
+    axes = _axes(name, dict.fromkeys(chain.from_iterable(map(_measured, cells))))
+    rows = list(chain.from_iterable(_quantities(cell, axes) for cell in cells))
     frame = opened.with_networks(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=list(HEADER))
     title = name.replace("_", " ").capitalize()
-    tables = [
-        _table(name, title, group, axes[int(parts)], frame)
-        for _, block in (frame.groupby(["model", "protocol"], sort=False) if rows else ())
-        for parts, group in block.groupby("parts")
-    ]
+    tables: list[Table] = []
+    for _, block in frame.groupby(["model", "protocol"], sort=False) if rows else ():
+        tables += [_table(name, title, group, axes[int(parts)], frame) for parts, group in block.groupby("parts")]
     state = f"{counted(len(cells), 'cell')}, {counted(len(frame), 'number')}" if rows else ""
     notes = [opened.INTERVALS, *opened.unchecked([cell.shard for cell in cells])]
     return Section(name, title, "", tables, problems=list(refused or ()), notes=notes, state=state)

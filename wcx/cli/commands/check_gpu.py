@@ -23,7 +23,7 @@ from wcx.pipeline import Job
 
 
 @dataclass(frozen=True)
-class Composed(gpu.Setup):
+class ComposedSetup(gpu.Setup):
     """Jobs by composed configurations.
 
     Attributes:
@@ -62,7 +62,7 @@ def run(cfg: DictConfig) -> None:
     task = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     typed = [text for text in map(str, list(task or ())) if text.partition("=")[0] not in own]
     fast = opening.plain(cfg.fast) if device.type == "cuda" else opening.plain(cfg.networks)
-    setup = Composed(device, opening.plain(cfg.networks), fast, images, cfg.seconds, typed=tuple(typed))
+    setup = ComposedSetup(device, opening.plain(cfg.networks), fast, images, cfg.seconds, typed=tuple(typed))
     folder = Path(cfg.paths.results_dir)
     measured, _ = gpu.check(setup, parts, folder)
     print((folder / "check_gpu.md").read_text(encoding="utf-8"), end="")

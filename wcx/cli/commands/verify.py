@@ -38,7 +38,7 @@ FIGURE = "figure"  # the part that draws, and keeps no records
 
 
 @dataclass(frozen=True)
-class Composed(Request):
+class ComposedRequest(Request):
     """A request whose datasets and models are those of composed configurations.
 
     Attributes:
@@ -76,7 +76,7 @@ def request(cfg: DictConfig) -> Request:
     for key, names in lists.items():
         for name in names:
             choose(key.removesuffix("s"), name, choices[key])
-    return Composed(
+    return ComposedRequest(
         **lists,
         typed=tuple(Grid.of(cfg, "verify").overrides),
         limit=cfg.limit,

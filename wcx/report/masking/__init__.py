@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -52,7 +53,7 @@ def section(
     """
     records = cells.read(shards, threshold, refused)
     parts = [_tables(members, name, published_dir) for name, members in cells.by_protocol(records).items()]
-    tables = [table for part in parts for table in part]
+    tables = list(chain.from_iterable(parts))
     compared = {table.title: table.frame for table in tables if table.name == "table1_vs_published"}
     comparisons = [
         comparison

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -32,7 +33,7 @@ def frame(pairs: Sequence[Pair]) -> pd.DataFrame:
         and weighted, and the paired difference as in `paired.frame`. `box_fraction` is the box's share of the image: what
         chance would give. Images where either map has no positive attribution have no such share, and are not among the n.
     """
-    rows = [row for pair in pairs for row in _rows(pair)]
+    rows = list(chain.from_iterable(map(_rows, pairs)))
     return corrected([pd.DataFrame(rows)] if rows else [], HEADER)
 
 

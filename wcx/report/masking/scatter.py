@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
     Returns:
         the file.
     """
-    notes = [note for comparison in comparisons for note in _caption(comparison)]
+    notes = list(chain.from_iterable(map(_caption, comparisons)))
     notes.append(f"Bars: {opened.INTERVALS[0].lower()}{opened.INTERVALS[1:]}")
     caption = "\n".join(map(_wrap, notes))
     height, below = 4.7 * len(comparisons), 0.17 * (caption.count("\n") + 2)

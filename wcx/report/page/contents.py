@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Drawn:
     @property
     def methods(self) -> str:
         """The methods it shows, in one line to filter by: that which the file names, or those of its images' maps."""
-        maps = [entry for image in self.objects("images") for entry in image.get("maps") or ()]
+        maps = chain.from_iterable(image.get("maps") or () for image in self.objects("images"))
         return self.say("method") or " ".join(dict.fromkeys(str(entry["method"]) for entry in maps))
 
     @property
@@ -154,7 +155,7 @@ class Contents:
     @cached_property
     def galleries(self) -> list[Drawn]:
         """The indices of frames, then the other pictures of gallery/ and figures/."""
-        files = [file for name in ("figures", "gallery") for file in self.folder.glob(f"{name}/**/{FRAMES}")]
+        files = [*self.folder.glob(f"figures/**/{FRAMES}"), *self.folder.glob(f"gallery/**/{FRAMES}")]
         switches = [drawn for drawn in map(self._drawn, sorted(files)) if drawn.facts]
         return [*switches, *self._pictures("gallery"), *self._pictures("figures")]
 

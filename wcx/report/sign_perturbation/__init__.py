@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 
 import pandas as pd
 
@@ -60,7 +61,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
         "sign_perturbation",
         "Fig. 3: perturbation",
         _INTRO,
-        [table for tables in divided for table in tables],
+        list(chain.from_iterable(divided)),
         plots,
         findings if charts else ["no records of an image that could be read: no Fig. 3"],
         list(refused or ()),

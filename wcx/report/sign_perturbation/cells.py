@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -85,7 +86,7 @@ class NetworkPanel:
     @property
     def iterations(self) -> list[int]:
         """The iteration counts of any of its contrasts."""
-        return sorted({count for cell in self.cells.values() for count in cell.iterations})
+        return sorted(set().union(*(cell.iterations for cell in self.cells.values())))
 
     @cached_property
     def resampled(self) -> dict[str, np.ndarray]:
@@ -207,7 +208,7 @@ def _panel(cells: Mapping[str, PerturbedCell]) -> NetworkPanel:
 
 
 def _size(chart: Chart) -> tuple[int, int, int]:
-    cells = [cell for panel in chart.panels for cell in panel.cells.values()]
+    cells = list(chain.from_iterable(panel.cells.values() for panel in chart.panels))
     return len(chart.panels), len(cells), sum(len(cell.rows) for cell in cells)
 
 

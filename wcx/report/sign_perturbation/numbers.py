@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, product
 
 import numpy as np
 import pandas as pd
@@ -18,21 +19,20 @@ from wcx.report.sign_perturbation.cells import (
 )
 from wcx.report.tables import Column, Span, Spread, Table
 
-_CI = tuple(f"{end}_{side}" for end in COLUMNS for side in ("ci_low", "ci_high"))
+_SIDES = ("ci_low", "ci_high")
+_WITH_CI = (*COLUMNS, *map("_".join, product(COLUMNS, _SIDES)))
 HEADER = (
-    "dataset", "model", "method", "contrast", "epsilon", "iterations", "n", *(f"delta_{name}" for name in COLUMNS),
-    *(f"delta_{name}" for name in _CI), "target_rule", "precision", "weights", "subset",
+    "dataset", "model", "method", "contrast", "epsilon", "iterations", "n",
+    *(f"delta_{name}" for name in _WITH_CI), "target_rule", "precision", "weights", "subset",
 )  # fmt: skip
 PAIRED = (
     "dataset", "model", "method", "contrast", "minus", "epsilon", "iterations", "n",
-    *(f"difference_{name}" for name in COLUMNS), *(f"difference_{name}" for name in _CI), "target_rule", "precision",
-    "weights", "subset",
+    *(f"difference_{name}" for name in _WITH_CI), "target_rule", "precision", "weights", "subset",
 )  # fmt: skip
 _WITH = {"probability": PROBABILITY, "logit": LOGIT}
 CORRELATION = (
     "dataset", "model", "method", "epsilon", "contrasts", "iterations", "conditions", "n",
-    *(f"r_{name}" for name in _WITH), *(f"r_{name}_{side}" for name in _WITH for side in ("ci_low", "ci_high")),
-    "target_rule", "precision", "weights", "subset",
+    *(f"r_{name}" for name in (*_WITH, *map("_".join, product(_WITH, _SIDES)))), "target_rule", "precision", "weights", "subset",
 )  # fmt: skip
 BEST = "weighted"  # what is compared with every other contrast
 SIGNS = {"probability": "p_t", "accuracy": "accuracy", "logit": "y_t"}
@@ -109,7 +109,7 @@ def _estimate(kind: str, name: str, form: str, before: str = "") -> Column:
 
 def _frame(chart: Chart, make: Callable[[NetworkPanel], Iterable[dict[str, object]]]) -> pd.DataFrame:
     """Return the rows of all panels, the header's columns first."""
-    rows = [row for panel in chart.panels for row in make(panel)]
+    rows = list(chain.from_iterable(map(make, chart.panels)))
     header = {_changes: HEADER, _paired: PAIRED, _correlation: CORRELATION}[make]
     frame = opened.with_networks(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=list(header))
     return frame[[*header, *(name for name in frame if name not in header)]]

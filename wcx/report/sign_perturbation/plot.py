@@ -163,7 +163,7 @@ def _legend(figure: SubFigure, chart: Chart, lines: int) -> None:
 
 
 def _counts(chart: Chart) -> list[int]:
-    return sorted({count for panel in chart.panels for count in panel.iterations})
+    return sorted(set().union(*(panel.iterations for panel in chart.panels)))
 
 
 def _titles(chart: Chart) -> list[str]:
