@@ -110,6 +110,17 @@ class Answered:
             right = int(effects.masked_fill(~candidates, -torch.inf).argmax())
         return Truth(effects, candidates, swapped, right, members, changed, self.sizes, pixels)
 
+    def regions(self, swapped: frozenset[str]) -> dict[str, Tensor]:
+        """Return the region of each visible part, bool (H, W), in a question about `swapped` parts."""
+        members = self._members(self._flags(swapped))
+        shown = members.bool()[self.cells].T.view(-1, *self.pixels.shape[-2:])
+        areas = self.sizes @ members
+        return {
+            part: region
+            for part, region, area in zip(self.twins.parts, shown, areas, strict=True)
+            if area >= self.twins.visible_from
+        }
+
     def _flags(self, parts: Sequence[str] | frozenset[str]) -> Tensor:
         return torch.tensor([part in parts for part in self.twins.parts])
 

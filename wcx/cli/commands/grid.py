@@ -27,6 +27,7 @@ def run(cfg: DictConfig) -> None:
     """Run every block; one that fails is told at the end, and the others finish."""
     asked = Grid.of(cfg, "grid")
     shards: list[Shard] = []
+    figures: list[Path] = []
 
     def jobs(block: Block) -> Iterator[tuple[Job, str]]:
         for variant in asked.variants():
@@ -41,9 +42,13 @@ def run(cfg: DictConfig) -> None:
             else:
                 yield job, OmegaConf.to_yaml(cfgs[0], resolve=True)
 
-    def finished(block: Block, _job: Job, results: Results) -> None:
+    def finished(block: Block, job: Job, results: Results) -> None:
         print(f"{block.name}: passes (images) {dict(results[1]) or 'none, all records were there'}", flush=True)
         shards.extend(results[0])
+        if cfg.report and cfg.figure and job.experiment.needs_twins:
+            from wcx.report.pictures import twins
+
+            figures.extend(twins.write(job, results[0]))
 
     with blocks.executor(cfg) as executor:
         failed = blocks.run(asked.blocks(), jobs, executor, finished)
@@ -54,6 +59,7 @@ def run(cfg: DictConfig) -> None:
         section = sections.of(cfg.experiment, shards)
         files = section.write(results)
         print(section.to_text(), f"tables: {', '.join(map(str, files))}", f"records: {results / 'records'}", sep="\n")
+        print(*(f"figure: {figure}" for figure in figures), sep="\n")
     grid.fail(failed)
 
 

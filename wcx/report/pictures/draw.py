@@ -81,8 +81,10 @@ def paint_photograph(ax: Axes, pixels: Tensor) -> None:
     ax.set_axis_off()
 
 
-def paint_map(ax: Axes, pixels: Tensor | None, attribution: Tensor, scale: float, style: str = "colour") -> None:
-    """Show a signed map (H, W) over its photograph, in grey and faded, with a line where the sign changes.
+def paint_map(
+    ax: Axes, pixels: Tensor | None, attribution: Tensor, scale: float, style: str = "colour", *, has_line: bool = True
+) -> None:
+    """Show a signed map (H, W) over its photograph, in grey and faded, with a line where the sign changes if `has_line`.
 
     Args:
         ax: axes to draw into.
@@ -103,7 +105,7 @@ def paint_map(ax: Axes, pixels: Tensor | None, attribution: Tensor, scale: float
         return
     ax.imshow(_FADE + (1 - _FADE) * pixels.mean(0).clamp(0, 1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
     ax.imshow(values, alpha=0.85 * np.clip(np.abs(values) / scale, 0, 1) ** 0.35, **colours)
-    if values.min() < 0 < values.max():
+    if has_line and values.min() < 0 < values.max():
         colour, width = ("0.1", 0.9) if style == "print" else ("0.25", 0.6)
         ax.contour(values, levels=[0], colors=colour, linewidths=width)
     if style == "print" and values.min() < 0:
