@@ -80,11 +80,11 @@ def test_weights_in_several_files_and_names_in_the_configuration(folder: Path) -
     state = net().state_dict()
     for name, keys in {"backbone": ("0.",), "head": ("4.",)}.items():
         torch.save({key: value for key, value in state.items() if key.startswith(keys)}, folder / f"{name}.pth")
-    loaded = custom.load("my_nets:plain", NAMES, ["backbone.pth", "head.pth"], weights_dir=folder)
+    loaded = custom.load("my_nets:plain", "\n".join(NAMES), "backbone.pth + head.pth", weights_dir=folder)
     assert (loaded.class_names, loaded.weights) == (NAMES, "file: backbone.pth + head.pth")
     assert all(torch.equal(value, state[key]) for key, value in loaded.net.state_dict().items())
     with pytest.raises(WcxError, match=r"backbone.pth .*(classifier would be random|lacks)"):
-        custom.load("my_nets:plain", NAMES, ["backbone.pth"], weights_dir=folder)
+        custom.load("my_nets:plain", "labels.txt", "backbone.pth", weights_dir=folder)
 
 
 def test_the_yaml_holds_what_load_takes(folder: Path, root: Path) -> None:

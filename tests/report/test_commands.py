@@ -203,7 +203,8 @@ def test_a_functions_defaults_are_its_yamls(group: str, name: str) -> None:
 def test_a_models_defaults_are_its_yamls() -> None:
     for file in sorted(application.CONF.glob("model/*.yaml")):
         stated = OmegaConf.to_container(OmegaConf.load(file))
-        pairs = [(key, stated[key]) for key in ("weights", "checkpoint", "pinned") if "factory" not in stated]
+        keys = ("weights", "checkpoint") if "library" in stated else ("weights", "checkpoint", "pinned")
+        pairs = [(key, stated[key]) for key in keys if "factory" not in stated]
         if file.stem == "custom":
             assert stated["mean"] == list(models.IMAGENET_MEAN)
             assert stated["std"] == list(models.IMAGENET_STD)

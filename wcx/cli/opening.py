@@ -21,10 +21,22 @@ from wcx.datasets import imagenet
 from wcx.errors import WcxError, choose
 from wcx.experiments import Cell, images
 from wcx.experiments.base import check_method
-from wcx.models import custom
+from wcx.models import custom, libraries
 from wcx.models.class_names import NAMES, NONE
 from wcx.models.weights import located
 from wcx.pipeline import Job
+
+_OF_LOADING = {
+    "library",
+    "name",
+    "layer",
+    "weights",
+    "pinned",
+    "checkpoint",
+    "recipe",
+    "choice",
+    "class_map",
+}  # no options
 
 
 def plain(cfg: Any) -> Any:
@@ -73,9 +85,33 @@ def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
         arguments.pop(key, None)
     if isinstance(arguments.get("transform"), str):
         choose("transform", arguments["transform"], ["own"])
-        arguments["transform"] = models.own_transform(cfg.model.name, cfg.model.get("pinned"))
+        network = foreign(cfg)
+        entry = cfg.model.get("pinned")
+        arguments["transform"] = network.transform if network else models.own_transform(cfg.model.name, entry)
+    elif (network := foreign(cfg)) is not None:
+        stated, own = arguments.get("transform", {}), network.transform
+        arguments["transform"] = {**own, "kind": "squash"} if stated.get("kind") == "squash" else own
     channels = custom.channels(plain(cfg.model.mean), plain(cfg.model.std)) if "factory" in cfg.model else 3
     return datasets.load(name, Path(root), split, channels=channels, **arguments)
+
+
+def foreign(cfg: DictConfig, classes: Sequence[str] | None = None) -> libraries.Library | None:
+    """Return the network of another library that the configuration names, not built yet; None if it is none.
+
+    Args:
+        classes: of the dataset, for a network that is made for any; None: no images are labelled yet.
+    """
+    arguments = plain(cfg.model)
+    if "library" not in arguments:
+        return None
+    options = {key: value for key, value in arguments.items() if key not in _OF_LOADING}
+    return libraries.get(arguments["library"])(arguments["name"], options, classes or ["a class"])
+
+
+def knows(cfg: DictConfig, classes: Sequence[str]) -> bool:
+    """Return whether a library's network has outputs for all of a dataset's classes, so that none is to be trained."""
+    network = foreign(cfg, classes)
+    return network is not None and set(models.distinct(classes)) <= set(network.class_names or [])
 
 
 def test_images(cfg: DictConfig) -> datasets.ImageDataset:
@@ -107,17 +143,18 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
         return _laid_out(cfg, loaded, class_map)
     checkpoint, weights, name = arguments.pop("checkpoint", None), arguments.get("weights", "auto"), arguments["name"]
     num_classes = None
-    if dataset is not None and dataset.name != "imagenet" and checkpoint is None and class_map == NAMES:
-        num_classes = len(dataset.class_names)
+    labelled = None if dataset is None or dataset.name == "imagenet" or class_map != NAMES else dataset
+    if labelled is not None and checkpoint is None and not knows(cfg, labelled.class_names):
+        num_classes = len(labelled.class_names)
         if weights == "auto":
             folder = cfg.paths.checkpoints_dir
-            checkpoint = models.checkpoint_path(folder, dataset.name, name, dataset.class_names, cfg.seed)
+            checkpoint = models.checkpoint_path(folder, labelled.name, name, labelled.class_names, cfg.seed)
         elif weights not in (None, "random"):
             command = models.finetune_command(
-                dataset.name, arguments.get("choice", name), arguments.get("recipe", "quick")
+                labelled.name, arguments.get("choice", name), arguments.get("recipe", "quick")
             )
             raise WcxError(
-                f"model.weights={weights} knows no classes of {dataset.name}; fine-tune it: {command} "
+                f"model.weights={weights} knows no classes of {labelled.name}; fine-tune it: {command} "
                 f"{shlex.quote(f'model.weights={weights}')}"
             )
     loaded = models.load(
@@ -128,8 +165,9 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
         seed=cfg.seed,
         dataset=dataset.name if dataset else None,
         num_classes=None if checkpoint else num_classes,
+        classes=dataset.class_names if dataset else None,
     )
-    if class_map != NAMES and not checkpoint:  # ImageNet's outputs, whatever the dataset
+    if class_map != NAMES and not checkpoint and "library" not in arguments:  # ImageNet's outputs, whatever the dataset
         loaded.class_names = models.distinct(imagenet.class_names())
     return _laid_out(cfg, loaded, class_map)
 

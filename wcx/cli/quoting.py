@@ -34,7 +34,7 @@ NUMBERS = {
     "num_gpus",
     "threads",
 }
-SEVERAL = {"image", "foils"}  # a text, or several
+SEVERAL = {"image", "foils", "model.prompts"}  # a text, or several
 NAMES = {"target", "foils", "ids"}  # of classes and images, no paths: `~` is a letter like any other
 _HYDRAS = ("hydra", "now", "python_version")  # resolvers that are there when Hydra has started
 _ITEM = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^\]]*\]|(?:\\,|[^,])*?)\s*(?:,|$)""", re.DOTALL)

@@ -18,7 +18,7 @@ from wcx.datasets._grey import Grey
 from wcx.datasets.base import SPLITS, ImageDataset
 from wcx.datasets.cache import CachedImages, cached
 from wcx.errors import DataError, WcxError, choose
-from wcx.images import Transform
+from wcx.images import Preset, Transform
 from wcx.paths import home
 
 __all__ = ["CachedImages", "DataError", "ImageDataset", "Transform", "cached", "load", "names"]
@@ -76,11 +76,14 @@ def as_transform(arguments: Mapping[str, Any]) -> Transform:
         WcxError: an unknown argument, or a value that does not fit.
     """
     for argument in arguments:
-        choose("argument of transform", argument, (field.name for field in fields(Grey)))
+        choose("argument of transform", argument, (field.name for kind in (Grey, Preset) for field in fields(kind)))
     channels = arguments.get("channels", 3)
     if channels not in (1, 3):
         raise WcxError(
             f"images are read in colour (3 channels) or grey (1), and the network takes {channels}; explain it on tensors of "
             f"your own (wcx.explain), or give model.mean and model.std of 3 or 1 numbers."
         )
-    return Grey(**arguments) if channels == 1 else Transform(**{k: v for k, v in arguments.items() if k != "channels"})
+    if channels == 1:
+        return Grey(**arguments)
+    kind = Preset if arguments.get("interpolation", "bilinear") != "bilinear" else Transform
+    return kind(**{k: v for k, v in arguments.items() if k != "channels" and (kind is Preset or k != "interpolation")})

@@ -152,6 +152,7 @@ def forward(model: nn.Module, images: Tensor, watch: AbstractContextManager[obje
         WcxError: the model's output is something else, or it does not take such images.
     """
     logits = call(model, images, watch)
+    logits = getattr(logits, "logits", logits)  # of transformers' ModelOutput
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise WcxError(

@@ -24,11 +24,16 @@ _KEY = "wcx"
 _SUM = "sha256"
 
 
+def file_name(model: str) -> str:
+    """Return a network's name in files and tables: a folder's last part, a hub's name with -- for the slash."""
+    return Path(model).resolve().name if Path(model).is_dir() else model.replace("/", "--")
+
+
 def checkpoint_path(
     checkpoints_dir: str | Path, dataset: str, model: str, class_names: Sequence[str], seed: int = 0
 ) -> Path:
     """Return `<checkpoints_dir>/<dataset>/<model>-<hash of class list>.safetensors`; seeds but 0 add `-seed<seed>`."""
-    digest = hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()[:10]
+    digest, model = hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()[:10], file_name(model)
     return Path(checkpoints_dir) / dataset / f"{model}-{digest}{f'-seed{seed}' if seed else ''}.safetensors"
 
 

@@ -21,8 +21,9 @@ def read_classes(path: str | Path | Sequence[str]) -> list[str]:
     """Return the class names of a file, in the order of the network's outputs.
 
     Args:
-        path: the names themselves, or a file: text (UTF-8), one name a line, blank lines at its end left out; or JSON (or a Python
-            literal): a list of names, {id: name}, {id: [wnid, name]} as in imagenet_class_index.json, or {name: id}.
+        path: a text of several lines, or a file of one (UTF-8): one name a line, blank lines at its end left out; or JSON (or a
+            Python literal): a list of names, {id: name}, {id: [wnid, name]} as in imagenet_class_index.json, or {name: id}. The
+            names themselves are taken as they are.
 
     Returns:
         the names; those that come more than once (ImageNet's crane) have their id behind them.
@@ -33,7 +34,7 @@ def read_classes(path: str | Path | Sequence[str]) -> list[str]:
     if not isinstance(path, str | Path):
         return distinct([str(name) for name in path])
     try:
-        text = Path(path).read_text(encoding="utf-8-sig").rstrip()
+        text = str(path).rstrip() if "\n" in str(path) else Path(path).read_text(encoding="utf-8-sig").rstrip()
     except FileNotFoundError as error:
         raise WcxError(f"file of class names not found: {path}; check model.classes.") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -26,8 +26,8 @@ log = logging.getLogger("wcx")
 @torch.inference_mode(mode=False)
 def load(
     factory: str | None,
-    classes: str | Path | Sequence[str] | None,
-    weights: str | Path | Sequence[str | Path] | None,
+    classes: str | Path | None,
+    weights: str | Path | None,
     *,
     layer: str | None = None,
     mean: Sequence[float] = IMAGENET_MEAN,
@@ -44,9 +44,9 @@ def load(
         factory: "package.module:function", in the current folder or wherever Python looks. Called as
             ``function(num_classes=<number of classes>)`` if it takes that, else without arguments (`wcx.factories`). It may
             return logits in a dict or a tuple (`wcx.models.logits_of`); its weights become float32.
-        classes: class names in the order of the network's outputs, or a file of them: see `read_classes`.
-        weights: a file (.pth, .pt, .ckpt, .safetensors, ...) with a state dict in it, see `wcx.state_dicts`, or several, such as
-            a backbone and its head; "random" for what the factory gives, `seed` set before.
+        classes: a file of class names, in the order of the network's outputs, or those of several lines: see `read_classes`.
+        weights: a file (.pth, .pt, .ckpt, .safetensors, ...) with a state dict in it, see `wcx.state_dicts`, or several with " + "
+            between them, such as a backbone and its head; "random" for what the factory gives, `seed` set before.
         layer: the activation layer; methods look for it if None.
         mean, std: of the normalisation before the network, one value a channel, for pixels in [0, 1]: as many as the
             network takes channels. With one, images in colour are converted to grey.
@@ -67,8 +67,8 @@ def load(
             f"one's own network needs {missing}: model=custom model.factory=package.module:function "
             f"model.weights=<file or random> model.classes=<text file>."
         )
-    count, files = channels(mean, std), [weights] if isinstance(weights, str | Path) else list(weights)
-    classes = located(classes, weights_dir) if isinstance(classes, str | Path) else classes
+    count = channels(mean, std)
+    classes = classes if "\n" in str(classes) else located(classes, weights_dir)
     names = read_classes(classes)
     net = factories.build(factory, len(names), seed).eval()
     loaded = LoadedModel(
@@ -90,7 +90,7 @@ def load(
             torch.manual_seed(seed)
             _logits(loaded, factory, images)
     if str(weights) != "random":
-        paths = [located(file, weights_dir) for file in files]
+        paths = [located(file, weights_dir) for file in str(weights).split(" + ")]
         content = (
             read_weights(paths[0])
             if len(paths) == 1

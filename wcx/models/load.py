@@ -6,7 +6,7 @@ Their weights are ImageNet's (wcx/models/weights.py says where those are looked 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,12 +105,14 @@ def load(
     dataset: str | None = None,
     recipe: str = "quick",
     choice: str | None = None,
+    library: str | None = None,
+    classes: Sequence[str] | None = None,
     **options: Any,
 ) -> LoadedModel:
     """Build a classifier and load its weights.
 
     Args:
-        name: one of `names()`.
+        name: one of `names()`, or as `library` knows it.
         num_classes: start of a fine-tuning: a network with so many outputs, whose last layer is fresh where that of
             the weights has another shape, and whose whole classifier is fresh where the file has none. None: the
             weights as they are.
@@ -124,11 +126,29 @@ def load(
         pinned: torchvision's entry that "auto" means.
         dataset, recipe, choice: only for the command in the message about a missing checkpoint: the dataset's name
             (default: the checkpoint's folder), the recipe, and what follows `model=` (default: `name`).
+        library: that the network is from, one of `libraries.names()`; None: torchvision or here.
+        classes: of the dataset, for a library's network that is made for any (CLIP).
         **options: for the architecture's constructor.
 
     Raises:
         WcxError: an unknown name or option; weights or a checkpoint that are missing, damaged or do not fit.
     """
+    if library is not None:
+        from wcx.models import libraries
+
+        return libraries.load(
+            libraries.get(library)(name, options, classes),
+            num_classes=num_classes,
+            weights=weights,
+            checkpoint=checkpoint,
+            weights_dir=weights_dir,
+            layer=layer,
+            device=device,
+            seed=seed,
+            dataset=dataset,
+            recipe=recipe,
+            choice=choice,
+        )
     if name != "small_cnn":
         choose("model", name, names())
     if checkpoint is not None:
@@ -136,7 +156,9 @@ def load(
         if not path.exists():
             command = finetune_command(dataset or path.parent.name, choice or name, recipe)
             raise WcxError(f"no checkpoint of {name} at {path}; make it with: {command}")
-        return _from_checkpoint(name, path, layer, device, options)
+        return from_checkpoint(
+            name, path, layer, device, options, lambda count, stated: build(name, count, 0, stated, init_weights=False)
+        )
 
     source = resolve(name, weights, weights_dir, pinned)
     if source is RANDOM and str(weights) == "auto" and num_classes is None:
@@ -216,14 +238,24 @@ def own_transform(name: str, entry: str | None = None) -> Transform:
     return Transform(**sizes) if mode == "bilinear" else Preset(**sizes, interpolation=mode)
 
 
-def _from_checkpoint(
-    name: str, path: Path, layer: str | None, device: str | torch.device, options: dict[str, Any]
+def from_checkpoint(
+    name: str,
+    path: Path,
+    layer: str | None,
+    device: str | torch.device,
+    options: dict[str, Any],
+    build: Callable[[int, dict[str, Any]], nn.Module],
 ) -> LoadedModel:
+    """Return a fine-tuned network; `build` makes it of the number of classes and the constructor's options.
+
+    Raises:
+        WcxError: a checkpoint that is damaged, of another network, or does not fit.
+    """
     state, meta = read_checkpoint(path)
     if meta["model"] != name:
         raise WcxError(f"checkpoint {path} is of {meta['model']}, not of {name}; check model.checkpoint")
     options = {**meta["options"], **options}
-    net = build(name, len(meta["class_names"]), 0, options, init_weights=False)
+    net = build(len(meta["class_names"]), options).eval()
     fill(net, state, f"checkpoint {path}")
     recipe, accuracy = meta["recipe"]["name"], f"{meta['accuracy']:.3f}"
     begun = f", begun with {meta['weights']}" if meta["stand_in"] else ""

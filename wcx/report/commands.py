@@ -23,7 +23,7 @@ SHARED |= {"channels_last": True, "on_error": "stop"}
 _LIMITS = ("limit", "seed")  # what a record's part "limit" holds, in that order; where images are selected:
 _SELECTED = ("limit", "limit_selected", "seed")
 _MODEL = {"weights": "auto", "checkpoint": None, "pinned": "IMAGENET1K_V1", "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
-_UNUSED = ("name", "layer", "recipe", "choice", "transform")  # stated otherwise, or not used
+_UNUSED = ("name", "layer", "recipe", "choice", "transform", "library")  # stated otherwise, or not used
 
 
 def command(shard: Shard) -> str:
@@ -46,7 +46,9 @@ def network(shard: Shard) -> list[str]:
     name, stated = shard.key[1], _config(shard).get("model", {})
     if "factory" in stated:
         return ["model=custom", *([] if name == "custom" else [f"model.name={_text(name)}"])]
-    return ["model=torchvision", f"model.name={name}"] if "choice" in stated else [f"model={name}"]
+    if "choice" not in stated:
+        return [f"model={name}"]
+    return [f"model={stated.get('library', 'torchvision')}", f"model.name={_text(stated.get('name', name))}"]
 
 
 def _recorded(shard: Shard, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,6 +72,8 @@ def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) ->
     if chosen or cfg.dataset.name == "imagenet" or not cfg.finetune:
         return True
     classes = opening.open_dataset(cfg, "test").class_names
+    if opening.knows(cfg, classes):
+        return True
     path = models.checkpoint_path(cfg.paths.checkpoints_dir, cfg.dataset.name, cfg.model.name, classes, cfg.seed)
     if path.exists():
         return True

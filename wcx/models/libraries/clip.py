@@ -1,0 +1,143 @@
+"""CLIP: images and sentences side by side; the logits are similarities: "why this sentence and not that one?".
+
+`model=clip model.prompts=['a red bird','a black bird']`: of open_clip by its names (ViT-B-32), or a hub's name or folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wcx.errors import WcxError, choose
+from wcx.models.class_names import read_classes
+from wcx.models.factories import one_line
+from wcx.models.libraries.base import Library, unavailable
+from wcx.models.libraries.hf import processing
+
+
+class Similarities(nn.Module):
+    """Logits s <image, sentence> of unit vectors, for sentences that are encoded once.
+
+    Args:
+        visual: images -> vectors (N, D).
+        vectors: of the sentences, (C, D), of any length.
+        scale: s.
+    """
+
+    def __init__(self, visual: nn.Module, vectors: Tensor, scale: float) -> None:
+        super().__init__()
+        self.visual = visual
+        self.classifier = nn.Linear(*reversed(vectors.shape), bias=False)
+        self.classifier.weight = nn.Parameter(scale * F.normalize(vectors.detach().float(), dim=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits (N, C)."""
+        return self.classifier(F.normalize(self.visual(images), dim=1))
+
+
+class Projected(nn.Module):
+    """The image half of transformers' CLIP."""
+
+    def __init__(self, vision_model: nn.Module, projection: nn.Module) -> None:
+        super().__init__()
+        self.vision_model, self.projection = vision_model, projection
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return vectors (N, D)."""
+        return self.projection(self.vision_model(pixel_values=images).pooler_output)
+
+
+class Clip(Library):
+    """A CLIP and its sentences.
+
+    Options: `prompts`, a list or a file with one a line; None: a dataset's class names in `template`.
+    """
+
+    extra, own = "clip", ("prompts", "template")
+
+    def __init__(self, name: str, options: Mapping[str, Any], classes: Sequence[str] | None = None) -> None:
+        self.is_hub = "/" in name or Path(name).is_dir()
+        self.packages = ("transformers",) if self.is_hub else ("open_clip",)
+        super().__init__(name, options, classes)
+        prompts, template = self.options.get("prompts"), self.options.get("template") or "{}"
+        if prompts is None and classes is None:
+            raise WcxError(
+                "model=clip needs sentences: model.prompts=['a red bird','a black bird'], or a file with one a line."
+            )
+        self.class_names = list(classes or []) if prompts is None else read_classes(prompts)
+        self.sentences = self.class_names if prompts is not None else [template.format(c) for c in self.class_names]
+        self.outputs = len(self.sentences)
+        if self.is_hub:
+            facts = processing(name)
+        else:
+            import open_clip
+
+            config = open_clip.get_model_config(name)
+            if config is None:
+                choose("model of open_clip", name, open_clip.list_models())
+            facts = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "transform": {}}
+            tags = self.tags()
+            facts |= (
+                {k: v for k, v in open_clip.get_pretrained_cfg(name, tags[1]).items() if k in facts} if tags[1:] else {}
+            )
+            size = config["vision_cfg"]["image_size"]
+            facts["transform"] = {"kind": "crop", "size": size, "resize": size, "interpolation": "bicubic"}
+        self.mean, self.std, self.transform = facts["mean"], facts["std"], facts["transform"]
+
+    def tags(self) -> list[str]:
+        """See `Library.tags`: open_clip's; the first is the usual."""
+        if self.is_hub:
+            return ["auto"]
+        import open_clip
+
+        return ["auto", *open_clip.list_pretrained_tags_by_model(self.name)]
+
+    def build(self, num_classes: int | None, weights: str | None) -> nn.Module:
+        """See `Library.build`. With a number of classes, the similarities make way for a linear layer."""
+        try:
+            visual, text, scale = self._hub(weights) if self.is_hub else self._open_clip(weights)
+        except (OSError, RuntimeError) as error:
+            if weights is None:
+                raise
+            raise unavailable(self, error) from error
+        with torch.no_grad():
+            vectors = text(self.sentences)
+        net = Similarities(visual, vectors, scale)
+        if num_classes is not None and num_classes != len(self.sentences):
+            net.classifier = nn.Linear(vectors.shape[1], num_classes)
+        return net
+
+    def _open_clip(self, weights: str | None) -> tuple[nn.Module, Callable[[list[str]], Tensor], float]:
+        import open_clip
+
+        tags = self.tags()
+        tag = None if weights is None else tags[1] if weights == "auto" and tags[1:] else weights
+        model = open_clip.create_model(self.name, pretrained=tag, **self.arguments).float().eval()
+        tokenizer = open_clip.get_tokenizer(self.name)
+        return (
+            model.visual,
+            lambda sentences: model.encode_text(tokenizer(sentences)),
+            float(model.logit_scale.detach().exp()),
+        )
+
+    def _hub(self, weights: str | None) -> tuple[nn.Module, Callable[[list[str]], Tensor], float]:
+        from transformers import AutoConfig, AutoTokenizer, CLIPModel
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.name)
+        except (OSError, ValueError) as error:
+            raise WcxError(f"{self.name} has no tokenizer: {one_line(error)[:120]}") from error
+        config = AutoConfig.from_pretrained(self.name)
+        model = CLIPModel(config) if weights is None else CLIPModel.from_pretrained(self.name)
+        model = model.float().eval()
+
+        def text(sentences: list[str]) -> Tensor:
+            tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
+            return model.text_projection(model.text_model(**tokens).pooler_output)
+
+        return Projected(model.vision_model, model.visual_projection), text, float(model.logit_scale.detach().exp())

@@ -1,0 +1,98 @@
+"""Hugging Face: any of its image classifiers, by hub name or folder, `model=hf model.name=google/vit-base-patch16-224`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from wcx.datasets import imagenet
+from wcx.errors import WcxError
+from wcx.models.class_names import distinct
+from wcx.models.factories import one_line
+from wcx.models.libraries.base import Library, unavailable
+
+
+class HuggingFace(Library):
+    """An image classifier of transformers; `model.mean`, `model.std` and `model.transform` replace what its folder says."""
+
+    extra, packages, own = "transformers", ("transformers",), ("mean", "std", "transform")
+
+    def __init__(self, name: str, options: Mapping[str, Any], classes: Sequence[str] | None = None) -> None:
+        super().__init__(name, options, classes)
+        from transformers import AutoConfig
+
+        try:
+            self.config = AutoConfig.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise WcxError(
+                f"no configuration of {name}: it is no folder with a config.json, and the download failed "
+                f"({one_line(error)[:120]}); check model.name"
+            ) from error
+        stated = {key: self.options.get(key) for key in self.own}
+        read = {} if all(stated.values()) else processing(name)
+        self.mean, self.std, self.transform = (stated[key] or read[key] for key in self.own)
+        heads = self.config.architectures or ["ForImageClassification"]
+        if any("ForImageClassification" in head for head in heads):
+            self.outputs = self.config.num_labels
+            self.class_names = named(self.config.id2label)
+
+    def build(self, num_classes: int | None, weights: str | None) -> nn.Module:
+        """See `Library.build`."""
+        from transformers import AutoModelForImageClassification
+
+        config = type(self.config).from_dict({**self.config.to_dict(), **self.arguments})
+        if num_classes is not None:
+            config.num_labels = num_classes
+        if weights is None:
+            return AutoModelForImageClassification.from_config(config)
+        try:
+            return AutoModelForImageClassification.from_pretrained(
+                self.name, config=config, ignore_mismatched_sizes=num_classes is not None
+            )
+        except OSError as error:
+            raise unavailable(self, error) from error
+
+
+def named(labels: Mapping[int, str]) -> list[str] | None:
+    """Return the names of outputs; None where they are LABEL_0 and so on, ImageNet's list where they are its classes."""
+    names = [labels[index] for index in sorted(labels)]
+    if all(name == f"LABEL_{index}" for index, name in enumerate(names)):
+        return None
+    usual = imagenet.class_names()
+    if len(names) == len(usual):
+        same = sum(theirs.split(",")[0].lower() == ours.lower() for theirs, ours in zip(names, usual, strict=True))
+        names = usual if same > len(usual) // 2 else names
+    return distinct(names)
+
+
+def processing(name: str) -> dict[str, Any]:
+    """Return mean, std and transform of what an image processor's file says.
+
+    Raises:
+        WcxError: there is none.
+    """
+    from PIL import Image
+    from transformers import AutoImageProcessor
+
+    try:
+        processor = AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise WcxError(
+            f"{name} has no preprocessor_config.json; give model.mean=[...], model.std=[...] and "
+            f"model.transform={{kind:squash,size:224}}"
+        ) from error
+    size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
+    short = size.get("shortest_edge") or size.get("height")
+    cropped = bool(crop) and getattr(processor, "do_center_crop", False)
+    if "shortest_edge" in size and not cropped and getattr(processor, "crop_pct", None):  # ConvNeXt's: below 384 pixels
+        crop, short, cropped = {"height": short}, int(short / processor.crop_pct) if short < 384 else short, short < 384
+    transform = (
+        {"kind": "crop", "size": crop["height"], "resize": short} if cropped else {"kind": "squash", "size": short}
+    )
+    mode = Image.Resampling(int(processor.resample)).name.lower()
+    transform |= {} if mode == "bilinear" else {"interpolation": mode}
+    if not getattr(processor, "do_normalize", True):
+        return {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "transform": transform}
+    return {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std), "transform": transform}
