@@ -16,7 +16,7 @@ from wcx.methods.paths import PathRun
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-METHODS = [name for name in methods.names() if methods.get(name).linear]
+METHODS = [name for name in methods.of_gradients() if methods.get(name).linear]
 OPTIONS = {"integrated_gradients": {"steps": 8}, "lrp": {"composite": "lrp_0"}}
 INPUT = [name for name in METHODS if methods.get(name).space == "input"]
 ON_PATHS = ["integrated_gradients"]

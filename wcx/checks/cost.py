@@ -47,6 +47,8 @@ DESIGN = {  # the design's table, for K = 4 cotangents: forward, backward to the
     "xgradcam": (1, 4),
     "case": (1, 2 * 4),
     "scout": (1, 3 * 4),
+    "occlusion": (1 + 1 + 169, 0),  # the image for its logits, and with its versions
+    "rise": (1 + 1 + 1000, 0),
     "integrated_gradients": (STEPS, 4 * STEPS),
     "deeplift": (2, 4),
     "lrp": (1, 4),

@@ -33,7 +33,7 @@ def photograph() -> Tensor:
 
 def drawing(loaded: LoadedModel) -> Figure:
     """Draw a row a method and a column a contrast: the gallery's figure `methods`, for the predicted class."""
-    created = {name: methods.create(name, **OPTIONS.get(name, {})) for name in methods.names()}
+    created = {name: methods.create(name, **OPTIONS.get(name, {})) for name in methods.of_gradients()}
     created["gradient (smooth)"] = methods.create("gradient", samples=16)
     created = dict(sorted(created.items(), key=lambda pair: pair[1].space))
     kind = FigureKind(tuple(created), tuple(contrasts.names()), targets=1)

@@ -112,14 +112,14 @@ class LeftOutError(WcxError):
 
 def agreement(setup: Setup) -> Iterator[Finding]:
     """Relative error (L2) of maps in float32 against float64: 5 times that of the CPU is too much."""
-    cells = [Cell(*pair) for pair in product(methods.names(), contrasts.names())]
+    cells = [Cell(*pair) for pair in product(methods.of_gradients(), contrasts.names())]
     for network in setup.networks:
         jobs = [setup.opened(network, "masking", cells, device) for device in ("cpu", "")]
         items = jobs[0].read(jobs[0].chunks()[0][:2])
         pixels = torch.stack([item.pixels for item in items if item.pixels is not None])
         exact = _maps(jobs[0], cells, pixels.double())
         errors = [_errors(_maps(job, cells, pixels), exact) for job in jobs]
-        for method in methods.names():
+        for method in methods.of_gradients():
             cpu, here = (max(error[cell] for cell in cells if cell.method == method) for error in errors)
             yield Finding("agreement", f"{network} {method}, float32 error", here, most=max(5 * cpu, 1e-4))
 

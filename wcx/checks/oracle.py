@@ -74,9 +74,9 @@ class Variant:
 
 
 def variants() -> list[Variant]:
-    """Return every method there is, with LRP's composites, a reference of noise for DeepLIFT, and SmoothGrad beside them."""
+    """Return every linear method of gradients, LRP's composites, a reference of noise for DeepLIFT, and SmoothGrad beside them."""
     plain: list[Variant] = []
-    for name in filter(lambda name: methods.get(name).linear, methods.names()):
+    for name in filter(lambda name: methods.get(name).linear, methods.of_gradients()):
         if name == "lrp":
             from wcx.methods.lrp import COMPOSITES
 

@@ -20,6 +20,7 @@ from wcx.experiments.images import Item
 from wcx.explainer import cotangents, upsample
 from wcx.images import device_of
 from wcx.methods import Method, Run
+from wcx.methods._masked import MaskedMethod
 from wcx.methods._parts import distinct
 from wcx.methods.activation import ActivationMethod, ActivationRun
 from wcx.methods.base import Cotangent
@@ -187,7 +188,11 @@ class Look:
         if isinstance(run, ActivationRun):  # it walks no path
             return self._at_layers(run, group, v(run.logits) if callable(v) else v)
         self._count(v(run.logits) if callable(v) else v, group)
-        return dict.fromkeys(group, run.explain(v))
+        before = run.versions
+        maps = dict.fromkeys(group, run.explain(v))
+        if run.versions > before:
+            self._subject.passes["versions"] += run.versions - before
+        return maps
 
     def _count(self, v: Tensor, sharing: Mapping[str, Method]) -> None:
         """Count the backward passes of methods that share them, for cotangents v (K, N, C)."""
@@ -213,7 +218,8 @@ class Look:
         if number not in self._runs:
             subject, method = self._subject, next(iter(self._groups[number].values()))
             layer = subject.layer if method.space == "activation" else None
-            self._runs[number] = run = method.run(subject.model, self._pixels, layer)
+            through = {"network": subject.evaluation.logits} if isinstance(method, MaskedMethod) else {}
+            self._runs[number] = run = method.run(subject.model, self._pixels, layer, **through)
             if layer is None and isinstance(run, ActivationRun) and not (run.of_convolution or run.method.may_cancel):
                 layered = {n: m for n, m in subject.methods.items() if isinstance(m, ActivationMethod)}
                 subject.apart = {n: None for n, m in layered.items() if m.may_cancel}
@@ -246,6 +252,7 @@ class Experiment(ABC):
         axes: what the parts of a quantity's name tell, which stand between slashes in `columns`; for tables.
         selects: its rows say `above_threshold`, so that `limit_selected` may end it early.
         keeps_maps: it can hand on its maps (save_maps=true).
+        walks: along gradients: a method without them would cost a thousand passes an image.
         needs_twins: it is of datasets that know an image's twins (`wcx.datasets.twins.Twins`), which `Item.twins` holds.
     """
 
@@ -255,6 +262,7 @@ class Experiment(ABC):
     axes: ClassVar[tuple[str, ...]] = ()
     selects: ClassVar[bool] = False
     keeps_maps: ClassVar[bool] = False
+    walks: ClassVar[bool] = False
     needs_twins: ClassVar[bool] = False
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Any) -> None:
@@ -328,10 +336,11 @@ def check_method(experiment: type[Experiment], method: str) -> None:
     Raises:
         WcxError: it does not.
     """
-    if methods.get(method).space not in experiment.spaces:
-        choices = ", ".join(name for name in methods.names() if methods.get(name).space in experiment.spaces)
-        article = " or ".join(experiment.spaces)
-        raise WcxError(f"experiment {experiment.name()} needs an {article} method, not {method}; try: {choices}.")
+    known = methods.of_gradients() if experiment.walks else methods.names()
+    fitting = [name for name in known if methods.get(name).space in experiment.spaces]
+    if methods.get(method) and method not in fitting:
+        kind = f"an {' or '.join(experiment.spaces)} method{' of gradients' * experiment.walks}"
+        raise WcxError(f"experiment {experiment.name()} needs {kind}, not {method}; try: {', '.join(fitting)}.")
 
 
 def blank(item: Item) -> Row:

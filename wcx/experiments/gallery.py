@@ -228,5 +228,5 @@ class GalleryJob:
 
 
 def _by_space() -> list[str]:
-    """Return all methods, those that stop at a layer first."""
-    return sorted(methods.names(), key=lambda name: (methods.get(name).space, name))
+    """Return all methods of gradients, those that stop at a layer first."""
+    return sorted(methods.of_gradients(), key=lambda name: (methods.get(name).space, name))

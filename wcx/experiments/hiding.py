@@ -24,6 +24,7 @@ from wcx.experiments._versions import NUMBERS, Plan, Versions, enlarged
 from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, blank
 from wcx.experiments.images import Item
 from wcx.images import BASELINES, drawn_sigma, replacement
+from wcx.methods._masked import MaskedMethod
 from wcx.methods._parts import distinct
 from wcx.models import precision
 from wcx.models.evaluation import PRECISIONS
@@ -191,7 +192,9 @@ class Hiding(Experiment):
         for group, name in product(groups, dict.fromkeys(cell.contrast for cell in self.explained)):
             asked = [cell.method for cell in self.explained if cell.contrast == name and cell.method in group]
             backward += len(distinct(group[method] for method in asked))
-        return Counter(forward=len(groups), backward=self.settings.targets * backward)
+        masked = [method for method in self.subject.methods.values() if isinstance(method, MaskedMethod)]
+        versions = Counter(versions=sum(1 + method.count(224, 224) for method in masked))
+        return Counter(forward=len(groups), backward=self.settings.targets * backward) + versions
 
     def plan(self, probe: Sequence[Item], images: int, most: int | None = None) -> dict[str, Any]:
         """See `Experiment.plan`; the probe tells the share of images above the threshold."""
@@ -203,11 +206,13 @@ class Hiding(Experiment):
         expected = images if self.settings.select == "all" else round(above * images)
         expected = expected if most is None else min(expected, most)
         masked = expected * self.passes()[self.hidden]
+        versions = images * self.explanations()["versions"]
         return {
             "above_threshold": f"about {expected} (probe of {len(probe)})",
             "forward_passes": images,
             f"{self.hidden}_passes": f"at most about {masked}",
-            "seconds": f"about {images * seconds + masked * later:.0f}",
+            **({"versions_passes": f"about {versions}"} if versions else {}),
+            "seconds": f"about {images * seconds + (masked + versions) * later:.0f}",
             "megabytes": f"about {len(self.cells) * images * 0.0006:.1f}",
         }
 

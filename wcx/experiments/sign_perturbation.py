@@ -91,6 +91,7 @@ class SignPerturbation(Experiment):
     protocol = Settings
     version = 2  # 2: the last image of a walk goes through a folded copy of the network
     spaces = ("input",)
+    walks = True
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Settings) -> None:
         self._precision = precision.get(settings.precision)

@@ -11,7 +11,7 @@ from typing import Any
 from wcx.errors import WcxError, choose
 from wcx.methods.base import Method, Run
 
-__all__ = ["Method", "Run", "create", "get", "names"]
+__all__ = ["Method", "Run", "create", "get", "names", "of_gradients"]
 
 _SHARED = {"base", "activation", "layers", "paths"}  # files that hold what methods share, not a method
 
@@ -25,6 +25,11 @@ def names() -> list[str]:
 def _names() -> tuple[str, ...]:
     files = [module.name for module in pkgutil.iter_modules(__path__)]
     return tuple(name for name in files if name not in _SHARED and name[0] != "_")
+
+
+def of_gradients() -> list[str]:
+    """Return the names of those that take gradients, which cost a few passes an image: all but occlusion and the like."""
+    return [name for name in names() if get(name).parts]
 
 
 def get(name: str) -> type[Method]:

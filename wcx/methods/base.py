@@ -42,9 +42,11 @@ class Run(ABC):
     Attributes:
         logits: (N, C), detached.
         layer: name of the activation layer, or None for methods that go back to the input.
+        versions: of the images, so many went through the network until now without a backward pass.
     """
 
     layer: str | None = None
+    versions: int = 0
 
     def __init__(self, state: State, logits: Tensor) -> None:
         self.logits = logits.detach().clone()
@@ -105,7 +107,7 @@ class Run(ABC):
 
 
 class Method(ABC):
-    """A back-propagation method. A subclass stands in a file of its own; its constructor's keywords are its options.
+    """A method, mostly of back-propagation. A subclass stands in a file of its own; its constructor's keywords are its options.
 
     Attributes:
         space: where its explanations lie.

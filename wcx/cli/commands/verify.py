@@ -72,7 +72,8 @@ def request(cfg: DictConfig) -> Request:
         WcxError: a network, method, contrast or setting that there is not.
     """
     choices = {"networks": NETWORKS, "methods": methods.names(), "contrasts": contrasts.names()}
-    lists = {key: opening.plain(cfg[key]) or names for key, names in choices.items()}
+    usual = choices | {"methods": methods.of_gradients()}
+    lists = {key: opening.plain(cfg[key]) or names for key, names in usual.items()}
     for key, names in lists.items():
         for name in names:
             choose(key.removesuffix("s"), name, choices[key])
