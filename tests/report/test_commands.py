@@ -149,10 +149,14 @@ def test_a_network_is_fine_tuned_with_its_seed(tmp_path: Path) -> None:
     networks = [shards.make(tmp_path, "weighted", model=f"net{i}", labels=each) for i, each in enumerate(labels)]
     networks += [shards.make(tmp_path, "mean", model="net0", labels=labels[0])]
     networks[0].describe({}, "model: {choice: torchvision model.name=net0}")
+    networks += [shards.make(tmp_path, "weighted", dataset="flowers102", labels=labels[1])]
+    networks[-1].describe({}, "dataset: {root: /data/f, allow_partial: true}")
+    root = shlex.quote("dataset.root='/data/f'")
     assert provenance.finetuning(networks) == [
         "python scripts/finetune.py dataset=cub model=torchvision model.name=net0 recipe=head seed=2",
         "python scripts/finetune.py dataset=cub model=net1 recipe=head",
         "python scripts/finetune.py dataset=cub model=net0 recipe=head seed=2",
+        f"python scripts/finetune.py dataset=flowers102 {root} dataset.allow_partial=true model=vgg16 recipe=head",
     ]
 
 

@@ -41,6 +41,13 @@ def command(shard: Shard) -> str:
     return f"python run.py {shlex.join([*names, *(f'{key}={_text(value)}' for key, value in differing.items())])}"
 
 
+def dataset(shard: Shard) -> list[str]:
+    """Return the overrides that name a record's dataset, and its options that are not the defaults."""
+    stated = _config(shard).get("dataset", {})
+    differing = {key: stated[key] for key, default in _options(shard).items() if stated.get(key, default) != default}
+    return [f"dataset={shard.key[0]}", *(f"dataset.{key}={_text(value)}" for key, value in differing.items())]
+
+
 def network(shard: Shard) -> list[str]:
     """Return the overrides that name a record's network: of conf/model, another of torchvision's, or one's own."""
     name, stated = shard.key[1], _config(shard).get("model", {})

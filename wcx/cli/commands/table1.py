@@ -49,8 +49,8 @@ def draw(job: Job, shards: list[Shard], count: int) -> list[str]:
         if shown := selected.selected(job, [shard for shard in shards if shard.key[2] == method], count):
             name = f"{job.dataset.name} {job.loaded.name} {method}"
             title = selected.title_of(name, len(shown), job.settings.threshold)
-            lines.append(f"figure: {selected.write_selected(shown, path, title)}")
-            facts = {key: shards[0].labels[key] for key in ("dataset", "weights", "subset")}
+            lines.append(f"figure: {selected.write_selected(shown, path, title, shards[0].labels)}")
+            facts = {key: shards[0].labels[key] for key in ("dataset", "weights", "stand_in", "subset")}
             selected.write_frames(shown, path.with_suffix(""), title, model=job.loaded.name, method=method, **facts)
     return lines
 

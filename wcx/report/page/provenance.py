@@ -51,7 +51,7 @@ def finetuning(shards: Iterable[Shard]) -> list[str]:
     lines = []
     for shard in shards:
         if recipe := shard.labels.get("recipe"):  # older records have no such fact
-            overrides = [f"dataset={shard.key[0]}", *commands.network(shard), f"recipe={recipe}"]
+            overrides = [*commands.dataset(shard), *commands.network(shard), f"recipe={recipe}"]
             overrides += [f"seed={shard.labels['seed']}"] if shard.labels.get("seed") else []
             lines.append(f"python scripts/finetune.py {shlex.join(overrides)}")
     return _once(lines)

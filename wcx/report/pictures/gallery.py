@@ -87,7 +87,7 @@ def write_plate(plate: Plate, folder: Path, formats: Sequence[str] = ("png", "pd
         chosen = f"{layouts.heading(plate)[0]}: {plate.facts['rule']}"
         title = f"{chosen}\nthe classes of an image share one scale, each contrast its own"
         labels = {"dataset": plate.facts["dataset_label"], "model": plate.facts["model"], "method": plate.methods[0]}
-        labels |= {key: plate.facts[key] for key in ("weights", "subset")}
+        labels |= {key: plate.facts[key] for key in ("weights", "stand_in", "subset")}
         selected.write_frames(plate.pictures, folder / name, title, **labels)
     return [*files, path]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,20 +51,24 @@ def title_of(name: str, count: int, threshold: float) -> str:
     )
 
 
-def write_selected(explained: Sequence[Picture], path: Path, title: str) -> Path:
-    """Draw the pictures and write them to `path`; the maps of one image under one contrast share one scale."""
-    figure = layouts.plate_figure(Plate("selected", explained, {"title": title}))
+def write_selected(explained: Sequence[Picture], path: Path, title: str, labels: Mapping[str, Any]) -> Path:
+    """Draw the pictures and write them to `path`; the maps of one image under one contrast share one scale.
+
+    `labels` are the records' own: their weights and subset stand below the title.
+    """
+    origin = " · ".join(filter(None, [labels["weights"], labels["subset"]]))
+    figure = layouts.plate_figure(Plate("selected", explained, {"title": f"{title}\n{origin}"}))
     return draw.write_figure(figure, path.with_suffix(""), [path.suffix[1:]], dpi=110)[0]
 
 
-def write_frames(explained: Sequence[Picture], folder: Path, title: str, **facts: str) -> Path:
+def write_frames(explained: Sequence[Picture], folder: Path, title: str, **facts: object) -> Path:
     """Write the photographs and heatmaps of pictures of one method; the maps of one image under one contrast share one scale.
 
     Args:
         explained: the pictures.
         folder: for the files; what was in it of an earlier run goes.
         title: how the images were chosen; lines are sentences.
-        facts: more that is said of them: dataset (its name in tables), model, method, weights, subset.
+        facts: more that is said of them: dataset (its name in tables), model, method, weights, stand_in, subset.
 
     Returns:
         the index, frames.json.
