@@ -5,6 +5,8 @@ Where a statement needs a constant (Prop. 1) or has its limits (Prop. 2 along a 
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -232,6 +234,20 @@ class TestProposition3:
             torch.testing.assert_close(one, torch.einsum("ns,ns...->n...", v, phi), rtol=1e-9, atol=1e-12)
 
 
+class Tokens(nn.Module):
+    """(N, channels, h, w) -> (N, h w, channels)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+
+class Mean(nn.Module):
+    """Over tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(1)
+
+
 class TestSection4:
     """On a ReLU network without biases f(a x) = a f(x), and IG, DeepLIFT, LRP-0 and input x gradient are one."""
 
@@ -267,6 +283,42 @@ class TestSection4:
         net = nets.conv_batchnorm().double()
         got, expected = (explain(net, images, TARGET, name, "weighted") for name in ("lrp", "input_x_gradient"))
         torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-11)
+
+
+class TestSection4InTransformers:
+    """With GELU or LayerNorm f(a x) = a f(x) fails, even without biases, and so do the equalities; ReLU alone is the control."""
+
+    @pytest.fixture(params=["ReLU", "GELU", "LayerNorm"])
+    def kind(self, request: pytest.FixtureRequest) -> str:
+        return request.param
+
+    @pytest.fixture
+    def net(self, kind: str) -> nn.Module:
+        """On tokens, without biases."""
+        norm = nn.LayerNorm(8, bias=False) if kind == "LayerNorm" else nn.Identity()
+        layers = [nn.Linear(*sizes, bias=False) for sizes in ((8, 16), (16, 16), (16, 6))]
+        acts = [nn.GELU() if kind == "GELU" else nn.ReLU() for _ in range(2)]
+        stem = nn.Conv2d(3, 8, 2, 2, bias=False)
+        net = nn.Sequential(stem, Tokens(), norm, layers[0], acts[0], layers[1], acts[1], Mean(), layers[2])
+        generator = torch.Generator().manual_seed(2)
+        for layer in (stem, *layers):
+            nn.init.normal_(layer.weight, std=0.5, generator=generator)
+        return net.double().eval()
+
+    def test_the_network_is_homogeneous_with_relu_alone(self, kind: str, net: nn.Module, images: Tensor) -> None:
+        assert torch.allclose(net(0.3 * images), 0.3 * net(images)) == (kind == "ReLU")
+
+    def test_the_methods_are_one_with_relu_alone(self, kind: str, net: nn.Module, images: Tensor) -> None:
+        options = {
+            "integrated_gradients": {"steps": 64},
+            "lrp": {"composite": "attnlrp", "epsilon": 1e-14},
+            "input_x_gradient": {},
+        }
+        maps = {m: wcx.explain(net, images, TARGET, m, "weighted", **o).flatten(1) for m, o in options.items()}
+        for pair in itertools.combinations(maps, 2):
+            first, second = (maps[method] for method in pair)
+            difference = float((first - second).norm() / first.norm())
+            assert difference < 1e-9 if kind == "ReLU" else difference > 0.02, pair  # 0.04 and more
 
 
 class TestSection53:
