@@ -77,7 +77,7 @@ def _scores(frame: pd.DataFrame) -> list[Table]:
 
 
 def _readings(frame: pd.DataFrame) -> list[Table]:
-    """Return the top part in other readings: all questions, clipped maps, maps against all other classes, own questions."""
+    """Return the top part in other readings: all questions (for a network that answers none), clipped, others, own questions."""
     titles = {
         "all": "Top part over all questions, verified or not",
         "clipped": "Top part of max(map, 0)",
@@ -90,7 +90,7 @@ def _readings(frame: pd.DataFrame) -> list[Table]:
             "",
             ("question",),
             frame,
-            False,
+            is_main=reading == "all",
         )
         for reading, title in titles.items()
     ]
