@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARY = ["paths", "errors", "files", "registry", "images", "contrasts", "methods", "explainer"]
+LIBRARY = ["paths", "errors", "files", "registry", "images", "contrasts", "methods", "explainer", "bridges"]
 STUDY = [
     "datasets",
     "models",
