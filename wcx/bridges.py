@@ -81,7 +81,8 @@ class Contrasted(nn.Module):
         Raises:
             WcxError: the number of images is no multiple of v's rows.
         """
-        logits, v = self.model(images), self.get_buffer("v")
+        logits: Tensor = self.model(images)
+        v = self.get_buffer("v")
         copies, rest = divmod(len(logits), len(v))
         if rest:
             raise WcxError(
@@ -113,7 +114,11 @@ def last_layer(model: nn.Module, v: Tensor) -> nn.Sequential:
 
 def targets(v: Tensor) -> list[Callable[[Tensor], Tensor]]:
     """Return for each image a function of its logits (C,), v.y: the `targets` of pytorch-grad-cam and torch-cam."""
-    return [lambda logits, row=row: (logits * row.to(logits)).sum(-1) for row in v.detach()]
+
+    def of(row: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda logits: (logits * row.to(logits)).sum(-1)
+
+    return [of(row) for row in v.detach()]
 
 
 def attr_output(
@@ -155,7 +160,7 @@ def explain_func(
         images = torch.as_tensor(inputs, dtype=torch.float32, device=device)
         labels = torch.as_tensor(targets, device=device).long()
         maps = explain(model, images, labels, method, contrast, foils, **options)
-        whole = maps.sum(1) if maps.ndim == 4 else upsample(maps, tuple(images.shape[-2:]))
+        whole = maps.sum(1) if maps.ndim == 4 else upsample(maps, (images.shape[-2], images.shape[-1]))
         return whole[:, None].detach().cpu().numpy()
 
     return explained
@@ -177,7 +182,7 @@ class LogOdds(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the log-odds (N, C); -inf .. inf, and inf for a class that is the only foil."""
-        logits = self.model(images)
+        logits: Tensor = self.model(images)
         classes = logits.shape[1]
         rivals = torch.ones(classes, dtype=torch.bool, device=logits.device)
         if self.foils is not None:
