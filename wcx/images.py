@@ -143,6 +143,12 @@ class Transform:
         ys = np.clip(np.array([y, y + h]) * new_height / height - y0, 0, self.size)
         return np.array([xs[0], ys[0], xs[1] - xs[0], ys[1] - ys[0]])
 
+    def point(self, x: float, y: float, width: int, height: int) -> tuple[float, float]:
+        """Map a point of a width x height image onto the transformed image; it may lie outside of it."""
+        new_width, new_height = self._resized(width, height)
+        x0, y0 = self._offset(new_width, new_height)
+        return x * new_width / width - x0, y * new_height / height - y0
+
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height of the resized image, before the crop; the long side is rounded as torchvision does."""
         if self.kind == "squash":

@@ -11,7 +11,7 @@ from tests.datasets import trees
 from wcx import datasets
 from wcx.errors import DataError, WcxError
 
-HELPERS = {"base", "cache", "download", "listing", "twins"}
+HELPERS = {"anatomy", "base", "cache", "download", "listing", "twins"}
 COMMON = {
     "name",
     "label",

@@ -109,6 +109,13 @@ class ImageDataset(Dataset):
             box, (width, height) = upright_box(self.boxes[i], image.size, image.getexif().get(ORIENTATION, 1))
         return self.transform.box(box, width, height)
 
+    def on_pixels(self, i: int, points: np.ndarray) -> np.ndarray:
+        """Map points x, y of the stored image i, float64 (n, 2), to the transformed image; they may lie outside of it."""
+        with _readable(self.path(i)) as image:
+            size, orientation = image.size, image.getexif().get(ORIENTATION, 1)
+        upright = [upright_box((x, y, 0, 0), size, orientation) for x, y in points]
+        return np.array([self.transform.point(x, y, *sides) for (x, y, _, _), sides in upright]).reshape(-1, 2)
+
     @property
     def subset(self) -> str:
         """What is not official about these images, to be said beside every number; "" where all is."""

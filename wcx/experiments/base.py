@@ -253,6 +253,7 @@ class Experiment(ABC):
         selects: its rows say `above_threshold`, so that `limit_selected` may end it early.
         keeps_maps: it can hand on its maps (save_maps=true).
         walks: along gradients: a method without them would cost a thousand passes an image.
+        needs_anatomy: it is of datasets that know where parts are and in which classes differ, which `Item.anatomy` holds.
         needs_twins: it is of datasets that know an image's twins (`wcx.datasets.twins.Twins`), which `Item.twins` holds.
     """
 
@@ -264,6 +265,7 @@ class Experiment(ABC):
     keeps_maps: ClassVar[bool] = False
     walks: ClassVar[bool] = False
     needs_twins: ClassVar[bool] = False
+    needs_anatomy: ClassVar[bool] = False
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Any) -> None:
         self.subject, self.cells, self.settings = subject, list(cells), settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -11,6 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from wcx.datasets import ImageDataset
+from wcx.datasets.anatomy import Anatomy
+from wcx.datasets.cub import Cub
 from wcx.datasets.twins import TwinImages, Twins
 from wcx.errors import DataError, WcxError
 
@@ -24,6 +26,7 @@ class Item:
         box: x, y, w, h of the object in pixels, where the dataset knows it.
         error: what reading raised.
         twins: the image with parts in their other look, their classes among the model's outputs; where they are asked for.
+        anatomy: where its parts are, classes among the model's outputs; where it is asked for.
     """
 
     index: int
@@ -33,6 +36,7 @@ class Item:
     box: np.ndarray | None = None
     error: DataError | None = None
     twins: TwinImages | None = None
+    anatomy: Anatomy | None = None
 
 
 def order(n: int, limit: int | None, seed: int, shuffled: bool = False) -> list[int]:
@@ -68,6 +72,7 @@ def read(
     labels: Sequence[int | None] | None = None,
     workers: int = 1,
     needs_twins: bool = False,
+    anatomy: Mapping[int, int] | None = None,
 ) -> Iterator[Item]:
     """Yield the images in the order of `indices`, decoded by `workers` threads some way ahead.
 
@@ -77,6 +82,7 @@ def read(
         labels: the model's output for each of the dataset's classes, -1 or None where it has none; None if they are the same.
         workers: threads; Pillow decodes outside Python's lock.
         needs_twins: of a dataset that has them: the twins of each image that has some, too.
+        anatomy: of a dataset that knows it: where each image's parts are, too, given which of its classes the outputs are.
     """
 
     def one(index: int) -> Item:
@@ -86,6 +92,8 @@ def read(
             if needs_twins and isinstance(dataset, Twins) and dataset.swaps(index):
                 twins = dataset.twins(index)
                 item.twins = replace(twins, labels=tuple(outputs[twin] for twin in twins.labels))
+            if anatomy is not None and isinstance(dataset, Cub):
+                item.anatomy = replace(dataset.anatomy(index), classes=anatomy)
             return item
         except DataError as error:
             return Item(index, dataset.ids[index], label, None, error=error)

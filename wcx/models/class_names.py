@@ -113,14 +113,33 @@ def read_map(path: str | Path, classes: Sequence[str], outputs: Sequence[str] | 
     """Return the output of each of a dataset's classes that a file maps it to; None for a class without one.
 
     Args:
-        path: a CSV (UTF-8) with a header; of its columns count `class` or `<any>_class` (a name as in `classes`, or as CUB's list
-            has it, 001.Black_footed_Albatross), and `output` or `<any>_index` (a number, empty for none), or `label` or
-            `<any>_label` (a name of `outputs`), or both. It may have more classes than the dataset.
+        path: see `read_names`. It may have more classes than the dataset.
         classes: the dataset's names.
         outputs: the network's names; None: not known, and indices are taken as they are.
 
     Raises:
-        WcxError: the file is missing or has not these columns; a name or a number that the network lacks; a class twice, or absent.
+        WcxError: see `read_names`; a class of the dataset that the file lacks.
+    """
+    mapped = {plain(name): output for name, output in read_names(path, outputs).items()}
+    if absent := [name for name in classes if plain(name) not in mapped]:
+        raise WcxError(
+            f"the map of classes {path} lacks {absent[0]!r} ({len(absent)} of the dataset's {len(classes)} classes); add a "
+            f"line for each, with no output where the network has none."
+        )
+    return [mapped[plain(name)] for name in classes]
+
+
+def read_names(path: str | Path, outputs: Sequence[str] | None) -> dict[str, int | None]:
+    """Return the output, or None, of every class that a file names.
+
+    Args:
+        path: a CSV (UTF-8) with a header; of its columns count `class` or `<any>_class` (a name as the dataset has it, or as CUB's
+            list does, 001.Black_footed_Albatross), and `output` or `<any>_index` (a number, empty for none), or `label` or
+            `<any>_label` (a name of `outputs`), or both.
+        outputs: the network's names; None: not known, and indices are taken as they are.
+
+    Raises:
+        WcxError: the file is missing or has not these columns; a name or a number that the network lacks; a class twice.
     """
     try:
         with Path(path).open(encoding="utf-8-sig", newline="") as file:
@@ -140,15 +159,10 @@ def read_map(path: str | Path, classes: Sequence[str], outputs: Sequence[str] | 
     mapped: dict[str, int | None] = {}
     for number, row in enumerate(rows, 2):
         name, index, label = ((row[column] or "").strip() if column else "" for column in columns.values())
-        if plain(name) in mapped:
+        if plain(name) in map(plain, mapped):
             raise WcxError(f"line {number} of {path}: class {name!r} comes twice; leave one line of it.")
-        mapped[plain(name)] = _output(index, label, outputs, f"line {number} of {path}")
-    if absent := [name for name in classes if plain(name) not in mapped]:
-        raise WcxError(
-            f"the map of classes {path} lacks {absent[0]!r} ({len(absent)} of the dataset's {len(classes)} classes); add a "
-            f"line for each, with no output where the network has none."
-        )
-    return [mapped[plain(name)] for name in classes]
+        mapped[name] = _output(index, label, outputs, f"line {number} of {path}")
+    return mapped
 
 
 def plain(name: str) -> str:

@@ -17,7 +17,7 @@ from torch import nn
 from wcx.errors import WcxError, choose
 from wcx.images import IMAGENET_MEAN, IMAGENET_STD, Normalized, Preset, Transform
 from wcx.models.checkpoints import read_checkpoint
-from wcx.models.class_names import NAMES, NONE, label_map, read_map
+from wcx.models.class_names import NAMES, NONE, label_map, read_map, read_names
 from wcx.models.state_dicts import fill, read_weights, weights_hash
 from wcx.models.weights import RANDOM, Weights, resolve, torchvision_entries
 
@@ -75,6 +75,19 @@ class LoadedModel:
         if self.class_map != NAMES:
             return read_map(self.class_map, classes, self.class_names)
         return None if self.class_names is None else label_map(classes, self.class_names).tolist()
+
+    def named(self, classes: Sequence[str]) -> dict[str, int]:
+        """Return all outputs by the names of the classes that they are: as a file's own, whichever are `classes`, the dataset's.
+
+        Raises:
+            WcxError: see `class_names.read_names`.
+        """
+        if self.class_map == NONE:
+            return {}
+        if self.class_map != NAMES:
+            named = read_names(self.class_map, self.class_names)
+            return {name: output for name, output in named.items() if output is not None}
+        return {name: output for output, name in enumerate(self.class_names or classes)}
 
     def to_channels_last(self) -> LoadedModel:
         """Return this with weights laid out channels last, about twice as fast; as it is if it has 3-d convolutions."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from wcx import contrasts, methods
 from wcx.contrasts import Confused
 from wcx.datasets import ImageDataset
+from wcx.datasets.cub import Cub
 from wcx.datasets.twins import Twins
 from wcx.errors import WcxError
 from wcx.experiments import Cell, Experiment, Subject, images
@@ -93,6 +94,11 @@ class Job:
                 f"experiment {name} needs images whose parts have another look, and dataset {self.dataset.name} as it was opened "
                 f"has none; give dataset=parts dataset.families=factorial, and no cache."
             )
+        if self.experiment.needs_anatomy and not (isinstance(self.dataset, Cub) and self.dataset.has_anatomy):
+            raise WcxError(
+                f"experiment {name} needs the points of parts and the attributes of classes, which dataset {self.dataset.name} as "
+                f"it was opened lacks; give dataset=cub with its parts/ and attributes/, and no cache."
+            )
         for cell in self.cells:
             check_method(self.experiment, cell.method)
 
@@ -154,6 +160,14 @@ class Job:
         return self.loaded.outputs(self.dataset.class_names)
 
     @cached_property
+    def anatomy(self) -> dict[int, int] | None:
+        """The outputs that are classes of a dataset with an anatomy, and which; None where it is not asked for."""
+        if not (self.experiment.needs_anatomy and isinstance(self.dataset, Cub)):
+            return None
+        named = self.loaded.named(self.dataset.class_names)
+        return {output: place for name, output in named.items() if (place := self.dataset.place(name)) is not None}
+
+    @cached_property
     def among(self) -> list[int]:
         """The dataset indices of the images whose class has an output."""
         return images.mapped(self.dataset, self.outputs)
@@ -202,7 +216,8 @@ class Job:
 
     def read(self, indices: Sequence[int]) -> list[Item]:
         """Return images of the dataset, labelled by the model's outputs."""
-        return list(images.read(self.dataset, indices, self.outputs, self.num_workers, self.experiment.needs_twins))
+        needs_twins = self.experiment.needs_twins
+        return list(images.read(self.dataset, indices, self.outputs, self.num_workers, needs_twins, self.anatomy))
 
     def options_of(self, contrast: str) -> dict[str, Any]:
         """Return all options of a contrast: a default that changes is another fingerprint."""
@@ -231,6 +246,7 @@ class Job:
             "limit": [self.limit, *([self.limit_selected] if selects else []), self.seed],
             **({"layer": self.loaded.layer} if "activation" in self.experiment.spaces else {}),
             **({"equal_pair": counted} if counted else {}),
+            **({"anatomy": sorted(self.anatomy.items())} if self.anatomy is not None else {}),
             **({"outputs": self.outputs} if self.loaded.class_map != NAMES else {}),
             **({"confusion": self._confused()} if self.confusion is not None else {}),
             **({"evaluation": self.evaluator.kind} if self.experiment.evaluations(self.settings) else {}),

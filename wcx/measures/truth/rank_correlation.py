@@ -19,15 +19,17 @@ class RankCorrelation(TruthScore):
 
     def __call__(self, readings: Readings, truth: Truth) -> Tensor:
         """See `TruthScore`."""
-        return torch.stack([tau_b(readings.parts(truth, kind), truth) for kind in ("mean", "sum")], dim=1)
+        return torch.stack(
+            [tau_b(readings.parts(truth, kind), truth.effects, truth.candidates) for kind in ("mean", "sum")], dim=1
+        )
 
 
-def tau_b(values: Tensor, truth: Truth) -> Tensor:
-    """Return tau-b of the values (K, R) of the candidates, (K,)."""
-    chosen = truth.candidates.nonzero()[:, 0]
+def tau_b(values: Tensor, effects: Tensor, candidates: Tensor) -> Tensor:
+    """Return tau-b, (K,), of values (K, R) with effects (R,) over the candidates, bool (R,)."""
+    chosen = candidates.nonzero()[:, 0]
     first, second = torch.combinations(chosen).T if len(chosen) > 1 else chosen.new_empty(2, 0)
     a, b = values[:, first], values[:, second]
     order = torch.where(equal(a, b), 0.0, (a - b).sign())
-    effect = truth.effects[first], truth.effects[second]
+    effect = effects[first], effects[second]
     right = torch.where(equal(*effect), 0.0, (effect[0] - effect[1]).sign())
     return order @ right / (order.abs().sum(1) * right.abs().sum()).sqrt()
