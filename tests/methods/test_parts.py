@@ -104,7 +104,7 @@ def test_case_that_is_asked_against_foils_without_weights_is_gradcam(images: Ten
 _CASES = [("case", "mean"), ("gradcam", "original")]
 
 
-@pytest.mark.parametrize("name", [n for n in methods.names() if methods.get(n).space == "activation"])
+@pytest.mark.parametrize("name", [n for n in methods.names(transformers=False) if methods.get(n).space == "activation"])
 def test_a_relu_clips_what_is_combined(name: str, net: nn.Sequential, images: Tensor) -> None:
     signed = wcx.explain(net, images, TARGETS, name, ["original", "max"], layer=LAYER)
     clipped = wcx.explain(net, images, TARGETS, name, ["original", "max"], layer=LAYER, relu=True)

@@ -62,6 +62,36 @@ class Written(nn.Module):
         return self.head((F.silu(self.gate(x)) * self.up(x)).mean(1))
 
 
+class Repeated(nn.Module):
+    """Blocks of attention over all tokens of an image of any shape, without a class token: the mean of tokens is classified."""
+
+    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor], depth: int = 3) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, 4)
+        self.blocks = nn.ModuleList([RepeatedBlock(attend) for _ in range(depth)])
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, nets.CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (N, CLASSES)."""
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(hidden_states=x)[0]
+        return self.head(self.norm(x).mean(1))
+
+
+class RepeatedBlock(nn.Module):
+    """Attention; the tokens go in by name and come out in a tuple, as in transformers."""
+
+    def __init__(self, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.attend, self.norm, self.qkv, self.out = attend, nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, hidden_states: Tensor) -> tuple[Tensor, None]:
+        """Return tokens (N, tokens, 8) in a tuple."""
+        q, k, v = self.qkv(self.norm(hidden_states)).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        return hidden_states + self.out(self.attend(q, k, v).transpose(1, 2).flatten(2)), None
+
+
 def unfused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention as three functions."""
     return ((q * 0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
@@ -83,6 +113,7 @@ NETS: dict[str, Callable[[], nn.Module]] = {
     "swin_v2": swin_v2,
     "maxvit": maxvit,
     **{name: lambda attend=attend: Written(attend, lambda: nn.LayerNorm(8)) for name, attend in ATTENTIONS.items()},
+    **{f"repeated, {name}": lambda attend=attend: Repeated(attend) for name, attend in ATTENTIONS.items()},
     "rms": lambda: Written(F.scaled_dot_product_attention, lambda: nn.RMSNorm(8)),
 }
 

@@ -28,6 +28,7 @@ NUMBERS = {
     "amp",
     "method.low",
     "method.high",
+    "method.blocks",
     "dataset.official",
     "workers",
     "num_cpus",

@@ -338,7 +338,7 @@ def check_method(experiment: type[Experiment], method: str) -> None:
     Raises:
         WcxError: it does not.
     """
-    known = methods.of_gradients() if experiment.walks else methods.names()
+    known = methods.of_gradients(transformers=True) if experiment.walks else methods.names()
     fitting = [name for name in known if methods.get(name).space in experiment.spaces]
     if methods.get(method) and method not in fitting:
         kind = f"an {' or '.join(experiment.spaces)} method{' of gradients' * experiment.walks}"

@@ -16,9 +16,9 @@ __all__ = ["Method", "Run", "create", "get", "names", "of_gradients"]
 _SHARED = {"base", "activation", "layers", "paths"}  # files that hold what methods share, not a method
 
 
-def names() -> list[str]:
-    """Return the names of all methods."""
-    return list(_names())
+def names(*, transformers: bool = True) -> list[str]:
+    """Return the names of all methods; those for transformers alone may be left out."""
+    return [name for name in _names() if transformers or not get(name).transformers]
 
 
 @cache  # an explanation is not to wait for the disk
@@ -27,9 +27,9 @@ def _names() -> tuple[str, ...]:
     return tuple(name for name in files if name not in _SHARED and name[0] != "_")
 
 
-def of_gradients() -> list[str]:
+def of_gradients(*, transformers: bool = False) -> list[str]:
     """Return the names of those that take gradients, which cost a few passes an image: all but occlusion and the like."""
-    return [name for name in names() if get(name).parts]
+    return [name for name in names(transformers=transformers) if get(name).parts]
 
 
 def get(name: str) -> type[Method]:

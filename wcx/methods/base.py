@@ -115,6 +115,7 @@ class Method(ABC):
             tests of the theory ask only methods that are. An option may make an instance that is not.
         version: raised with a change that moves its numbers; part of the records' fingerprint from 2 on.
         parts: of a cotangent, see `wcx.methods._parts`: what it needs the gradients of; () of one that takes no gradients.
+        transformers: it explains them alone.
         younger: options that are younger than records, with their defaults, at which they are no part of the fingerprint.
     """
 
@@ -122,6 +123,7 @@ class Method(ABC):
     linear: bool = True
     version: int = 1
     parts: ClassVar[tuple[Part, ...]] = (whole,)
+    transformers: ClassVar[bool] = False
     younger: ClassVar[Mapping[str, object]] = {}
 
     @abstractmethod
