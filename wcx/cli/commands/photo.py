@@ -23,6 +23,7 @@ from wcx.errors import DataError, WcxError
 from wcx.experiments import Subject, photo
 from wcx.experiments.base import FoilSetting
 from wcx.manifest import manifest
+from wcx.methods.activation import ActivationMethod
 from wcx.paths import native, visible
 
 
@@ -96,7 +97,7 @@ def run(cfg: DictConfig) -> None:
             picture=photo.answer(subject, pixels, classes, question),
             model=loaded.name,
             weights=loaded.weights,
-            layer=subject.layer if method.space == "activation" else None,
+            layer=subject.layer if isinstance(method, ActivationMethod) else None,
             name=native(report.file_name(visible(file.stem), loaded.name, *_differing(cfg, question))),
             facts=facts,
         )

@@ -169,7 +169,7 @@ def percent(fraction: float) -> str:
 
 def method_title(name: str) -> str:
     """Return a method's name as it is printed."""
-    titles = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "lrp": "LRP", "deeplift": "DeepLIFT"}
+    titles = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "legrad": "LeGrad", "lrp": "LRP", "deeplift": "DeepLIFT"}
     titles |= {name: name.upper() for name in ("case", "scout", "rise")}
     return titles.get(name, name.replace("_", " "))
 
