@@ -256,7 +256,7 @@ class Propagation(TorchFunctionMode):
         """Values joined with constants, which keep what relevance falls to them (a class token); joined tokens may come first."""
         share = moved(call.alone(in_place=False))
         inputs = (x.clone() for x in call.inputs)
-        return self._shared(call(), share, *inputs, tokens_first=(call.argument(1, "dim") or 0) == 0)
+        return self._shared(call().detach(), share, *inputs, tokens_first=(call.argument(1, "dim") or 0) == 0)
 
     def _node(
         self, x: Tensor, value: Tensor, layer: nn.Module, rule: BasicHook, *, tokens_first: bool = False
@@ -264,7 +264,7 @@ class Propagation(TorchFunctionMode):
         return self._shared(value, ByZennit(layer, rule), x, tokens_first=tokens_first)
 
     def _shared(self, value: Tensor, share: Share, *inputs: Tensor, tokens_first: bool = False) -> Tensor:
-        return shared(value.detach(), share, self._ledger, tokens_first, *inputs)
+        return shared(value, share, self._ledger, tokens_first, *inputs)
 
 
 def _bound(call: Call, *names: str) -> dict[str, Any]:

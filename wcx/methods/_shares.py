@@ -83,12 +83,12 @@ class _Rule(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        share, ledger, tokens_first = ctx.parts
-        inputs = [precise(x) for x in ctx.saved_tensors]
+        (share, ledger, tokens_first), saved = ctx.parts, ctx.saved_tensors
+        inputs = [precise(x) for x in saved]
         with torch.autocast(relevance.device.type, enabled=False):
             below = share(relevance.to(inputs[0].dtype), *inputs)
         ledger.enter(relevance, below, tokens_first=tokens_first)
-        return None, None, None, None, *(part.to(x.dtype) for part, x in zip(below, ctx.saved_tensors, strict=True))
+        return None, None, None, None, *(part.to(x.dtype) for part, x in zip(below, saved, strict=True))
 
 
 def _per_image(relevance: Tensor, n: int, tokens_first: bool = False) -> Tensor:
