@@ -11,19 +11,24 @@ from pathlib import Path, PurePath
 
 import pandas as pd
 import pytest
+import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from tests.report import shards
 from tests.report.results_folder import CONTRASTS, NASTY, SUBSET, full, picture, switch
 from wcx import records
 from wcx.cli import main as command_line
+from wcx.experiments.images import Item
 from wcx.experiments.masking import Settings
+from wcx.experiments.pictures import Picture, View
 from wcx.records import Shard
 from wcx.report import page as pages
 from wcx.report import sections
 from wcx.report.page.contents import RecordSet
 from wcx.report.page.embedded import Album
-from wcx.report.pictures import selected
+from wcx.report.pictures import layouts, selected
+from wcx.report.pictures.plate import Plate
 
 SECTIONS = ["masking", "sign_perturbation", "gallery", "photographs", "reproduce", "manifest"]
 VOID = {"meta", "img", "br", "hr"}
@@ -82,6 +87,15 @@ def test_every_section_is_there_and_filled(page: Page) -> None:
     assert [section["id"] for section in page.all("section")] == SECTIONS
     assert "Nothing here yet" not in page.text
     assert "Left out of this page" not in page.text
+
+
+def test_what_the_papers_sections_say_of_themselves(folder: Path) -> None:
+    """Each field is what it is called: on the screen no command stands among the notes, and a filled section has a state."""
+    for section in sections.of_folder(folder):
+        assert re.match(r"\d+ (number|network|cell)s?, ", section.state), section.name
+        assert any(letter.isdigit() for letter in section.headline[0])
+        assert not [line for line in section.to_text().splitlines() if line.startswith("make ")]
+        assert list(section.left_out) == []
 
 
 def test_nothing_comes_from_outside_and_no_link_is_dead(folder: Path, page: Page) -> None:
@@ -305,6 +319,21 @@ def test_a_section_without_good_records_says_how_to_fill_it(tmp_path: Path) -> N
     page, _ = written(tmp_path)
     assert "incomplete" in page.text
     assert "make table1 DATASETS=cub" in page.text
+
+
+def test_the_figure_of_selected_images_says_of_which_weights_and_images_they_are() -> None:
+    item = Item(0, "a.jpg", 0, torch.rand(3, 16, 16))
+    shown = Picture(
+        item, ["Auk", "Tern"], torch.tensor([1.0, 0.0]), [0, 1], {View("gradcam", "weighted"): torch.randn(2, 4, 4)}
+    )
+    plate = Plate(
+        "selected",
+        [shown],
+        {"title": "eight images\nred speaks for it", "weights": "stand-in: x.pth", "subset": SUBSET},
+    )
+    figure = layouts.plate_figure(plate)
+    text = " ".join(artist.get_text().replace("\n", " ") for artist in figure.findobj(Text))
+    assert all(words in text for words in ("eight images", "red speaks for it", "stand-in: x.pth", SUBSET))
 
 
 def test_frames_of_an_earlier_run_go(tmp_path: Path) -> None:

@@ -57,13 +57,13 @@ class Section:
         plots: drawings.
         findings: sentences on what the tables show.
         problems: a line for each set of records that is not what was written.
-        left_out: a line for each that does not belong into it.
         notes: lines on what could not be checked, and on how numbers are to be read.
         commands: those that fill it, said where nothing is there yet.
         state: in a few words, what there is; "" where nothing is.
         headline: its first number, and what it is of.
         stale: patterns of an earlier run's drawings.
         document: the name of its files in Markdown and LaTeX; "" writes none.
+        left_out: a line for each set of records that does not belong into it.
     """
 
     name: str
@@ -73,13 +73,13 @@ class Section:
     plots: Sequence[Plot] = ()
     findings: Sequence[str] = ()
     problems: Sequence[str] = ()
-    left_out: Sequence[str] = ()
     notes: Sequence[str] = ()
     commands: Sequence[str] = ()
     state: str = ""
     headline: tuple[str, str] | None = None
     stale: Sequence[str] = ()
     document: str = ""
+    left_out: Sequence[str] = ()
 
     @property
     def filled(self) -> list[Table]:
@@ -146,7 +146,7 @@ def collect(
     version = (
         current if shards or current in versions or not versions else max(versions, key=lambda version: version or 0)
     )
-    fitting, left_out = eligible(
+    return eligible(
         results_dir,
         experiment,
         module.protocol,
@@ -155,8 +155,16 @@ def collect(
         refused=refused,
         is_random_fit=getattr(module, "IS_RANDOM_FIT", True),
     )
-    note = f"records of version {version} of the experiment {experiment}; it is at version {current} now"
-    return fitting, left_out if version == current or not fitting else [note, *left_out]
+
+
+def outdated(shards: Sequence[Shard]) -> list[str]:
+    """Return a line on records that another version of their experiment has made than there is now."""
+    versions = {(shard.experiment, shard.parts.get("version")) for shard in shards}
+    return [
+        f"records of version {version} of the experiment {name}; it is at version {experiments.get(name).version} now"
+        for name, version in versions
+        if name in experiments.names() and version != experiments.get(name).version
+    ]
 
 
 def of_folder(results_dir: Path) -> list[Section]:
@@ -171,7 +179,8 @@ def of_folder(results_dir: Path) -> list[Section]:
         if shards or left_out:
             section = of(name, shards, []) if shards else Section(name, name.replace("_", " ").capitalize())
             commands = [f"make {name}"] if name in experiments.names() else []
-            sections.append(replace(section, left_out=left_out, commands=commands))
+            notes = [*section.notes, *outdated(shards)]
+            sections.append(replace(section, notes=notes, left_out=left_out, commands=commands))
     return sections
 
 

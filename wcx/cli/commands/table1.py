@@ -66,7 +66,7 @@ def tables(cfg: DictConfig, shards: list[Shard], refused: list[str], threshold: 
     fitting, notes = sections.collect("masking", results, shards, refused if cfg.collect else [])
     excess = len(fitting) - len(shards)
     if cfg.collect:
-        shards = fitting
+        shards, notes = fitting, [*sections.outdated(fitting), *notes]
     else:
         notes = [f"{excess} other sets of records in {results}: collect=true makes tables of all"] if excess else []
     if not shards:

@@ -65,17 +65,17 @@ def section(
     numbers = sum(len(table.frame) for table in tables if table.name == "table1")
     differences = [table.frame for table in tables if table.name == "table1_paired"]
     return Section(
-        "masking",
-        "Table 1: masking",
-        _INTRO,
-        tables,
-        plots if comparisons else [],
-        [*_findings(tables), *(comparison.sentence for comparison in comparisons)],
-        list(refused or ()),
-        opened.unchecked([cell.shard for cell in records]),
-        _COMMANDS,
-        f"{counted(numbers, 'number')}, {counted(len(networks), 'network')}" if numbers else "",
-        findings.headline(pd.concat(differences)) if differences else None,
+        name="masking",
+        title="Table 1: masking",
+        intro=_INTRO,
+        tables=tables,
+        plots=plots if comparisons else [],
+        findings=[*_findings(tables), *(comparison.sentence for comparison in comparisons)],
+        problems=list(refused or ()),
+        notes=opened.unchecked([cell.shard for cell in records]),
+        commands=_COMMANDS,
+        state=f"{counted(numbers, 'number')}, {counted(len(networks), 'network')}" if numbers else "",
+        headline=findings.headline(pd.concat(differences)) if differences else None,
         stale=("table1_vs_published.png",),
         document="table1",
     )

@@ -103,11 +103,10 @@ def plate_figure(plate: Plate) -> Figure:
 
 
 def heading(plate: Plate) -> list[str]:
-    """Return what stands above a figure: its title, and what it was made from."""
-    if plate.kind == "selected":
-        return str(plate.facts["title"]).splitlines()
+    """Return what stands above a figure: its title, with what explains it, and what it was made from."""
+    title = str(plate.facts["title"]) if plate.kind == "selected" else TITLES[plate.kind]
     facts = [plate.facts.get(key) for key in ("dataset_label", "model", "weights", "subset")]
-    return [TITLES[plate.kind], " · ".join(filter(None, facts))]
+    return [*title.splitlines(), " · ".join(filter(None, facts))]
 
 
 def caption(plate: Plate) -> list[str]:
@@ -146,11 +145,9 @@ def caption(plate: Plate) -> list[str]:
 
 def _begin(plate: Plate, widths: list[float], gaps: list[float]) -> Sheet:
     sheet = Sheet(widths, gaps)
-    first, second = heading(plate)
-    origin = Label(second, "0.3", size=7)
-    sheet.text(
-        [bold(first), Label(second)] if plate.kind == "selected" else [Label(first, bold=True, size=9.5), origin]
-    )
+    title, *explained, origin = heading(plate)
+    first = bold(title) if plate.kind == "selected" else Label(title, bold=True, size=9.5)
+    sheet.text([first, *map(Label, explained), Label(origin, "0.3", size=7)])
     sheet.gap(0.06 if plate.kind != "selected" else 0.0)
     return sheet
 

@@ -56,8 +56,8 @@ def write_selected(explained: Sequence[Picture], path: Path, title: str, labels:
 
     `labels` are the records' own: their weights and subset stand below the title.
     """
-    origin = " · ".join(filter(None, [labels["weights"], labels["subset"]]))
-    figure = layouts.plate_figure(Plate("selected", explained, {"title": f"{title}\n{origin}"}))
+    facts = {"title": title, "weights": labels["weights"], "subset": labels["subset"]}
+    figure = layouts.plate_figure(Plate("selected", explained, facts))
     return draw.write_figure(figure, path.with_suffix(""), [path.suffix[1:]], dpi=110)[0]
 
 

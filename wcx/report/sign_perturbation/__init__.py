@@ -58,17 +58,17 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     networks = {(cell.network, cell.seed) for cell in opened_cells}
     rows = sum(len(changes.frame) for changes, *_ in divided)
     return Section(
-        "sign_perturbation",
-        "Fig. 3: perturbation",
-        _INTRO,
-        list(chain.from_iterable(divided)),
-        plots,
-        findings if charts else ["no records of an image that could be read: no Fig. 3"],
-        list(refused or ()),
-        opened.unchecked([cell.shard for cell in opened_cells]),
-        _COMMANDS,
-        f"{counted(len(networks), 'network')}, {counted(rows, 'row')}" if rows else "",
-        _headline(divided[0][1].frame) if charts else None,
+        name="sign_perturbation",
+        title="Fig. 3: perturbation",
+        intro=_INTRO,
+        tables=list(chain.from_iterable(divided)),
+        plots=plots,
+        findings=findings if charts else ["no records of an image that could be read: no Fig. 3"],
+        problems=list(refused or ()),
+        notes=opened.unchecked([cell.shard for cell in opened_cells]),
+        commands=_COMMANDS,
+        state=f"{counted(len(networks), 'network')}, {counted(rows, 'row')}" if rows else "",
+        headline=_headline(divided[0][1].frame) if charts else None,
         stale=("fig3.p*", "fig3-*.p*"),
     )
 
