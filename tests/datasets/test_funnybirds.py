@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.datasets import trees
+from wcx.cli import application, opening
 from wcx.datasets import load
 from wcx.datasets.funnybirds import FunnyBirds
 from wcx.errors import DataError, WcxError
@@ -135,3 +136,25 @@ def test_a_swap_changes_its_part(birds: FunnyBirds) -> None:
             changed = ((twins.pixels[place] - pixels).abs() > twins.tolerance).any(0)
             distances = torch.cdist(changed.nonzero().float(), region.nonzero().float()).amin(1)
             assert float((distances <= 20).double().mean()) > 0.5, (birds.ids[i], part)
+
+
+def test_the_experiment_twins_asks_about_single_parts_and_pairs_of_them(shared: Path, tmp_path: Path) -> None:
+    """Q1 about each visible part, Q3 about each pair of those; what needs several parts swapped is not asked."""
+    asked = [
+        "experiment=twins",
+        "dataset=funnybirds16",
+        "model=small_cnn",
+        "model.weights=random",
+        "device=cpu",
+        "chance=0",
+    ]
+    asked += [f"paths.data_dir={shared / 'data'}", f"paths.results_dir={tmp_path}"]
+    job = opening.job([application.compose(asked)])
+    [item] = job.read([0])
+    assert item.twins is not None
+    visible = [int(item.twins.regions[item.twins.parts.index(part)].sum()) >= 15 for part in item.twins.varying]
+    [row] = job.opened(job.cells).rows([item])[job.cells[0]]
+    count = sum(visible)
+    assert row["asked/q1"] == count
+    assert row["asked/q3"] == count * (count - 1) / 2
+    assert not any(row.get(f"asked/{question}") for question in ("q2", "q4_all"))
