@@ -20,11 +20,11 @@ from wcx.errors import WcxError
 pytestmark = pytest.mark.skipif(bool(libraries.missing()), reason="make test-extras")
 
 
-def rounds(folder: Path, network: str) -> list:
+def rounds(folder: Path, network: str, repeats: int = 2) -> list:
     lists = {"methods": ["gradcam"], "contrasts": ["weighted"]}
     typed = ["experiment=masking", "dataset.size=64", "model.weights=random", f"paths.results_dir={folder}"]
     opener = partial(open_job, Grid("bench", lists, typed), ("parts", network))
-    return list(Peers.jobs(BenchRequest(opener, ["peers"], images=2, repeats=2)))
+    return list(Peers.jobs(BenchRequest(opener, ["peers"], images=2, repeats=repeats)))
 
 
 @pytest.mark.parametrize("network", ["small_cnn", "squeezenet1_1"])
@@ -45,6 +45,10 @@ def test_maps_of_all_libraries_are_ours_and_every_call_is_timed(tmp_path: Path, 
         assert unlike == {("deeplift", 1, "captum"), ("deeplift", 8, "captum")}
         assert libraries_of_lrp == {(1, "wcx"), (1, "captum"), (1, "zennit"), (8, "wcx"), (8, "zennit")}
     assert {library for _, _, library in frame.index} == set(libraries.LIBRARIES)
+
+
+def test_rounds_of_eight_are_a_third(tmp_path: Path) -> None:
+    assert [len(job.chunks()) for job in rounds(tmp_path, "small_cnn", repeats=7)] == [7, 3]
 
 
 def test_eight_explanations_are_two_targets_under_four_contrasts(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ class PeersSettings:
     Attributes:
         explanations: of each image, 1 or 8.
         images: of the batch.
-        repeats: rounds.
+        repeats: rounds; of eight a third of those asked for.
         versions: of the libraries.
         steps: of integrated gradients.
     """
@@ -101,7 +101,10 @@ class Peers(Timed):
                 job.dataset,
                 job.loaded,
                 [cell for cell in cells if cell.method != "lrp" or not reason_against(*cell[::-1], job.loaded.net)],
-                PeersSettings(explanations, request.images, request.repeats, versions),
+                # A round of eight takes long, and a few per cent decide about one alone.
+                PeersSettings(
+                    explanations, request.images, -(-request.repeats // (1 if explanations == 1 else 3)), versions
+                ),
                 results_dir=job.results_dir,
                 dataset_label=job.dataset_label,
                 batch_size=request.images,
