@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import wcx
+from wcx import models
 from wcx.errors import WcxError
 
 CLASSES = 5
@@ -129,3 +132,21 @@ def test_fused_and_eager_attention_of_timm_have_the_same_maps() -> None:
                 block.attn.fused_attn = fused
             maps.append(wcx.explain(net, images, 0, method, **options))
         assert (maps[0] - maps[1]).norm() <= 1e-8 * maps[0].norm(), method
+
+
+def test_two_sentences_are_contrasted_on_clip(tmp_path: Path) -> None:
+    """Cosines of embeddings, whose norms LRP holds constant, times a scale; LeGrad ends each block by its projection."""
+    open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install open_clip_torch")
+    vision = {"image_size": 32, "layers": 3, "width": 64, "patch_size": 8, "head_width": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 1}
+    (tmp_path / "tiny-clip.json").write_text(json.dumps({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}))
+    open_clip.add_model_config(tmp_path / "tiny-clip.json")
+    prompts = ["a red bird", "a black bird", "no bird", "a cat", "a dog"]
+    loaded = models.load("tiny-clip", library="clip", weights="random", prompts=prompts)
+    net, images = loaded.model.double(), torch.rand(2, 3, 32, 32, dtype=torch.float64)
+    for method, options in (
+        ("lrp", {"composite": "attnlrp"}),
+        ("lrp", {"composite": "cp_lrp"}),
+        ("legrad", {"relu": False}),
+    ):
+        assert max(errors(net, images, method, **options)) <= 1e-9, (method, options)
