@@ -24,6 +24,7 @@ STUDY = [
     "experiments",
     "pipeline",
     "report",
+    "leaderboard",
 ]
 ROOMS = [*LIBRARY, *STUDY, "checks", "cli"]
 FILES = sorted((ROOT / "wcx").rglob("*.py"))
