@@ -87,7 +87,9 @@ def _cams(a: Tensor, g: Tensor) -> dict[str, Tensor]:
     return {
         "gradcam": (g.mean((1, 2))[:, None, None] * a).sum(0),
         "linear_approximation": (g * a).sum(0),
-        "xgradcam": (((g * a).sum((1, 2)) / a.abs().sum((1, 2)))[:, None, None] * a).sum(0),
+        "xgradcam": (((g * a).sum((1, 2)) / a.abs().sum((1, 2))).nan_to_num()[:, None, None] * a).sum(
+            0
+        ),  # 0 / 0: a dead one
     }
 
 

@@ -271,6 +271,17 @@ def test_tokens_in_an_order_of_their_own_are_refused() -> None:
     check(model, "blocks.0", "blocks.0", patches(0), images())
 
 
+def test_a_map_before_a_norm_of_each_place() -> None:
+    """As in timm's MaxViT: channels first, and a LayerNorm of each place's channels before the pooling."""
+
+    class Norm(nn.LayerNorm):
+        def forward(self, a: Tensor) -> Tensor:
+            return super().forward(a.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    stem, pool = nn.Conv2d(3, WIDTH, 4, 4), [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, CLASSES)]
+    check(randomised(nn.Sequential(stem, Norm(WIDTH), *pool)), None, "0", lambda a: a[0], images(), "1")
+
+
 def test_a_classifier_of_zeros_is_one_line() -> None:
     """As timm begins MLP-Mixer: no block has a gradient, and which it would be cannot be told."""
     model = randomised(Transformer())

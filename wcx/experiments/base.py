@@ -54,7 +54,7 @@ class Subject:
         passes: counts images: forward (those that a gradient is taken from), backward, and what an experiment adds.
         evaluation: what forward passes that no backward pass follows go through; by default the model itself.
         confusion: of the network, (C, C), see `contrasts.Confused`; only needed by foils that are chosen by it.
-        apart: where a layer was found in tokens, the layers of the methods whose maps may cancel there, None until found.
+        apart: where a layer was found, the layers of the methods whose maps cancel there, None until found.
     """
 
     model: nn.Module
@@ -220,9 +220,9 @@ class Look:
             layer = subject.layer if method.space == "activation" else None
             through = {"network": subject.evaluation.logits} if isinstance(method, MaskedMethod) else {}
             self._runs[number] = run = method.run(subject.model, self._pixels, layer, **through)
-            if layer is None and isinstance(run, ActivationRun) and not (run.of_convolution or run.method.may_cancel):
+            if layer is None and isinstance(run, ActivationRun) and not run.method.may_cancel:
                 layered = {n: m for n, m in subject.methods.items() if isinstance(m, ActivationMethod)}
-                subject.apart = {n: None for n, m in layered.items() if m.may_cancel}
+                subject.apart = {n: None for n, m in layered.items() if run.cancels(m)}
             subject.layer = run.layer or subject.layer  # looked for once
             subject.passes["forward"] += len(self._pixels)
         return self._runs[number]

@@ -190,11 +190,6 @@ class Layout:
     places: tuple[int, ...]
     grid: Grid | None = None
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether it is (N, channels, h, w), as convolutions have it."""
-        return self.order == (-4, -3, -2, -1)
-
     def maps(self, x: Tensor) -> Tensor:
         """Return (..., N, channels, h, w) of a tensor (..., *the layer's)."""
         x = x.movedim(self.order, tuple(range(-len(self.order), 0)))

@@ -76,7 +76,7 @@ class Call:
     blocks: bool = False
 
 
-def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor], bool]) -> Activation:
+def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor], bool] | None) -> Activation:
     """Run forward with every module observed, and choose the layer afterwards.
 
     Args:
@@ -138,7 +138,7 @@ def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor],
             f"layer {best.name!r} runs more than once in a forward pass; name another: {', '.join(names) or 'none'}."
         )
     found = Activation.of(best.name, best.value, best.edge, best.layout, logits)
-    if best.layout.is_plain or not cancels(found.value, best.layout.maps(vjp(logits, best.edge, probe(logits)))[0]):
+    if cancels is None or not cancels(found.value, best.layout.maps(vjp(logits, best.edge, probe(logits)))[0]):
         return found
     behind = [name for name in maps[maps.index(best.name) + 1 :] if not best.name.startswith(f"{name}.")]
     return cut(model, images, behind[0]) if behind else found

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from wcx.errors import WcxError
 from wcx.methods._cut import Activation, cut
 from wcx.methods._parts import Part, distinct
-from wcx.methods._search import search
+from wcx.methods._search import probe, search
 from wcx.methods.base import Method, Run, State, as_images, evaluated, vjp
+
+PLAIN = (-4, -3, -2, -1)  # (N, channels, h, w), where nothing is asked that a GPU would have to wait for
 
 
 class ActivationMethod(Method):
@@ -39,7 +41,11 @@ class ActivationMethod(Method):
         """See `Method.run`. Without a layer, it is found in the same forward pass."""
         images = as_images(images)
         with evaluated(model) as state:
-            found = search(model, images, self.cancels) if layer is None else cut(model, images, layer)
+            found = (
+                search(model, images, self.cancels if self.may_cancel else None)
+                if layer is None
+                else cut(model, images, layer)
+            )
             return ActivationRun(self, state, found)
 
     @abstractmethod
@@ -65,7 +71,6 @@ class ActivationRun(Run):
     Attributes:
         activation: (N, channels, h, w).
         method: whose run it is.
-        of_convolution: the layer returns it as it is; else its axes were moved, or tokens folded.
     """
 
     def __init__(self, method: ActivationMethod, state: State, activation: Activation) -> None:
@@ -73,7 +78,6 @@ class ActivationRun(Run):
         self.layer = activation.layer
         self.activation = activation.value
         self.method, self._layout, self._graph = method, activation.layout, (activation.logits, activation.start)
-        self.of_convolution = self._layout.is_plain
 
     def gradients(self, v: Tensor) -> Tensor:
         """Return the gradients (K, N, channels, h, w) at the layer for cotangents v (K, N, C).
@@ -94,6 +98,10 @@ class ActivationRun(Run):
             )
         return maps
 
+    def cancels(self, method: ActivationMethod) -> bool:
+        """Whether a method has no map at this layer: see `ActivationMethod.cancels`."""
+        return method.may_cancel and method.cancels(self.activation, self.gradients(probe(self.logits))[0])
+
     def explain_each(self, methods: Mapping[str, ActivationMethod], v: Tensor) -> dict[str, Tensor]:
         """Return the maps (K, N, h, w) of several methods for cotangents v (K, N, C): they share the backward passes.
 
@@ -106,7 +114,11 @@ class ActivationRun(Run):
         activation, parts = _at_least_float32(self.activation), distinct(methods.values())
         gradients = {part: _at_least_float32(self._gradients(part(v, self.logits))) for part in parts}
         for rule in methods.values():
-            if not self._layout.is_plain and rule.cancels(activation, gradients[rule.parts[0]][0]):
+            if (
+                self._layout.order != PLAIN
+                and rule.may_cancel
+                and rule.cancels(activation, gradients[rule.parts[0]][0])
+            ):
                 method = type(rule).__module__.rpartition(".")[2]
                 raise WcxError(
                     f"{method} is 0 at layer {self.layer!r}, whose channels cancel in the norm behind it; name that, or no layer."
