@@ -6,6 +6,8 @@ Where a statement needs a constant (Prop. 1) or has its limits (Prop. 2 along a 
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,6 +112,21 @@ class TestSection31:
         expected = torch.zeros(2, 3, 12, dtype=torch.float64)
         expected[:, :, self.FEATURE] = self.DELTA * x.flatten(1)[:, self.FEATURE] * expected.new_tensor([[1.0], [0.4]])
         torch.testing.assert_close((after - before).flatten(2), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_published_methods_are_the_vectors_of_the_table() -> None:
+    """Every row of docs/theory.md, to its three digits; the example is p = (8, 4, 2, 1) / 15."""
+    y = torch.tensor([[8.0, 4.0, 2.0, 1.0]], dtype=torch.float64).log()
+    text = (Path(__file__).parent.parent / "docs/theory.md").read_text(encoding="utf-8")
+    table = text.partition("## Published methods as vectors")[2].partition("CASE (2025)")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")][
+        1:
+    ]
+    assert len(rows) == 8
+    for _, contrast, _, *stated in rows:
+        name, _, foils = contrast.strip("`").partition(" foils=")
+        v = wcx.cotangent(y, 0, name, json.loads(foils) if foils else None)[0]
+        assert v.tolist() == pytest.approx([float(number) for number in stated], abs=5e-4), name
 
 
 class TestProposition1:
