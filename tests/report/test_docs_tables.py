@@ -1,4 +1,4 @@
-"""docs/results.md is what its template and docs/tables make, and a number that is asked for is there."""
+"""A page of docs/ is what its template and docs/tables make, and a number that is asked for is there."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from wcx.report import docs
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs"
+TEMPLATES = sorted(FOLDER.glob("*.md.j2"))
+RESULTS = FOLDER / "results.md.j2"
 FILES = [file for file in (FOLDER / "tables").glob("*.csv") if file.stem != "figures"]
 
 
-def test_the_page_is_what_the_template_and_the_tables_make() -> None:
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_the_page_is_what_the_template_and_the_tables_make(template: Path) -> None:
     again = "; make it again: python scripts/report.py docs=true"
-    assert docs.document(FOLDER) == (FOLDER / docs.RESULT).read_text(encoding="utf-8"), again
+    assert docs.document(template) == template.with_suffix("").read_text(encoding="utf-8"), again
 
 
 def test_no_number_of_a_table_is_typed_into_the_template() -> None:
-    lines = (FOLDER / docs.TEMPLATE).read_text(encoding="utf-8").splitlines()
+    lines = [line for template in TEMPLATES for line in template.read_text(encoding="utf-8").splitlines()]
     tables = [line for line in lines if line.startswith("|")]
     assert len(tables) == 7, "what the datasets are, in words"
     asked = set(re.findall(r'table\("(\w+)"', "\n".join(lines)))
@@ -31,9 +34,7 @@ def test_no_number_of_a_table_is_typed_into_the_template() -> None:
 
 def test_the_fractions_typed_into_sentences_are_settings() -> None:
     """A threshold, an epsilon, a version or a section; what was measured comes from a table or from figures.csv."""
-    text = re.sub(
-        r"\{\{.*?\}\}|`[^`]*`|\]\([^)]*\)", " ", (FOLDER / docs.TEMPLATE).read_text(encoding="utf-8"), flags=re.DOTALL
-    )
+    text = re.sub(r"\{\{.*?\}\}|`[^`]*`|\]\([^)]*\)", " ", RESULTS.read_text(encoding="utf-8"), flags=re.DOTALL)
     typed = set(re.findall(r"(?<![\w.])-?\d+(?:\.\d+(?:e-?\d+)?|e-?\d+)(?!\w)", text))
     thresholds, epsilons, others = (
         {"0.1", "0.05", "0.99", "0.999", "0.99999"},
@@ -47,7 +48,8 @@ def test_every_figure_stands_in_a_sentence() -> None:
     figures = pd.read_csv(FOLDER / "tables" / "figures.csv", dtype=str, keep_default_na=False)
     assert figures["quantity"].is_unique
     assert (figures[["value", "setting", "command"]] != "").all(axis=None)
-    asked = re.findall(r"figures\.(\w+)", (FOLDER / docs.TEMPLATE).read_text(encoding="utf-8"))
+    text = "".join(template.read_text(encoding="utf-8") for template in TEMPLATES)
+    asked = re.findall(r"figures\.(\w+)", text)
     assert set(asked) == set(figures["quantity"])
 
 
@@ -66,8 +68,8 @@ def small(folder: Path, template: str) -> Path:
     rows += "a,p_t,original,0.50,n = 4,make x\\na,p_t,weighted,0.70,n = 4,make x\\n"
     rows += "b,p_t,original,0.25,n = 4,make x\\nb,y_t,most,3,n = 4,make x\\n"
     (folder / "tables" / "t.csv").write_text(rows.replace("\\n", "\n"))
-    (folder / docs.TEMPLATE).write_text(template)
-    return folder
+    (folder / "results.md.j2").write_text(template)
+    return folder / "results.md.j2"
 
 
 def test_a_table_and_a_sentence_by_hand(tmp_path: Path) -> None:
@@ -98,3 +100,10 @@ def test_what_is_not_there_is_one_line(tmp_path: Path, template: str, message: s
 def test_without_a_template_it_says_where_it_works(tmp_path: Path) -> None:
     with pytest.raises(WcxError, match="docs=true is for a checkout"):
         docs.write(tmp_path)
+
+
+def test_every_template_of_a_folder_becomes_its_page(tmp_path: Path) -> None:
+    small(tmp_path, "{{ table('t') }}")
+    (tmp_path / "other.md.j2").write_text("{{ value('t', 'b', column='y_t', part='most') }}")
+    assert docs.write(tmp_path) == [tmp_path / "other.md", tmp_path / "results.md"]
+    assert (tmp_path / "other.md").read_text() == "3"

@@ -1,4 +1,4 @@
-"""docs/results.md from its template: the prose stands in results.md.j2, every table in docs/tables/<name>.csv.
+"""Pages of docs/ from their templates: the prose of results.md stands in results.md.j2, every table in docs/tables/<name>.csv.
 
 Such a file is long, a line a number, and `value` is the number. All other columns are labels: those that name its line, `column`
 (its heading), `part` (which of a cell's numbers it is), and what it was measured with (`setting`, `command`). How the numbers of a
@@ -18,36 +18,40 @@ from wcx.errors import WcxError
 from wcx.files import write as write_file
 from wcx.report.backends import pipe_table
 
-TEMPLATE, RESULT = "results.md.j2", "results.md"
+SUFFIX = ".md.j2"
 _NUMBERS = ("column", "part", "value", "setting", "command")
 
 
-def write(folder: Path) -> Path:
-    """Write results.md of a folder of documents; return its path.
+def write(folder: Path) -> list[Path]:
+    """Write the pages of a folder of documents that have a template; return their paths.
 
     Raises:
         WcxError: there is no template, as in an installed package.
     """
-    if not (folder / TEMPLATE).is_file():
-        raise WcxError(f"no template {folder / TEMPLATE}: docs=true is for a checkout of the repository.")
-    write_file(folder / RESULT, document(folder))
-    return folder / RESULT
+    templates = sorted(folder.glob(f"*{SUFFIX}"))
+    if not templates:
+        raise WcxError(f"no template {folder / '*'}{SUFFIX}: docs=true is for a checkout of the repository.")
+    pages = {template.with_suffix(""): document(template) for template in templates}
+    for path, page in pages.items():
+        write_file(path, page)
+    return list(pages)
 
 
-def document(folder: Path) -> str:
-    """Return the page that the template and the tables of a folder of documents make.
+def document(template: Path) -> str:
+    """Return the page that a template and the tables beside it make.
 
     Raises:
         WcxError: a table that is not there, or has not the columns; or a number that a sentence asks for and no table has.
     """
+    folder = template.parent
     loader = jinja2.FileSystemLoader(folder)
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     tables = _Tables(folder / "tables")
     environment.globals |= {"table": tables.markdown, "value": tables.value, "figures": tables.figures()}
     try:
-        return environment.get_template(TEMPLATE).render()
+        return environment.get_template(template.name).render()
     except jinja2.TemplateError as error:
-        raise WcxError(f"{folder / TEMPLATE}: {error}; a sentence's numbers stand in tables/figures.csv.") from error
+        raise WcxError(f"{template}: {error}; a sentence's numbers stand in tables/figures.csv.") from error
 
 
 class _Tables:

@@ -21,7 +21,7 @@ def run(cfg: DictConfig) -> None:
     from wcx.report import docs, page
 
     if cfg.docs:
-        print(f"docs: {docs.write(CONF.parent / 'docs')}")
+        print("docs:", *docs.write(CONF.parent / "docs"))
         return
     refused: list[str] = []
     print(*page.write(Path(cfg.paths.results_dir), refused), sep="\n")
