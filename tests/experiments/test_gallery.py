@@ -14,8 +14,9 @@ from tests import nets
 from tests.test_found_by_reading import by_hand
 from wcx import contrasts, methods
 from wcx.errors import DataError, WcxError
-from wcx.experiments import Cell, Subject, base, pictures
+from wcx.experiments import Cell, Subject, pictures
 from wcx.experiments import images as items
+from wcx.experiments import subject as subject_module
 from wcx.experiments.gallery import FIGURES, FigureKind, GallerySettings
 from wcx.experiments.images import Item
 from wcx.experiments.masking import Masking
@@ -138,7 +139,7 @@ def test_where_memory_is_scarce_the_maps_are_the_same(
     subject = lens(model, figure, batch_size=4)
     (together,) = show(subject, some[:1], figure)
     model.images = 0
-    monkeypatch.setattr(base, "GRADIENTS", 2 * 4 * 2 * some[0].pixels.numel())
+    monkeypatch.setattr(subject_module, "GRADIENTS", 2 * 4 * 2 * some[0].pixels.numel())
     (apart,) = show(subject, some[:1], figure)
     assert model.images > 1 + 2 * 50
     for view, maps in together.maps.items():

@@ -4,7 +4,10 @@ from wcx.experiments.base import Cell, Experiment, Subject
 from wcx.registry import Registry
 
 _REGISTRY = Registry(
-    "experiment", __name__, Experiment, shared={"base", "gallery", "hiding", "images", "photo", "pictures", "selection"}
+    "experiment",
+    __name__,
+    Experiment,
+    shared={"base", "gallery", "hiding", "images", "photo", "pictures", "selection", "subject"},
 )
 names, get = _REGISTRY.names, _REGISTRY.get
 

@@ -300,11 +300,6 @@ class Hiding(Experiment):
                 rows[cell].update(zip(columns, values, strict=True))
 
 
-def by_sign(attribution: Tensor, kept: str) -> Tensor:
-    """Return the mask (H, W) of the pixels of the other sign than what is kept; zeros stay (section 5.2.2)."""
-    return attribution < 0 if kept == "positive" else attribution > 0
-
-
 def relative_probability(scores: Tensor) -> Tensor:
     """Return e^{y_ti} / (e^{y_ti} + e^{y_tj}) of the logits of t_1 ... t_k, (..., k): of the same shape, float64.
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from wcx import contrasts
-from wcx.experiments import hiding
 from wcx.experiments.base import Cell, FoilSetting, Subject, at_pixels
 from wcx.experiments.images import Item
 
@@ -154,7 +153,7 @@ def explain(
 
 def hide(subject: Subject, picture: Picture, baseline: Tensor) -> None:
     """Give a picture its hidden images: pixels of negative attribution become those of `baseline` (channels, H, W)."""
-    negative = hiding.by_sign(torch.cat(list(picture.maps.values())), "positive")  # (views * T, H, W)
+    negative = torch.cat(list(picture.maps.values())) < 0  # zeros stay; (views * T, H, W)
     changed = torch.where(negative[:, None], baseline, picture.pixels)
     with torch.inference_mode():
         batches = [subject.model(batch.to(subject.device)) for batch in changed.split(subject.batch_size)]
