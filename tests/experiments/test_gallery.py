@@ -240,7 +240,7 @@ def steep(logits: Tensor, target: Tensor, foils: Tensor, gamma: float = 1.0, k: 
 def test_the_gallery_keeps_the_options_of_two_contrasts_apart(
     order: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(contrasts._CONTRASTS, "steep", contrasts.Contrast(steep))
+    monkeypatch.setitem(contrasts.base._CONTRASTS, "steep", contrasts.Contrast(steep))
     options = {"finer": {"gamma": 0.2, "k": 2}, "steep": {"gamma": 3.0, "k": 4}}
     model = Normalized(nets.conv_batchnorm()).double().eval()
     pixels = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
