@@ -13,7 +13,7 @@ from wcx import datasets, methods
 from wcx.errors import WcxError
 from wcx.experiments import images
 from wcx.experiments.base import Cell, Subject
-from wcx.experiments.twins import Settings, Twins
+from wcx.experiments.twins import PartTwins, Settings
 from wcx.models.small_cnn import small_cnn
 
 
@@ -38,7 +38,7 @@ def test_a_function_gets_the_numbers_of_the_method_that_it_calls(birds, network,
     cell = Cell("gradcam", "weighted")
     subject = Subject(network, None, {"gradcam": methods.create("gradcam")})
     items = list(images.read(birds, images.order(len(birds), 6, 3), needs_twins=True))
-    rows = pd.DataFrame(Twins(subject, [cell], Settings(chance=20, seed=3)).rows(items)[cell])
+    rows = pd.DataFrame(PartTwins(subject, [cell], Settings(chance=20, seed=3)).rows(items)[cell])
     expected = rows.filter(regex=".+/.+/.+").dropna(axis=1, how="all").mean()
     measured = scored.set_index(scored[["score", "question", "reading"]].agg("/".join, axis=1))["mean"]
     pd.testing.assert_series_equal(

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from wcx.datasets.twins import Twins as TwinDataset
+from wcx.datasets.twins import Twins
 from wcx.errors import WcxError
 from wcx.experiments import images
 from wcx.experiments._questions import TwinQuestion
-from wcx.experiments._scoring import Layout, Scoring
+from wcx.experiments._scoring import CellLayout, Scoring
 from wcx.experiments.base import Cell, Row, Subject, at_pixels
 from wcx.experiments.images import Item
-from wcx.experiments.twins import Settings, Twins
+from wcx.experiments.twins import PartTwins, Settings
 from wcx.models import precision
 from wcx.report.twins.numbers import intervals
 
@@ -29,7 +29,7 @@ CHUNK = 64  # images
 def benchmark(
     function: Explaining,
     model: nn.Module,
-    dataset: TwinDataset,
+    dataset: Twins,
     *,
     limit: int | None = None,
     seed: int = 0,
@@ -56,7 +56,7 @@ def benchmark(
     Raises:
         WcxError: a dataset without twins, or maps of another shape than the images have.
     """
-    if not isinstance(dataset, TwinDataset) or not any(dataset.swaps(i) for i in range(len(dataset))):
+    if not isinstance(dataset, Twins) or not any(dataset.swaps(i) for i in range(len(dataset))):
         raise WcxError(
             f"dataset {dataset.name} has no twins, so no part's effect is known; give parts with families='factorial', or "
             f"funnybirds16."
@@ -75,7 +75,7 @@ def benchmark(
     return pd.DataFrame(names).assign(**{column: values.to_numpy() for column, values in numbers.items()})
 
 
-class _Benchmark(Twins):
+class _Benchmark(PartTwins):
     """The experiment twins for maps of a function that is given target and foils."""
 
     def __init__(self, function: Explaining, model: nn.Module, settings: Settings, batch_size: int) -> None:
@@ -83,7 +83,7 @@ class _Benchmark(Twins):
         self._function = function
 
     def _batch(self, items: Sequence[Item]) -> Iterator[dict[str, Tensor]]:
-        """See `Twins._batch`: a map a question."""
+        """See `PartTwins._batch`: a map a question."""
         for image in self._answered(items):
             maps = self._maps(image.pixels, image.questions)
             flat = at_pixels(maps[None], image.pixels.shape[-2:], self.settings.align_corners)[0].flatten(1).cpu()
@@ -92,7 +92,7 @@ class _Benchmark(Twins):
             grid = tuple(maps.shape[-2:])
             rows = np.arange(len(image.questions))[None]  # each question has a map of its own
             yield Scoring(
-                image, Layout([0], [0], [grid]), flat[None], rows, v[index[0, 0], 0].double(), self._random
+                image, CellLayout([0], [0], [grid]), flat[None], rows, v[index[0, 0], 0].double(), self._random
             ).columns()
 
     def _maps(self, pixels: Tensor, asked: Sequence[TwinQuestion]) -> Tensor:

@@ -19,7 +19,7 @@ from wcx.experiments import Cell, Subject, images
 from wcx.experiments._games import log_odds, shapley
 from wcx.experiments._scoring import centre, edges
 from wcx.experiments.images import Item
-from wcx.experiments.twins import Settings, Twins
+from wcx.experiments.twins import PartTwins, Settings
 from wcx.images import Normalized
 from wcx.models import load as load_model
 from wcx.models.small_cnn import SmallCNN
@@ -57,9 +57,9 @@ def model(items: list[Item]) -> nn.Module:
     return network.eval()
 
 
-def experiment(model: nn.Module, cells: list[Cell] = CELLS, **settings: object) -> Twins:
+def experiment(model: nn.Module, cells: list[Cell] = CELLS, **settings: object) -> PartTwins:
     created = {cell.method: methods.create(cell.method) for cell in cells}
-    return Twins(Subject(model, LAYER, created, batch_size=2), cells, Settings(**{"chance": 50} | settings))
+    return PartTwins(Subject(model, LAYER, created, batch_size=2), cells, Settings(**{"chance": 50} | settings))
 
 
 @pytest.fixture(scope="module")
@@ -266,10 +266,10 @@ def test_maps_of_single_foils_agree_under_max_and_weighted(rows: dict) -> None:
 def test_rows_hold_the_columns_and_what_is_not_asked_is_no_number(
     model: nn.Module, items: list[Item], rows: dict
 ) -> None:
-    columns = Twins.columns(Settings(chance=50))
+    columns = PartTwins.columns(Settings(chance=50))
     assert len(set(columns)) == len(columns)
     assert not {name for row in itertools.chain(*rows.values()) for name in row} - set(columns)
-    assert not [name for name in Twins.columns(Settings(chance=0)) if name.endswith("chance")]
+    assert not [name for name in PartTwins.columns(Settings(chance=0)) if name.endswith("chance")]
     bare = [Item(0, "0", 0, items[0].pixels), Item(1, "1", 0, None)]
     skipped = experiment(model).rows(bare)[CELLS[0]]
     assert [row["skipped"] for row in skipped] == [False, True]
@@ -290,6 +290,6 @@ def test_images_without_twins_are_refused_in_one_line() -> None:
     with pytest.raises(
         WcxError, match=r"dataset parts as it was opened has none; give dataset=parts dataset\.families=factorial"
     ):
-        Job(Twins, dataset, loaded, CELLS, Settings())
+        Job(PartTwins, dataset, loaded, CELLS, Settings())
     with pytest.raises(WcxError, match="chance = -1 is no number of random maps"):
         Settings(chance=-1)

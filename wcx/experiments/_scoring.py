@@ -45,7 +45,7 @@ def facts() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Layout:
+class CellLayout:
     """How the cells of a table lie in what is computed for all.
 
     Attributes:
@@ -111,7 +111,7 @@ class Scoring:
     """
 
     def __init__(
-        self, image: Answered, layout: Layout, maps: Tensor, index: np.ndarray, v: Tensor, random: RandomMaps
+        self, image: Answered, layout: CellLayout, maps: Tensor, index: np.ndarray, v: Tensor, random: RandomMaps
     ) -> None:
         self._image, self._layout, self._v, self._random = image, layout, v, random
         rows = np.array(layout.method)[:, None] * len(v) + index[list(layout.contrast)]
@@ -255,4 +255,4 @@ def _names(kind: str, reading: str) -> list[str]:
     return [name for name in names if name != "top_effect" or kind == "q1"]  # elsewhere it is top_mean
 
 
-__all__ = ["CONTROLS", "READINGS", "Layout", "RandomMaps", "Scoring", "centre", "columns_of", "edges", "facts"]
+__all__ = ["CONTROLS", "READINGS", "CellLayout", "RandomMaps", "Scoring", "centre", "columns_of", "edges", "facts"]

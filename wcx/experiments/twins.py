@@ -33,7 +33,7 @@ from torch import Tensor
 from wcx import contrasts
 from wcx.errors import WcxError
 from wcx.experiments._answers import Answered
-from wcx.experiments._scoring import Layout, RandomMaps, Scoring, columns_of, facts
+from wcx.experiments._scoring import CellLayout, RandomMaps, Scoring, columns_of, facts
 from wcx.experiments.base import Cell, Experiment, Keep, Row, Subject, at_pixels, blank
 from wcx.experiments.images import Item
 from wcx.models import precision
@@ -61,7 +61,7 @@ class Settings:
             raise WcxError(f"chance = {self.chance!r} is no number of random maps; give a whole number, such as 1000.")
 
 
-class Twins(Experiment):
+class PartTwins(Experiment):
     """The experiment; `Subject.passes` counts forward, backward and evaluation passes, in images."""
 
     protocol = Settings
@@ -111,7 +111,7 @@ class Twins(Experiment):
         maps = look.attributions(v)
         side = pixels.shape[-2:]
         methods, names = list(self.subject.methods), list(dict.fromkeys(cell.contrast for cell in self.cells))
-        layout = Layout(
+        layout = CellLayout(
             [methods.index(cell.method) for cell in self.cells],
             [names.index(cell.contrast) for cell in self.cells],
             [tuple(maps[name].shape[-2:]) for name in methods],
