@@ -41,7 +41,7 @@ def test_what_is_refused_is_one_line(name: str) -> None:
     ):
         torch.nn.init.normal_(layer.weight)
     with pytest.raises(WcxError, match=reason) as caught:
-        wcx.Explainer(net)(image((size, size)).float())
+        wcx.Explainer(net)(image((size, size)).float().expand(2, -1, -1, -1))
     assert "\n" not in str(caught.value)
 
 
