@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -212,6 +213,17 @@ def test_the_costs_ratios_are_of_medians(tmp_path: Path) -> None:
     assert (line["original_s"], line["weighted/original cpu"], line["together/separate wall"]) == (2.0, 2.0, 0.5)
     assert line["brute/weighted cpu"] == 70.0
     assert (line["backward"], line["design_backward"]) == (4, 4)
+
+
+def test_a_table_of_costs_has_no_column_for_what_was_measured_of_no_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """methods=[lrp]: no thousand classes; elsewhere than on Linux: no memory."""
+    seconds = pd.DataFrame({"contrast": cost.CALLS, "wall": 1.0, "cpu": 2.0})
+    frames = {"times": seconds, "passes": pd.DataFrame({"forward": [1.0], "backward": 4.0, "backward_to_image": 4.0})}
+    monkeypatch.setattr(cost, "gathered", lambda shards: shards[0].frame.assign(network="a", method="lrp"))
+    shards = [SimpleNamespace(frame=frame, parts={"settings": {"measures": name}}) for name, frame in frames.items()]
+    tables = cost.Cost.summaries(shards)
+    assert [table.title.partition(",")[0] for table in tables] == ["Seconds", "Passes of four contrasts together"]
+    assert "brute" not in tables[0].to_text()
 
 
 def test_a_process_of_its_own_has_a_peak() -> None:

@@ -196,13 +196,15 @@ class Cost(Timed):
 
     @classmethod
     def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Verification.summaries`: a line a method."""
+        """See `Verification.summaries`: a line a method; what was measured of none (classes, memory) has no column."""
         frames = [gathered([shard]).assign(measures=shard.parts["settings"]["measures"]) for shard in shards]
         groups = pd.concat(frames).groupby(["network", "method"], sort=False)
         summed = summary_table(cls.name(), "", pd.DataFrame([_line(*group) for group in groups]), MEANINGS)
+        shown = {title: tuple(filter(summed.frame.columns.__contains__, names)) for title, names in TITLES.items()}
         return [
             replace(summed, title=f"{title}, a batch of {IMAGES}", shown=SHOWN + names)
-            for title, names in TITLES.items()
+            for title, names in shown.items()
+            if names
         ]
 
 
