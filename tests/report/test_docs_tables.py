@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
@@ -107,3 +109,32 @@ def test_every_template_of_a_folder_becomes_its_page(tmp_path: Path) -> None:
     (tmp_path / "other.md.j2").write_text("{{ value('t', 'b', column='y_t', part='most') }}")
     assert docs.write(tmp_path) == [tmp_path / "other.md", tmp_path / "results.md"]
     assert (tmp_path / "other.md").read_text() == "3"
+
+
+@pytest.fixture
+def leaderboard() -> ModuleType:
+    """docs/site/leaderboard.py, which is no package's."""
+    spec = importlib.util.spec_from_file_location("leaderboard", FOLDER / "site" / "leaderboard.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_leaderboard_is_gathered_from_the_other_tables(leaderboard: ModuleType) -> None:
+    frame = leaderboard.gathered()
+    committed = FOLDER / "tables" / "leaderboard.csv"
+    assert leaderboard.text(frame) == committed.read_text(encoding="utf-8"), "run docs/site/leaderboard.py"
+    figures = docs._Tables(FOLDER / "tables").figures()
+    assert figures["leaderboard_w"] == f"{leaderboard.concordance(frame):.2f}"
+
+
+def test_kendalls_w_by_hand(leaderboard: ModuleType) -> None:
+    lines = [("a", "x", c, v) for c, v in (("p", 1), ("q", 1))] + [("a", "y", c, v) for c, v in (("p", 2), ("q", 2))]
+    same = pd.DataFrame(
+        [*lines, ("a", "z", "p", 3), ("a", "z", "q", 3)], columns=["method", "contrast", "column", "value"]
+    )
+    assert leaderboard.concordance(same) == pytest.approx(1)
+    turned = same.assign(value=same["value"].where(same["column"] == "p", 4 - same["value"]))
+    assert leaderboard.concordance(turned) == pytest.approx(0)
