@@ -61,7 +61,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
 def test_every_choice_composes(group: str, name: str) -> None:
-    extra = ["model.name=resnet50"] if (group, name) == ("model", "torchvision") else []
+    named = {"torchvision": "resnet50", "timm": "resnet50", "hf": "google/vit-base-patch16-224"}
+    extra = [f"model.name={named[name]}"] if group == "model" and name in named else []
     OmegaConf.to_yaml(application.compose([f"{group}={name}", *extra]), resolve=True)
 
 

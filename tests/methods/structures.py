@@ -84,7 +84,8 @@ def distance(map: Tensor, expected: Tensor) -> float:
 
 def by_zennit(model: nn.Module, images: Tensor, v: Tensor, composite: str) -> Tensor:
     """Return the map of zennit's own hooks for the seed v y; the stems get the box."""
-    convolution = {"epsilon": Epsilon, "epsilon_plus": ZPlus, "epsilon_gamma_box": Gamma}[composite]
+    convolution = {"epsilon": Epsilon, "epsilon_plus": ZPlus, "z_plus": ZPlus, "epsilon_gamma_box": Gamma}[composite]
+    linear = ZPlus if composite == "z_plus" else Epsilon
 
     def rule(_context: dict[str, Any], name: str, module: nn.Module) -> Any:
         if composite == "epsilon_gamma_box" and name.startswith("stem"):
@@ -93,7 +94,9 @@ def by_zennit(model: nn.Module, images: Tensor, v: Tensor, composite: str) -> Te
             return Pass()
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             return convolution()
-        return Epsilon() if isinstance(module, (nn.Linear, Affine, Sum)) else None
+        if isinstance(module, nn.Linear):
+            return linear()
+        return Epsilon() if isinstance(module, (Affine, Sum)) else None
 
     with Gradient(model, Composite(module_map=rule)) as attributor:
         return attributor(images.clone(), lambda output: v * output.detach())[1]

@@ -152,7 +152,7 @@ def test_in_half_precision_and_under_autocast(composite: str) -> None:
         assert distance(half, expected) < 0.05
 
 
-@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize("composite", [name for name in COMPOSITES if name not in ("attnlrp", "cp_lrp")])
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_against_zennit_without_batchnorm(structure: str, composite: str) -> None:
     network, without = (Parts(network) for network in STRUCTURES[structure])
