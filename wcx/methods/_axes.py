@@ -23,7 +23,7 @@ class Axis:
         grid: the rows and columns of an axis of tokens, or None.
     """
 
-    def __init__(self, channels: int = 0, places: int = 0, grid: Grid | None = None) -> None:
+    def __init__(self, channels: int = 0, places: int = 0, grid: Patches | None = None) -> None:
         self.channels, self.places, self.grid = channels, places, grid
         self._joined: Axis | None = None
 
@@ -49,7 +49,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Grid:
+class Patches:
     """Places in an axis of tokens, row by row, between tokens of no place (class, distillation, registers).
 
     Attributes:
@@ -69,7 +69,7 @@ class Grid:
         """Where the places end."""
         return self.start + math.prod(self.sizes)
 
-    def moved(self, by: int, length: int) -> Grid | None:
+    def moved(self, by: int, length: int) -> Patches | None:
         """Return the grid in another axis of tokens, or None if not all of its places are there."""
         return (
             replace(self, start=self.start + by, length=length)
@@ -137,7 +137,7 @@ def _regrouped(merged: list[tuple[int, frozenset[Axis]]], split: list[int]) -> l
     axes = [single(further) for _, further in merged]
     areas = [axis for axis in axes if axis and axis.places == DEFINITION and not axis.grid]
     if len(merged) == len(set(areas)) == 2 and len(split) == 1:
-        grid = Grid((areas[0], areas[1]), (merged[0][0], merged[1][0]), 0, split[0])
+        grid = Patches((areas[0], areas[1]), (merged[0][0], merged[1][0]), 0, split[0])
         return [frozenset([Axis(places=DEFINITION, grid=grid)])]
     if len(merged) == 1 and axes[0] and (grid := axes[0].grid) and grid.sizes == tuple(split):
         return [frozenset([axis]) for axis in grid.axes]
@@ -188,7 +188,7 @@ class Layout:
 
     order: tuple[int, ...]
     places: tuple[int, ...]
-    grid: Grid | None = None
+    grid: Patches | None = None
 
     def maps(self, x: Tensor) -> Tensor:
         """Return (..., N, channels, h, w) of a tensor (..., *the layer's)."""

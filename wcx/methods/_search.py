@@ -61,7 +61,7 @@ class Seen:
 
 
 @dataclass
-class Call:
+class OpenCall:
     """A call of a module that is running: what has run before it, and inside of other modules that it called.
 
     Attributes:
@@ -92,11 +92,11 @@ def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor],
     maps: list[str] = []
     runs: Counter[str] = Counter()
     following_as: dict[object, Seen] = {}  # by the state in which the output went on: a block may hand it on
-    calls: list[Call] = []  # of the modules that run
+    calls: list[OpenCall] = []  # of the modules that run
     listed = layers.listed(model)
 
     def before(_name: str) -> None:
-        calls.append(Call(trace.convolutions, trace.linears))
+        calls.append(OpenCall(trace.convolutions, trace.linears))
 
     def after(name: str, output: object) -> object:
         call = calls.pop()
