@@ -96,7 +96,7 @@ def test_a_plan_states_the_passes_and_computes_nothing(
     [
         (
             ["methods=[gradcam]"],
-            "failed: parts small_cnn: experiment sign_perturbation needs an input method, not gradcam",
+            "failed: parts small_cnn: experiment sign_perturbation needs an input method of gradients, not gradcam",
         ),
         (["contrasts=[wieghted]"], "error: unknown contrast 'wieghted'. Did you mean 'weighted'"),
         (["precision=half"], "failed: parts small_cnn: unknown precision 'half'"),

@@ -203,7 +203,7 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
         (["model.weights=random", "model.layer=nonsense"], "error: the model has no layer 'nonsense'; try one of"),
         (
             ["model.weights=random", "experiment=sign_perturbation", "method=gradcam"],
-            "error: experiment sign_perturbation needs an input method, not gradcam",
+            "error: experiment sign_perturbation needs an input method of gradients, not gradcam",
         ),
         (["model.weights=random", "targets=99"], "error: targets = 99, but the model has"),
         (["batch_size=0"], "error: batch_size = 0: give a whole number of at least 1."),

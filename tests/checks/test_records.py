@@ -61,7 +61,7 @@ def chunks(folder: Path) -> dict[str, bytes]:
 
 
 def test_parts_are_checks() -> None:
-    parts = set(grid.settings("verify")["parts"]) - {"figure"}
+    parts = set(grid.settings("verify")["parts"]) - {"figure"} | {"peers"}  # those of verify, and one of bench
     run = {check.name() for part in parts for check in checks.of_part(part)}
     assert run == set(checks.names())
 

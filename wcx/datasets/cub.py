@@ -41,7 +41,7 @@ class Cub(ImageDataset):
     Args:
         arguments, options: those of `ImageDataset`.
         base: the folder CUB_200_2011.
-        numbers: of the images, by their ids.
+        numbers: of the images, by their files.
         places: of the classes in the official list of 200, from 0, by their names.
     """
 
@@ -50,7 +50,7 @@ class Cub(ImageDataset):
     ) -> None:
         super().__init__(*arguments, **options)
         self._base = base
-        self._numbers = [numbers[name] for name in self.ids]
+        self._numbers = [numbers[name] for name in self._files]
         self._places = dict(places)
 
     @property

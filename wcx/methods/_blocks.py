@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from wcx.errors import WcxError
 from wcx.methods import layers
 from wcx.methods._attention import FUSED, MULTI_HEAD
-from wcx.methods._axes import Grid, Layout
+from wcx.methods._axes import Layout, Patches
 from wcx.methods._functions import Call, opened
 from wcx.methods._trace import Trace, tensors
 from wcx.methods.base import call, forward
@@ -187,7 +187,7 @@ class Blocks:
         return logits.unflatten(0, (len(blocks), len(images)))
 
 
-def _place(grid: Grid | None) -> tuple[int, ...]:
+def _place(grid: Patches | None) -> tuple[int, ...]:
     return () if grid is None else (grid.start, grid.stop, grid.length)
 
 

@@ -10,6 +10,9 @@ from torch.autograd.graph import GradientEdge, Node
 Edge = tuple[Node, int]  # a function and the number of its output
 
 
+_NORMS = ("Norm", "Rsqrt", "Sqrt", "Std", "Var", "Pow")  # fused, or written out
+
+
 def key(edge: GradientEdge) -> Edge:
     """Return what tells two edges apart."""
     return edge.node, edge.output_nr
@@ -67,6 +70,12 @@ def linear_layers(nodes: list[Node], n: int) -> int:
         before = max((longest.get(function, 0) for function in _inputs(node)), default=0)
         longest[node] = before + _is_linear(node, more_rows_than=n)
     return max(longest.values(), default=0)
+
+
+def has_norm(logits: Tensor, start: GradientEdge) -> bool:
+    """Return whether a norm of each image's own values lies between `start` and the logits: one that divides by a spread."""
+    names = [node.name() for node in way(logits, start)]
+    return any(word in name for name in names for word in _NORMS if "BatchNorm" not in name)
 
 
 def convolutions(nodes: list[Node]) -> int:

@@ -138,7 +138,9 @@ def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor],
             f"layer {best.name!r} runs more than once in a forward pass; name another: {', '.join(names) or 'none'}."
         )
     found = Activation.of(best.name, best.value, best.edge, best.layout, logits)
-    if cancels is None or not cancels(found.value, best.layout.maps(vjp(logits, best.edge, probe(logits)))[0]):
+    if cancels is None or not _graph.has_norm(logits, best.edge):  # a backward pass is asked for behind a norm alone
+        return found
+    if not cancels(found.value, best.layout.maps(vjp(logits, best.edge, probe(logits)))[0]):
         return found
     behind = [name for name in maps[maps.index(best.name) + 1 :] if not best.name.startswith(f"{name}.")]
     return cut(model, images, behind[0]) if behind else found

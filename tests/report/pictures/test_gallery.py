@@ -54,6 +54,7 @@ def plate(figure: str, count: int = 2, names: list[str] = LONG, foils: str = "",
         "dataset_label": "cub",
         "model": "vgg16",
         "weights": "w " * 60,
+        "stand_in": True,
         "subset": "",
         "command": "",
     }
