@@ -27,7 +27,8 @@ from wcx import contrasts
 from wcx.contrasts import Foils, Target
 from wcx.errors import WcxError
 from wcx.explainer import explain, upsample
-from wcx.methods._state import check_model
+from wcx.methods._state import evaluated
+from wcx.methods.base import forward
 
 
 def frozen(
@@ -46,16 +47,8 @@ def frozen(
     Raises:
         WcxError: an argument that does not fit.
     """
-    check_model(model)
-    training = {module: module.training for module in model.modules()}
-    try:
-        for module in training:
-            module.training = False
-        with torch.no_grad():
-            logits = model(images)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with evaluated(model), torch.no_grad():
+        logits = forward(model, images)
     return contrasts.cotangent(logits, target, contrast, foils, **options)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 import wcx
-from wcx import contrasts, methods
+from wcx import bridges, contrasts, methods
 from wcx.explainer import cotangents
 
 if TYPE_CHECKING:
@@ -106,11 +104,6 @@ def _captum(task: Task, method: str) -> Tensor:
     return torch.stack([task.captum.contrasted(method, v, options) for v in task.cotangents(task.logits())])
 
 
-def _weighted(v: Tensor) -> list[Callable[[Tensor], Tensor]]:
-    """Return for each image what makes sum_s v_s y_s of its logits (C,), for cotangents (N, C)."""
-    return [partial(torch.dot, row) for row in v]
-
-
 def _grad_cam(task: Task, _method: str) -> Tensor:
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -118,7 +111,7 @@ def _grad_cam(task: Task, _method: str) -> Tensor:
     if task.explanations == 1:
         targets = [list(map(ClassifierOutputTarget, task.target.tolist()))]
     else:
-        targets = list(map(_weighted, task.cotangents(task.logits())))
+        targets = list(map(bridges.targets, task.cotangents(task.logits())))
     with GradCAM(task.net, [task.layer]) as cam:
         return torch.stack([torch.from_numpy(cam(task.images, classes)) for classes in targets])
 
@@ -130,7 +123,7 @@ def _torchcam(task: Task, _method: str) -> Tensor:
         scores = task.net(task.images)
         if task.explanations == 1:
             return torch.stack(cam(task.target.tolist(), scores, normalized=False))
-        targets = map(_weighted, task.cotangents(scores))
+        targets = map(bridges.targets, task.cotangents(scores))
         return torch.cat([torch.stack(cam(None, scores, False, targets=row, retain_graph=True)) for row in targets])
 
 
