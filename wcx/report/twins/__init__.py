@@ -95,12 +95,12 @@ def _readings(frame: pd.DataFrame) -> list[Table]:
         for reading, title in titles.items()
     ]
     note = "The answer is g = v.y, v the contrast's cotangent frozen at the image; right is the part of the largest effect on it."
-    own = frame[frame["reading"] == "own"]
-    return [*tables, _spread("Each contrast's own question", own, note, ("score", "question"), frame, is_main=False)]
+    frozen = frame[frame["reading"] == "own"]
+    return [*tables, _spread("Each contrast's own question", frozen, note, ("score", "question"), frame, is_main=False)]
 
 
 def _spread(
-    title: str, rows: pd.DataFrame, note: str, across: tuple[str, ...], whole: pd.DataFrame, is_main: bool = True
+    title: str, rows: pd.DataFrame, note: str, across: tuple[str, ...], complete: pd.DataFrame, is_main: bool = True
 ) -> Table:
     """Return a table of a line a map, with the numbers of several questions or scores side by side."""
     return Table(
@@ -112,7 +112,7 @@ def _spread(
         spread=Spread(_LINE, (Span("mean", across, headed=False),)),
         networks=opened.networks(rows) if is_main and len(rows) else (),
         is_main=is_main,
-        whole=whole,
+        whole=complete,
         header=numbers.HEADER,
     )
 
@@ -122,17 +122,17 @@ def _paired(pairs: pd.DataFrame) -> Table:
         "Differences in the share of questions whose top part is right, paired over images (all questions of an image together). "
         "p: sign flips of images; Holm over all m tests of this table."
     )
-    shown = ("network", "model", "method", "layer", "contrast", "question", "minus", "n")
-    shown = (*shown, *(column.name for column in paired.DIFFERENCE[1:]))
+    fields = ("network", "model", "method", "layer", "contrast", "question", "minus", "n")
+    fields = (*fields, *(column.name for column in paired.DIFFERENCE[1:]))
     columns = (*numbers.COLUMNS, *paired.DIFFERENCE)
-    header = shown[1:] if len(pairs) else ()
+    header = fields[1:] if len(pairs) else ()
     return Table(
         "twins_paired",
         "Contrasts against original, and a named foil against all others",
         columns,
         pairs,
         note,
-        shown,
+        fields,
         7,
         is_main=False,
         header=header,
@@ -142,7 +142,7 @@ def _paired(pairs: pd.DataFrame) -> Table:
 def _across(frame: pd.DataFrame) -> Table:
     rows = paired.across(frame)
     chosen = rows[(rows["score"] == "top_mean") & (rows["reading"] == _WHICH)] if len(rows) else rows
-    shown = ("dataset", "model", "method", "layer", "contrast", "question", "trainings", "mean", "lowest", "highest")
+    fields = ("dataset", "model", "method", "layer", "contrast", "question", "trainings", "mean", "lowest", "highest")
     columns = (
         *opened.COLUMNS,
         numbers.COLUMNS[-5],
@@ -155,11 +155,11 @@ def _across(frame: pd.DataFrame) -> Table:
         columns,
         chosen,
         "",
-        shown,
+        fields,
         6,
         is_main=False,
         whole=rows,
-        header=(*shown[:5], "score", "question", "reading", *shown[6:]),
+        header=(*fields[:5], "score", "question", "reading", *fields[6:]),
     )
 
 
@@ -177,7 +177,7 @@ def _facts(facts: pd.DataFrame) -> Table:
         ),
         Column("correct", "Share of images whose class is predicted.", format=".3f"),
     )
-    shown = ("network", "model", "weights", "question", "n", "asked", "verified", "flip", "other_part", "correct")
+    fields = ("network", "model", "weights", "question", "n", "asked", "verified", "flip", "other_part", "correct")
     note = "n: images with a verified question. The ceiling of Q1 is 1 minus the share answered by another part, if right is the part asked for; 1 if it is that part."  # noqa: E501
     return Table(
         "twins_questions",
@@ -185,10 +185,10 @@ def _facts(facts: pd.DataFrame) -> Table:
         columns,
         facts,
         note,
-        shown,
+        fields,
         4,
         is_main=False,
-        header=shown[1:] if len(facts) else (),
+        header=fields[1:] if len(facts) else (),
     )
 
 

@@ -76,8 +76,8 @@ def frame(cells: Sequence[Opened]) -> pd.DataFrame:
     rows = [row for group in networks(cells) for row in _rows(group)]
     if not rows:
         return pd.DataFrame(columns=list(HEADER))
-    whole = opened.with_networks(pd.DataFrame(rows))
-    return whole[[*HEADER, *(name for name in whole if name not in HEADER)]]
+    table = opened.with_networks(pd.DataFrame(rows))
+    return table[[*HEADER, *(name for name in table if name not in HEADER)]]
 
 
 def _rows(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
@@ -87,8 +87,8 @@ def _rows(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
     low, high = intervals(stacked, cells[0].key("twins")[:2])
     lines: set[tuple[object, ...]] = set()
     for number, (cell, table) in enumerate(zip(cells, tables, strict=True)):
-        about = cell.names | {"contrast": cell.shard.key[3], "layer": layer(cell), "n_skipped": cell.n_skipped}
-        about |= {"weights": cell.weights, "subset": cell.subset, "foils": "others"}
+        labels = cell.names | {"contrast": cell.shard.key[3], "layer": layer(cell), "n_skipped": cell.n_skipped}
+        labels |= {"weights": cell.weights, "subset": cell.subset, "foils": "others"}
         for name, mean in table.mean().items():
             score, question, reading = str(name).split("/")
             count = int(table[name].notna().sum())
@@ -96,7 +96,7 @@ def _rows(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
                 continue
             numbers = {"score": score, "question": question, "reading": reading, "n": count, "mean": mean}
             numbers |= {"ci_low": low[number, name], "ci_high": high[number, name]}
-            row = cell.facts() | about | numbers
+            row = cell.facts() | labels | numbers
             if reading in LINES:
                 row |= {"method": LINES[reading], "contrast": "", "layer": _grid(cell) if reading == "chance" else ""}
                 line = (*(row[key] for key in ("method", "layer", "score", "question")),)
@@ -123,9 +123,9 @@ def intervals(table: pd.DataFrame, key: Sequence[object]) -> tuple[pd.Series, pd
     low, high = (pd.Series(np.nan, index=table.columns) for _ in range(2))
     for mask, columns in same_images(table):
         for start in range(0, len(columns), 500):
-            some = columns[start : start + 500]
-            ends = statistics.bootstrap(table.loc[mask, some].to_numpy(), [*key, int(mask.sum())], resamples=RESAMPLES)
-            low[some], high[some] = ends
+            batch = columns[start : start + 500]
+            ends = statistics.bootstrap(table.loc[mask, batch].to_numpy(), [*key, int(mask.sum())], resamples=RESAMPLES)
+            low[batch], high[batch] = ends
     return low, high
 
 

@@ -39,8 +39,8 @@ def differences(cells: Sequence[Opened]) -> pd.DataFrame:
     rows = [row for group in networks(cells) for row in _differences(group)]
     if not rows:
         return pd.DataFrame()
-    whole = opened.with_networks(pd.DataFrame(rows))
-    return whole.assign(p_holm=statistics.holm(whole["p"].to_numpy()), m=int(whole["p"].notna().sum()))
+    table = opened.with_networks(pd.DataFrame(rows))
+    return table.assign(p_holm=statistics.holm(table["p"].to_numpy()), m=int(table["p"].notna().sum()))
 
 
 def _differences(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
@@ -51,30 +51,30 @@ def _differences(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
             continue
         base = tables.get((method, place, BASE))
         for kind in KINDS:
-            own = table.get(f"{SCORE}/{kind}/verified")
-            for minus, other in (
+            scores = table.get(f"{SCORE}/{kind}/verified")
+            for minus, compared in (
                 (BASE, base and base[1].get(f"{SCORE}/{kind}/verified")),
                 ("against all others", table.get(f"{SCORE}/{kind}/others")),
             ):
-                if own is not None and other is not None and own.notna().any() and other.notna().any():
-                    pairs[method, place, contrast, kind, minus] = own - other
-    whole = pd.DataFrame(pairs)
-    for mask, columns in same_images(whole):
-        sample = whole.loc[mask, columns].to_numpy()
+                if scores is not None and compared is not None and scores.notna().any() and compared.notna().any():
+                    pairs[method, place, contrast, kind, minus] = scores - compared
+    differences = pd.DataFrame(pairs)
+    for mask, columns in same_images(differences):
+        sample = differences.loc[mask, columns].to_numpy()
         key = [*cells[0].key()[:2], "twins", int(mask.sum())]
         low, high = statistics.bootstrap(sample, key, resamples=numbers.RESAMPLES)
         tests = statistics.sign_flip(sample, key)
         for place, name in enumerate(columns):
             cell = tables[name[:3]][0]
-            about = cell.names | {"contrast": name[2], "layer": name[1], "question": name[3], "minus": name[4]}
+            labels = cell.names | {"contrast": name[2], "layer": name[1], "question": name[3], "minus": name[4]}
             ends = {
                 "difference": sample[:, place].mean(),
                 "ci_low": low[place],
                 "ci_high": high[place],
                 "p": tests[place],
             }
-            more = {"n": int(mask.sum()), "n_skipped": cell.n_skipped, "weights": cell.weights, "subset": cell.subset}
-            yield cell.facts() | about | ends | more | {"foils": "others"}
+            counts = {"n": int(mask.sum()), "n_skipped": cell.n_skipped, "weights": cell.weights, "subset": cell.subset}
+            yield cell.facts() | labels | ends | counts | {"foils": "others"}
 
 
 def across(frame: pd.DataFrame) -> pd.DataFrame:
