@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import sobel
+from scipy.stats import mannwhitneyu
 from torch import Tensor, nn
 
 import wcx
@@ -246,6 +247,23 @@ def test_the_painted_truth_is_right_and_chance_is_what_random_maps_reach(rows: d
     assert row["sign/q1/chance"] == pytest.approx(0.5, abs=0.15)
     assert 0.05 < row["top_mean/q1/chance"] < 0.3
     assert row["top_mean/q3/chance"] < row["top_mean/q1/chance"]
+
+
+def test_the_second_pixels_are_those_that_show_the_part_in_the_image(
+    model: nn.Module, birds: datasets.ImageDataset, items: list[Item], rows: dict
+) -> None:
+    cell = Cell("gradcam", "weighted")
+    for item, row in zip(items, rows[cell], strict=True):
+        _, classes = answers(model, birds, item)
+        areas = []
+        for part in birds.varying(item.index):
+            swapped, mask = frozenset({part}), birds.part_masks(item.index)[part]
+            if part not in regions(birds, item, classes, swapped):
+                continue
+            phi = attribution(model, item, cell, item.label, [classes[swapped]])
+            u = mannwhitneyu(phi[mask], phi[~mask]).statistic if mask.any() else np.nan
+            areas.append(u / (mask.sum() * (~mask).sum()) if mask.any() else np.nan)
+        assert row["auroc_mask/q1/all"] == pytest.approx(np.nanmean(areas), abs=1e-6)
 
 
 def test_edges_and_centre_are_those_of_their_formulas(items: list[Item]) -> None:

@@ -44,7 +44,10 @@ class Scene:
         changed = torch.tensor(kinds % 2 == 1)
         pixels = torch.from_numpy(self.changed.ravel().nonzero()[0])
         effects = torch.from_numpy(self.effects)
-        self.truth = Truth(effects, candidates, flags, self.right, members, changed, sizes, pixels)
+        self.mask = np.isin(self.part, [1, 3])
+        mask = torch.tensor([kind // 2 in (1, 3) for kind in kinds])
+        mask_pixels = torch.from_numpy(self.mask.ravel().nonzero()[0])
+        self.truth = Truth(effects, candidates, flags, self.right, members, changed, mask, sizes, pixels, mask_pixels)
 
     def readings(self) -> Readings:
         return Readings.of(torch.from_numpy(self.maps).flatten(1), self.cells)
@@ -96,18 +99,20 @@ def test_sign_is_the_share_of_effects_with_the_maps_sign(scene: Scene) -> None:
         assert float(measured[k]) == pytest.approx(expected)
 
 
-def test_auroc_counts_pairs_of_pixels(scene: Scene) -> None:
-    measured = score("auroc", scene.readings(), scene.truth)["auroc"]
+@pytest.mark.parametrize(("column", "pixels"), [("auroc", "changed"), ("auroc_mask", "mask")])
+def test_auroc_counts_pairs_of_pixels(scene: Scene, column: str, pixels: str) -> None:
+    measured, chosen = score("auroc", scene.readings(), scene.truth)[column], getattr(scene, pixels)
     for k, phi in enumerate(scene.maps):
-        inside, outside = phi[scene.changed], phi[~scene.changed]
+        inside, outside = phi[chosen], phi[~chosen]
         wins = [float(a > b) + 0.5 * float(a == b) for a, b in itertools.product(inside, outside)]
         assert float(measured[k]) == pytest.approx(np.mean(wins))
 
 
-def test_average_precision_is_the_mean_of_the_precisions_at_each_changed_pixel(scene: Scene) -> None:
-    measured = score("average_precision", scene.readings(), scene.truth)["average_precision"]
+@pytest.mark.parametrize(("column", "pixels"), [("average_precision", "changed"), ("average_precision_mask", "mask")])
+def test_average_precision_is_the_mean_of_the_precisions_at_each_pixel(scene: Scene, column: str, pixels: str) -> None:
+    measured, chosen = score("average_precision", scene.readings(), scene.truth)[column], getattr(scene, pixels)
     for k, phi in enumerate(scene.maps):
-        precisions = [scene.changed[phi >= value].mean() for value in phi[scene.changed]]
+        precisions = [chosen[phi >= value].mean() for value in phi[chosen]]
         assert float(measured[k]) == pytest.approx(np.mean(precisions))
 
 

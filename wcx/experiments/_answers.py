@@ -102,13 +102,25 @@ class Answered:
         candidates = (self.sizes @ members) >= self.twins.visible_from
         if question.kind.startswith("q4"):
             candidates &= self._flags(self.twins.varying)
-        changed, pixels = self._changed(question)
+        changed = self._changed(question)
+        mask = torch.isin(self._codes[1][0], swapped.nonzero()[:, 0])
         right: int | None = None
         if question.kind == "q1":
             right = self.twins.parts.index(next(iter(question.swapped)))
         elif question.kind != "q5" and bool(candidates.any()):
             right = int(effects.masked_fill(~candidates, -torch.inf).argmax())
-        return Truth(effects, candidates, swapped, right, members, changed, self.sizes, pixels)
+        return Truth(
+            effects,
+            candidates,
+            swapped,
+            right,
+            members,
+            changed,
+            mask,
+            self.sizes,
+            self._pixels(changed),
+            self._pixels(mask),
+        )
 
     def regions(self, swapped: frozenset[str]) -> dict[str, Tensor]:
         """Return the region of each visible part, bool (H, W), in a question about `swapped` parts."""
@@ -136,9 +148,12 @@ class Answered:
         first = torch.nn.functional.one_hot(outlined.byte().argmax(1), len(swapped)).bool()
         return torch.where(taken[:, None], first, shown).double()
 
-    def _changed(self, question: TwinQuestion) -> tuple[Tensor, Tensor]:
-        """Return the cells, bool (A,), and pixels, int64 (n,), in which the image and its twin of the question differ."""
+    def _changed(self, question: TwinQuestion) -> Tensor:
+        """Return the cells, bool (A,), in which the image and its twin of the question differ."""
         if question.swapped not in self.twins.swaps:
-            return torch.zeros(len(self.sizes), dtype=torch.bool), self.cells[:0]
-        changed = self._codes[1][1 + len(self.twins.parts) + self.twins.swaps.index(question.swapped)].bool()
-        return changed, changed[self.cells].nonzero()[:, 0]
+            return torch.zeros(len(self.sizes), dtype=torch.bool)
+        return self._codes[1][1 + len(self.twins.parts) + self.twins.swaps.index(question.swapped)].bool()
+
+    def _pixels(self, chosen: Tensor) -> Tensor:
+        """Return the pixels of cells that are chosen, bool (A,), as indices into the flat image, int64 (n,)."""
+        return chosen[self.cells].nonzero()[:, 0]

@@ -24,7 +24,7 @@ SCORES: list[TruthScore] = [scores.get(name)() for name in scores.names()]
 _PAINTED = {name: kind for score in SCORES for name, kind in zip(score.columns, score.painted, strict=True)}
 _OWN = ("top_effect", "tau_mean", "sign")  # what is read of a contrast's own question
 _BOTH = ("top_mean", "top_sum")  # what can be right for both of two foils
-_KINDS = ("mean", "sum", "changed")
+_KINDS = ("mean", "sum", "changed", "mask")
 Grid = tuple[int, ...]
 
 

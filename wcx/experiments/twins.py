@@ -67,6 +67,7 @@ class PartTwins(Experiment):
     protocol = Settings
     axes = ("score", "question", "reading")
     needs_twins = True
+    version = 2  # 2: AUROC and average precision of the part's mask, beside the changed pixels
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Settings) -> None:
         super().__init__(subject, cells, settings)

@@ -10,19 +10,27 @@ from wcx.measures.truth.base import Readings, Truth, TruthScore
 
 
 class AveragePrecision(TruthScore):
-    """The mean over the changed pixels of the precision at their value: of all pixels at least as large, the share that changes."""
+    """The mean over the changed pixels of the precision at their value: of all pixels at least as large, the share that changes.
 
-    columns = ("average_precision",)
-    painted = ("changed",)
+    ``average_precision_mask``: likewise of the pixels that show a swapped part in the image.
+    """
+
+    columns = ("average_precision", "average_precision_mask")
+    painted = ("changed", "mask")
     needs_pixels = True
 
     def __call__(self, readings: Readings, truth: Truth) -> Tensor:
         """See `TruthScore`."""
-        changed, total = len(truth.pixels), readings.maps.shape[1]
-        if not changed:
-            return readings.sums.new_full((len(readings.sums), 1), torch.nan)
-        smaller = np.sort(readings.counts(truth.pixels)[0].numpy(), axis=1)
-        # of equal ones, the place of the first: all of them are at least as large as each
-        begins = np.diff(smaller, axis=1, prepend=-1) > 0
-        first = np.maximum.accumulate(np.where(begins, np.arange(changed), 0), axis=1)
-        return torch.from_numpy(((changed - first) / (total - smaller)).mean(1, keepdims=True))
+        return torch.stack([_precision(readings, pixels) for pixels in (truth.pixels, truth.mask_pixels)], dim=1)
+
+
+def _precision(readings: Readings, pixels: Tensor) -> Tensor:
+    """Return the average precision for pixels (n,), (K,)."""
+    inside, total = len(pixels), readings.maps.shape[1]
+    if not inside:
+        return readings.sums.new_full((len(readings.sums),), torch.nan)
+    smaller = np.sort(readings.counts(pixels)[0].numpy(), axis=1)
+    # of equal ones, the place of the first: all of them are at least as large as each
+    begins = np.diff(smaller, axis=1, prepend=-1) > 0
+    first = np.maximum.accumulate(np.where(begins, np.arange(inside), 0), axis=1)
+    return torch.from_numpy(((inside - first) / (total - smaller)).mean(1))

@@ -30,8 +30,10 @@ class Truth:
         right: the part that is asked for; None where there is no single one.
         members: which cells make up a part's region, float64 (A, R).
         changed: which cells change, bool (A,).
+        mask: which cells show a swapped part in the image, bool (A,).
         sizes: pixels of each cell, float64 (A,).
         pixels: those that change, int64 (n,), indices into the flat image.
+        mask_pixels: those of `mask`, likewise.
     """
 
     effects: Tensor
@@ -40,8 +42,10 @@ class Truth:
     right: int | None
     members: Tensor
     changed: Tensor
+    mask: Tensor
     sizes: Tensor
     pixels: Tensor
+    mask_pixels: Tensor
 
     @cached_property
     def areas(self) -> Tensor:
@@ -52,10 +56,11 @@ class Truth:
         """Return the answer as a map, a value a cell, float64 (A,).
 
         Args:
-            kind: ``mean``, a part's effect on its region; ``sum``, over its pixels; ``changed``, 1 where pixels change.
+            kind: ``mean``, a part's effect on its region; ``sum``, over its pixels; ``changed``, 1 where pixels change; ``mask``, 1
+                where a swapped part is seen.
         """
-        if kind == "changed":
-            return self.changed.double()
+        if kind in ("changed", "mask"):
+            return (self.changed if kind == "changed" else self.mask).double()
         values = self.effects if kind == "mean" else self.effects / self.areas.clamp(min=1)
         return self.members @ values
 
