@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from wcx.errors import WcxError
@@ -180,3 +181,15 @@ def _notes(cells: pd.DataFrame) -> list[Note]:
         [Note(f"{skipped} unreadable image{'s' if skipped > 1 else ''} skipped", is_caution=True)] if skipped else []
     )
     return notes + [Note(f"foils: {foils}") for foils in dict.fromkeys(cells["foils"]) if foils != "others"]
+
+
+def same_images(table: pd.DataFrame) -> Iterator[tuple[np.ndarray, list[Any]]]:
+    """Yield the columns of a table that are of the same images, with those images as a mask."""
+    groups: dict[bytes, list[Any]] = {}
+    present = table.notna().to_numpy()
+    for place, name in enumerate(table.columns):
+        groups.setdefault(present[:, place].tobytes(), []).append(name)
+    for packed, columns in groups.items():
+        mask = np.frombuffer(packed, dtype=bool)
+        if mask.any():
+            yield mask, columns

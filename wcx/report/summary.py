@@ -20,7 +20,7 @@ HEADER = (
     *("dataset", "model", "method", "contrast", "quantity", "n", "mean", "ci_low", "ci_high", "n_skipped"),
     *("weights", "subset"),
 )
-_FACTS = ("index", "id", "label", "skipped", "above_threshold")  # of an image: no quantities
+_FACTS = ("index", "id", "label", "skipped", "above_threshold", "predicted")  # of an image: no quantities
 _MEAN = Column("mean", "Over the images where it is defined.", format=".4g", interval=("ci_low", "ci_high"))
 _QUANTITY = Column("quantity", "What was recorded of each image.")
 
@@ -40,7 +40,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     """
     name = shards[0].experiment
     cells = [Opened(shard, rows) for shard in shards if (rows := opened.rows(shard, refused)) is not None]
-    axes = _axes(name, dict.fromkeys(chain.from_iterable(map(_measured, cells))))
+    axes = _axes(name, dict.fromkeys(chain.from_iterable(map(measured, cells))))
     rows = list(chain.from_iterable(_quantities(cell, axes) for cell in cells))
     frame = opened.with_networks(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=list(HEADER))
     title = name.replace("_", " ").capitalize()
@@ -52,7 +52,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     return Section(name, title, "", tables, problems=list(refused or ()), notes=notes, state=state)
 
 
-def _measured(cell: Opened) -> pd.DataFrame:
+def measured(cell: Opened) -> pd.DataFrame:
     """Return the quantities of a cell, a column each, of the images above the threshold, where there is one."""
     measured = cell.rows[~cell.rows["skipped"]]
     if "above_threshold" in measured:
@@ -69,7 +69,7 @@ def _quantities(cell: Opened, axes: Mapping[int, Sequence[str]]) -> Iterator[dic
     """
     key = {"weights": cell.weights, "subset": cell.subset, "foils": cell.foils, "protocol": protocol(cell.shard)}
     names = cell.names | {"contrast": cell.shard.key[3]}
-    for name, column in _measured(cell).items():
+    for name, column in measured(cell).items():
         values, parts = column.dropna(), str(name).split("/")
         low, high = statistics.bootstrap(values, cell.key(name))
         numbers = {"quantity": name, "n": len(values), "mean": values.mean(), "ci_low": low, "ci_high": high}

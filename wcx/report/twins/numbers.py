@@ -121,21 +121,9 @@ def _grid(cell: Opened) -> str:
 def intervals(table: pd.DataFrame, key: Sequence[object]) -> tuple[pd.Series, pd.Series]:
     """Return the ends of the 95 % intervals of a table's columns, a row an image; columns of the same images together."""
     low, high = (pd.Series(np.nan, index=table.columns) for _ in range(2))
-    for mask, columns in same_images(table):
+    for mask, columns in opened.same_images(table):
         for start in range(0, len(columns), 500):
             batch = columns[start : start + 500]
             ends = statistics.bootstrap(table.loc[mask, batch].to_numpy(), [*key, int(mask.sum())], resamples=RESAMPLES)
             low[batch], high[batch] = ends
     return low, high
-
-
-def same_images(table: pd.DataFrame) -> Iterator[tuple[np.ndarray, list[Any]]]:
-    """Yield the columns of a table that are of the same images, with those images as a mask."""
-    groups: dict[bytes, list[Any]] = {}
-    present = table.notna().to_numpy()
-    for place, name in enumerate(table.columns):
-        groups.setdefault(present[:, place].tobytes(), []).append(name)
-    for packed, columns in groups.items():
-        mask = np.frombuffer(packed, dtype=bool)
-        if mask.any():
-            yield mask, columns

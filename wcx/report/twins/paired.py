@@ -13,7 +13,7 @@ from wcx.report import opened
 from wcx.report.opened import Opened
 from wcx.report.tables import Column
 from wcx.report.twins import numbers
-from wcx.report.twins.numbers import layer, networks, same_images, values
+from wcx.report.twins.numbers import layer, networks, values
 
 SCORE, BASE = "top_mean", "original"
 KINDS = ("q1", "q2", "q3", "q4_siblings", "q4_all", "q4_pairs")
@@ -59,7 +59,7 @@ def _differences(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
                 if scores is not None and compared is not None and scores.notna().any() and compared.notna().any():
                     pairs[method, place, contrast, kind, minus] = scores - compared
     differences = pd.DataFrame(pairs)
-    for mask, columns in same_images(differences):
+    for mask, columns in opened.same_images(differences):
         sample = differences.loc[mask, columns].to_numpy()
         key = [*cells[0].key()[:2], "twins", int(mask.sum())]
         low, high = statistics.bootstrap(sample, key, resamples=numbers.RESAMPLES)
