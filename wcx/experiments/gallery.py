@@ -18,7 +18,7 @@ from wcx.experiments.base import Cell, FoilSetting, Subject
 from wcx.experiments.images import Item
 from wcx.experiments.pictures import Picture
 from wcx.experiments.selection import Choice, Walk, by_id
-from wcx.images import drawn_sigma, make_baseline
+from wcx.images import device_of, drawn_sigma, make_baseline
 from wcx.models import LoadedModel
 
 
@@ -164,14 +164,19 @@ class GalleryJob:
             contrasts=tuple(self.contrasts or usual.contrasts or contrasts.names()),
         )
 
-    def explain(self, kind: FigureKind) -> tuple[Choice, list[Picture]]:
-        """Return how the images of a figure were chosen, and its pictures.
+    def explain(self, kind: FigureKind) -> tuple[Choice, list[Picture], dict[str, dict[str, Any]]]:
+        """Return how the images of a figure were chosen, its pictures, and the options of its methods as the network takes them.
 
         Raises:
             WcxError: no image over the threshold, or none of a given id.
         """
         choice = self.choose(kind)
-        created = {name: methods.create(name, **self.method_options.get(name, {})) for name in kind.methods}
+        items, model = list(self.read(choice.indices)), self.loaded.model
+        first = next(item.pixels for item in items if item.pixels is not None)[None].to(device_of(model))
+        options = {
+            name: methods.settled(name, self.method_options.get(name, {}), model, first) for name in kind.methods
+        }
+        created = {name: methods.create(name, **options[name]) for name in kind.methods}
         subject = Subject(
             self.loaded.model,
             self.loaded.layer,
@@ -180,7 +185,7 @@ class GalleryJob:
             self.batch_size,
             confusion=self.confusion,
         )
-        return choice, self.settings.explain(subject, list(self.read(choice.indices)), kind, self.class_names)
+        return choice, self.settings.explain(subject, items, kind, self.class_names), options
 
     def read(self, indices: Sequence[int]) -> Iterator[Item]:
         """Yield images of the dataset.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
+
+from torch import Tensor, nn
 
 from wcx.errors import WcxError, choose
 from wcx.methods.base import Method, Run
 
-__all__ = ["Method", "Run", "create", "get", "names", "of_gradients"]
+__all__ = ["Method", "Run", "create", "differing", "get", "names", "of_gradients", "settled"]
 
 _SHARED = {"base", "activation", "layers", "paths"}  # files that hold what methods share, not a method
 
@@ -59,3 +62,23 @@ def create(name: str, **options: Any) -> Method:
         if key not in options_of:
             raise WcxError(f"method {name!r} has no option {key!r}; it knows: {', '.join(options_of) or 'none'}.")
     return method(**options)
+
+
+def settled(name: str, options: Mapping[str, Any], model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Return a method's options as a network takes them: those that were asked for, but where the method has another for it.
+
+    Args:
+        name: of the method.
+        options: that were asked for.
+        model: the network.
+        images: (N, channels, H, W) in its input space, any.
+    """
+    return {**options, **create(name, **options).settled(model, images)}
+
+
+def differing(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a method's options that are not at their defaults; none of a method that is not known."""
+    if name not in names():
+        return {}
+    usual = {key: option.default for key, option in inspect.signature(get(name)).parameters.items()}
+    return {key: value for key, value in options.items() if usual.get(key, value) != value}

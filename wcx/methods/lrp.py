@@ -95,6 +95,10 @@ class LRP(Method):
             say(f"lrp: composite {DEFAULT} has no rules for transformers; this one is explained by composite attnlrp.")
             return run
 
+    def settled(self, model: nn.Module, images: Tensor) -> dict[str, object]:
+        """See `Method.settled`: the composite, where the default has no rules for the network."""
+        return {"composite": self.run(model, images).composite} if self.composite == DEFAULT else {}
+
     def _run(self, model: nn.Module, images: Tensor, composite: str) -> LRPRun:
         rules = self._rules(model, images, composite)
         return LRPRun(model, images, rules, composite, self.seed, relu=self.relu)

@@ -123,7 +123,7 @@ def _fill(
 def _describe(shard: Shard, job: Job, made_with: Mapping[str, Any], config: str) -> None:
     """Write what a shard is and what it is made with; the command is this process's, all else the workers'."""
     facts = {"fingerprint": records.fingerprint(shard.parts), "seed": job.seed, "layer": job.loaded.layer}
-    facts |= {"dataset_listing": shard.parts["dataset"]}
+    facts |= {"dataset_listing": shard.parts["dataset"], "method": job.settled[shard.key[2]]}
     facts |= {"weights": job.loaded.weights, "weights_hash": job.loaded.weights_hash}
     facts |= {"evaluation": job.evaluator.kind, "evaluation_reason": job.evaluator.reason}
     shard.describe({**facts, **made_with, "command": sys.argv}, config)

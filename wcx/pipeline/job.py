@@ -110,7 +110,7 @@ class Job:
     def subject(self, cells: Sequence[Cell]) -> Subject:
         """Return the model with the methods of cells."""
         names = dict.fromkeys(cell.method for cell in cells)
-        created = {name: methods.create(name, **self.method_options.get(name, {})) for name in names}
+        created = {name: methods.create(name, **self.settled[name]) for name in names}
         return Subject(
             self.loaded.model,
             self.loaded.layer,
@@ -127,14 +127,24 @@ class Job:
         if not self.experiment.evaluations(self.settings):
             return Evaluation(self.loaded.model)
         first = [item.pixels for item in self.read(range(min(4, len(self.dataset)))) if item.pixels is not None]
-        sample = (
-            torch.stack(first)
-            if first
-            else torch.rand(4, self.dataset.transform.channels, *2 * [self.dataset.transform.size])
-        )
+        sample = torch.stack(first) if first else self._drawn(4)
         numbers = getattr(self.settings, "evaluation_precision", "float32")
         model, device = self.loaded.model, device_of(self.loaded.model)
         return evaluation_of(model, sample.to(device), self.evaluation, numbers, self.batch_size)
+
+    @cached_property
+    def settled(self) -> dict[str, dict[str, Any]]:
+        """The options of each method as the network takes them, which may differ from those that were asked for."""
+        model, image = self.loaded.model, self._drawn(1).to(device_of(self.loaded.model))
+        names = dict.fromkeys(cell.method for cell in self.cells)
+        return {name: methods.settled(name, self.method_options.get(name, {}), model, image) for name in names}
+
+    def _drawn(self, count: int) -> Tensor:
+        """Return images of the dataset's shape without its images."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.rand(
+            count, self.dataset.transform.channels, *2 * [self.dataset.transform.size], generator=generator
+        )
 
     def opened(self, cells: Sequence[Cell]) -> Experiment:
         """Return the experiment on some of the cells."""
@@ -225,7 +235,7 @@ class Job:
 
     def _shard(self, cell: Cell, listing: str) -> Shard:
         name, selects = self.dataset.name, self.experiment.selects
-        options = self.method_options.get(cell.method, {})
+        options = self.settled[cell.method]
         method = methods.create(cell.method, **options)
         counted = {
             name: options for name in self.experiment.counted(self.settings) if (options := self.options_of(name))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wcx import methods
 from wcx.errors import WcxError
 from wcx.records import Shard
 from wcx.report.tables import Column, Network, Note
@@ -85,6 +86,12 @@ class Opened:
         return "others" if self.settings.get("foils") is None else str(self.settings["foils"])
 
     @property
+    def options(self) -> str:
+        """The method's options that are not at their defaults, for tables; of a transformer under LRP the composite that ran."""
+        options = methods.differing(self.shard.key[2], self.shard.parts.get("method", {}))
+        return ", ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in options.items())
+
+    @property
     def n_skipped(self) -> int:
         """Images that could not be read."""
         return int(self.rows["skipped"].sum())
@@ -111,6 +118,7 @@ class Opened:
         facts |= {"stand_in": bool(labels.get("stand_in")), "is_random": labels["weights"] == "random"}
         facts |= {"images": labels["subset"], "is_complete": self.shard.complete, "is_unchecked": self.shard.unchecked}
         facts |= {"layer": parts.get("layer"), "method_version": parts.get("method_version", 1)}
+        facts |= {"options": self.options}
         facts |= {"weights_hash": parts.get("weights"), "listing_hash": parts.get("dataset")}
         facts |= {"choice": self.shard.key[0], "limit": json.dumps(parts.get("limit"))}
         settings = {f"protocol_{key}": value for key, value in self.settings.items()}
@@ -180,6 +188,8 @@ def _notes(cells: pd.DataFrame) -> list[Note]:
     notes += (
         [Note(f"{skipped} unreadable image{'s' if skipped > 1 else ''} skipped", is_caution=True)] if skipped else []
     )
+    given = cells[["method", "options"]].drop_duplicates().query("options != ''")
+    notes += [Note(f"{method}: {options}") for method, options in given.itertuples(index=False)]
     return notes + [Note(f"foils: {foils}") for foils in dict.fromkeys(cells["foils"]) if foils != "others"]
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig
+from torch import Tensor
 
 from wcx import contrasts, methods, models
 from wcx.cli import opening
@@ -99,13 +100,19 @@ def run(cfg: DictConfig) -> None:
             weights=loaded.weights,
             layer=subject.layer if isinstance(method, ActivationMethod) else None,
             name=native(report.file_name(visible(file.stem), loaded.name, *_differing(cfg, question))),
-            facts=facts,
+            facts=facts | {"options": _options(cfg, subject, pixels)},
         )
         path = report.write_photograph(answer, Path(cfg.paths.results_dir) / "images")
         print(f"{visible(file)}: {', '.join(f'{name} {p:.3f}' for _, name, p in answer.predictions())}")
         print(answer.question, *answer.sentences(), f"figure, .npz and .json beside it: {path}", sep="\n")
     if skipped == len(files):
         raise DataError(f"none of the {skipped} images could be read.")
+
+
+def _options(cfg: DictConfig, subject: Subject, pixels: Tensor) -> dict[str, object]:
+    """Return the method's options that are not at their defaults, as the network takes them."""
+    name, images = cfg.method.name, pixels[None].to(subject.device)
+    return methods.differing(name, methods.settled(name, opening.options(cfg.method), subject.model, images))
 
 
 def _transform(cfg: DictConfig, loaded: models.LoadedModel) -> Transform:

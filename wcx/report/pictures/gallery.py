@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wcx import contrasts, records
+from wcx import contrasts, methods, records
 from wcx.experiments import pictures
 from wcx.experiments.gallery import GalleryJob
 from wcx.experiments.pictures import Picture, View
@@ -54,7 +54,7 @@ def make(
     """
     draw.check_formats(formats)
     for name in job.figures:
-        choice, explained = job.explain(job.kind(name))
+        choice, explained, options = job.explain(job.kind(name))
         facts = {
             "dataset": job.dataset.name,
             "dataset_label": job.dataset_label or job.dataset.name,
@@ -63,6 +63,7 @@ def make(
             "subset": job.dataset.subset,
             "rule": choice.rule,
             "command": commands.get(name, ""),
+            "options": {method: given for method in options if (given := methods.differing(method, options[method]))},
             **_provenance(job),
         }
         plate = Plate(name, explained, facts, _foils(job), _HIDDEN[job.settings.baseline], scale, style)
