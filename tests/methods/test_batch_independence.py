@@ -259,3 +259,41 @@ def test_versions_say_whose_numbers_moved() -> None:
         always = name in ("integrated_gradients", "lrp") or wcx.methods.get(name).space == "activation"
         assert wcx.methods.create(name).version == (2 if always else 1)
         assert wcx.methods.create(name, **moved.get(name, {})).version == (2 if always or name in moved else 1)
+
+
+class Stem(nn.Module):
+    """Convolution, BatchNorm, tokens, LayerNorm: the stem of XCiT and of hybrids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.norm = nn.Conv2d(3, 6, 4, 4), nn.BatchNorm2d(6), nn.LayerNorm(6)
+        self.head = nn.Linear(6, 5)
+        nn.init.normal_(self.bn.weight)
+        nn.init.uniform_(self.bn.running_var, 0.5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.head(self.norm(self.bn(self.conv(x)).flatten(2).transpose(1, 2)))
+        return (tokens * torch.arange(tokens.shape[1])[:, None]).mean(1)
+
+
+@pytest.mark.parametrize(
+    ("method", "layer"), [("gradient", None), ("gradcam", "conv"), ("linear_approximation", "conv"), ("lrp", None)]
+)
+def test_an_image_alone_has_the_map_that_it_has_beside_another(method: str, layer: str | None) -> None:
+    """PyTorch's BatchNorm has the wrong gradient for one image whose gradient is laid out as tokens (1.4 of its norm wrong)."""
+    torch.manual_seed(0)
+    net, images = Stem().double().eval(), torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    v = torch.randn(2, 5, dtype=torch.float64)
+    both, alone = (wcx.Explainer(net, method, layer=layer)(x).explain(v[: len(x)]) for x in (images, images[:1]))
+    assert error(alone, both[:1]) <= 1e-12
+
+
+def test_the_gradient_of_an_image_alone_is_the_change_of_the_logits() -> None:
+    """By central differences, which know no layout; 1e-6: of their rounding."""
+    torch.manual_seed(0)
+    net, image = Stem().double().eval(), torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    direction, step = torch.randn_like(image), 1e-5
+    with torch.no_grad():
+        expected = (net(image + step * direction) - net(image - step * direction))[0, 1] / (2 * step)
+    [[map]] = wcx.explain(net, image, 1, "gradient", ["original"])
+    assert abs(float((map * direction).sum() - expected)) <= 1e-6 * abs(float(expected))

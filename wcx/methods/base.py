@@ -130,6 +130,10 @@ class Method(ABC):
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> Run:
         """Do the forward passes for images (N, channels, H, W) in the model's input space."""
 
+    def settled(self, model: nn.Module, images: Tensor) -> dict[str, object]:
+        """Return the options that a network takes in the place of those asked for; images: any (N, channels, H, W)."""
+        return {}
+
 
 def as_images(images: Tensor) -> Tensor:
     """Return the images as a plain tensor, cut off from any graph.
@@ -178,7 +182,7 @@ def call(model: nn.Module, images: Tensor, watch: AbstractContextManager[object]
     """
     copy = images.clone()
     try:
-        with watch or nullcontext():
+        with _laid_out(model) if len(images) == 1 else nullcontext(), watch or nullcontext():
             return model(copy)
     except (WcxError, torch.OutOfMemoryError):
         raise
@@ -186,6 +190,27 @@ def call(model: nn.Module, images: Tensor, watch: AbstractContextManager[object]
         if line := mismatch(model, images):
             raise WcxError(line) from error
         raise
+
+
+@contextmanager
+def _laid_out(model: nn.Module) -> Iterator[None]:
+    """Let every BatchNorm in passes of one image get gradients that are laid out as their shape says.
+
+    PyTorch (2.14, on the CPU) takes an image's gradient of channels last, as tokens have it, for one of channels first: it is
+    wrong by more than its own norm, and right for two images (tests/methods/test_batch_independence.py).
+    """
+
+    def laid_out(_module: nn.Module, _arguments: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.requires_grad:
+            output.register_hook(Tensor.contiguous)
+
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    handles = [module.register_forward_hook(laid_out) for module in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def vjp(logits: Tensor, wrt: Tensor | GradientEdge, v: Tensor) -> Tensor:
