@@ -70,7 +70,7 @@ test: $(READY) ## run the tests in WORKERS processes (those on real images need 
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # Heavy optional libraries stay out of .venv.
-EXTRAS := dev,ray,launchers,peers,timm,transformers,clip
+EXTRAS := dev,export,ray,launchers,peers,timm,transformers,clip
 EXTRAS_STAMP := .venv-extras/.setup-stamp
 
 $(EXTRAS_STAMP): pyproject.toml

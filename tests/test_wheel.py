@@ -75,7 +75,12 @@ def wcx(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Wcx:
 def test_the_wheel_holds_every_choice_and_the_published_numbers(wheel: Path, root: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"wcx/conf/{file.relative_to(root / 'conf')}" for file in (root / "conf").rglob("*.yaml")} <= names
-    assert {"wcx/report/published/table1_published.csv", "wcx/py.typed", "wcx/report/page/page.html.j2"} <= names
+    assert {
+        "wcx/report/published/table1_published.csv",
+        "wcx/py.typed",
+        "wcx/report/page/page.html.j2",
+        "wcx/report/sharing/card.md.j2",
+    } <= names
     assert not [name for name in names if name.startswith(("tests/", "scripts/", "conf/"))]
 
 

@@ -84,7 +84,7 @@ class _Benchmark(PartTwins):
 
     def _batch(self, items: Sequence[Item]) -> Iterator[dict[str, Tensor]]:
         """See `PartTwins._batch`: a map a question."""
-        for image in self._answered(items):
+        for image in self.answered(items):
             maps = self._maps(image.pixels, image.questions)
             flat = at_pixels(maps[None], image.pixels.shape[-2:], self.settings.align_corners)[0].flatten(1).cpu()
             logits = image.logits[:1]

@@ -31,6 +31,7 @@ class Experiment(ABC):
         selects: its rows say `above_threshold`, so that `limit_selected` may end it early.
         keeps_maps: it can hand on its maps (save_maps=true).
         walks: along gradients: a method without them would cost a thousand passes an image.
+        means: what a quantity is, by the first part of its name, for data cards.
         needs_anatomy: it is of datasets that know where parts are and in which classes differ, which `Item.anatomy` holds.
         needs_twins: it is of datasets that know an image's twins (`wcx.datasets.twins.Twins`), which `Item.twins` holds.
     """
@@ -39,6 +40,7 @@ class Experiment(ABC):
     version: ClassVar[int] = 1
     spaces: ClassVar[tuple[str, ...]] = ("activation", "input")
     axes: ClassVar[tuple[str, ...]] = ()
+    means: ClassVar[dict[str, str]] = {}
     selects: ClassVar[bool] = False
     keeps_maps: ClassVar[bool] = False
     walks: ClassVar[bool] = False

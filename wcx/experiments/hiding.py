@@ -121,6 +121,9 @@ class Hiding(Experiment):
     """
 
     selects = True
+    means: ClassVar[dict[str, str]] = {
+        "relative_probability_unmasked": "e^y_ti / (e^y_ti + e^y_tj) of the image itself, of a target and its rival",
+    }
     keeps_maps = True
     hidden: ClassVar[str] = "masked"  # what the passes of images with hidden pixels are called
 

@@ -64,6 +64,11 @@ class InsertionDeletion(Hiding):
     protocol = Settings
     version = 2  # 2: batches, and evaluation passes through a folded copy of the network
     axes = ("curve", "target", "baseline", "value")
+    means = Hiding.means | {
+        "insertion": "area under a value of the logits while the top-ranked pixels alone are shown",
+        "deletion": "area under it while they are hidden",
+        "srg": "insertion - deletion",
+    }
     hidden = "evaluation"
 
     @classmethod

@@ -69,6 +69,12 @@ class Masking(Hiding):
     """The experiment; `Subject.passes` counts forward, backward and masked images."""
 
     protocol = Settings
+    means = Hiding.means | {
+        "box_fraction": "share of the image that the object's box covers",
+        "inside_box": "share of positive attribution inside the object's box",
+        "masked_fraction": "share of the pixels that are hidden when the features named last are kept",
+        "relative_probability": "e^y_ti / (e^y_ti + e^y_tj) with the other features hidden by the baseline",
+    }
     version = 2  # 2: batches, and evaluation passes through a folded copy of the network
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Settings) -> None:

@@ -80,6 +80,12 @@ class PartAttributes(Experiment):
     protocol = Settings
     axes = ("score", "reading")
     selects = True
+    means: ClassVar[dict[str, str]] = {
+        "known": "whether the dataset knows in which parts t_1 and t_2 differ",
+        "regions": "visible regions of the bird",
+        "tau": "Kendall's tau-b of the map at the regions and the parts' difference, -1 to 1",
+        "top": "1 if the region with the largest value is among the third that differs most; ties share",
+    }
     needs_anatomy = True
 
     @classmethod

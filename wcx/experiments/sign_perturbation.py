@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -90,6 +90,13 @@ class SignPerturbation(Experiment):
     protocol = Settings
     version = 2  # 2: the last image of a walk goes through a folded copy of the network
     spaces = ("input",)
+    means: ClassVar[dict[str, str]] = {
+        "target": "class explained: an output of the network",
+        "y_t": "logit of the target; after a slash: at the end of a walk of so many steps",
+        "p_t": "its probability",
+        "correct": "whether the target is the likeliest class",
+        "zero_gradient": "share of pixels in which the explanation is 0",
+    }
     walks = True
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Settings) -> None:

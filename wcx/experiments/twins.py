@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -67,6 +68,12 @@ class PartTwins(Experiment):
     protocol = Settings
     axes = ("score", "question", "reading")
     needs_twins = True
+    means: ClassVar[dict[str, str]] = {
+        "asked": "questions of a kind",
+        "verified": "of them those that the network answers by the parts swapped",
+        "flip": "share of the questions answered for the target that the twin turns",
+        "other_part": "share of verified questions in which another part has a larger effect than the one asked for",
+    }
     version = 2  # 2: AUROC and average precision of the part's mask, beside the changed pixels
 
     def __init__(self, subject: Subject, cells: Sequence[Cell], settings: Settings) -> None:
@@ -107,7 +114,7 @@ class PartTwins(Experiment):
         """Yield for each image its columns, a number a cell, (cells,) each."""
         pixels = torch.stack([item.pixels for item in items if item.pixels is not None]).to(self.subject.device)
         look = self.subject.look(pixels)
-        answered = self._answered(items)
+        answered = self.answered(items)
         v, index = self._cotangents(look.logits, answered)
         maps = look.attributions(v)
         side = pixels.shape[-2:]
@@ -122,7 +129,9 @@ class PartTwins(Experiment):
             flat = torch.stack([phi[:, 0].flatten(1).cpu() for phi in large])
             yield Scoring(image, layout, flat, index[:, i], v[:, i].double().cpu(), self._random).columns()
 
-    def _answered(self, items: Sequence[Item]) -> list[Answered]:
+    @torch.no_grad()
+    @precision.tf32(allowed=False)
+    def answered(self, items: Sequence[Item]) -> list[Answered]:
         """Return the images with the logits of them and of their twins: the passes that all else is read off."""
         stacks = [torch.cat([i.pixels[None], i.twins.pixels]) for i in items if i.pixels is not None and i.twins]
         pixels = torch.cat(stacks)
