@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wcx.cli import blocks
+from wcx.cli import application, blocks, opening
 from wcx.cli import main as command_line
 from wcx.cli.blocks import Block
 from wcx.errors import WcxError
@@ -78,3 +78,18 @@ def test_a_block_that_fails_is_told_and_the_others_finish(capsys: pytest.Capture
     failed = blocks.run([Block(("wrong",)), Block(("bug",))], jobs, Local(), lambda *_: None)
     assert failed == {"wrong": "not there", "bug": "ValueError: what"}
     assert "Traceback" in capsys.readouterr().err, "a bug shows where it is"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [("small_cnn", ""), ("squeezenet1_1", "no BatchNorm follows a convolution")]
+)
+def test_what_evaluation_passes_go_through_is_the_same_fact_with_ray(model: str, reason: str) -> None:
+    """Of a network with BatchNorm and of one without; what a worker opens is settled, and needs no second look."""
+    settings = ["dataset=parts", f"model={model}", "model.weights=random", "dataset.size=48", "limit=2"]
+    local, ray = (opening.job([application.compose([*settings, f"executor={name}"])]) for name in ("local", "ray"))
+    assert local.evaluator.reason == reason
+    assert (ray.evaluator.kind, ray.evaluator.reason) == (local.evaluator.kind, local.evaluator.reason)
+    assert ray.opener is not None
+    worker = ray.opener()
+    assert worker.evaluation == local.evaluator.kind
+    assert [shard.path for shard in worker.shards()] == [shard.path for shard in local.shards()]

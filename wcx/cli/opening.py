@@ -237,7 +237,7 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
         return opened
     settled = {"executor": "local", "evaluation": opened.evaluator.kind}  # what all workers and this process agree on
     opener = partial(_at_worker, [OmegaConf.create({**plain(c), **settled}) for c in cfgs])
-    return dataclasses.replace(opened, opener=opener, evaluation=opened.evaluator.kind)
+    return dataclasses.replace(opened, opener=opener)
 
 
 def _at_worker(cfgs: Sequence[DictConfig]) -> Job:
