@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
+from wcx import Explainer, models
 from wcx.cli import application
 from wcx.cli.commands import photo
 from wcx.errors import WcxError
@@ -91,7 +93,7 @@ def test_numbers_maps_and_words_agree(folder: Path, capsys: pytest.CaptureFixtur
         assert figure.width == pytest.approx(1227, abs=2)
 
 
-@pytest.mark.parametrize("method", ["input_x_gradient", "linear_approximation"])
+@pytest.mark.parametrize("method", ["input_x_gradient", "gradcam"])
 def test_any_method_any_contrast_any_foils(folder: Path, method: str) -> None:
     given = ["target=crow's nest", "foils=[cat, tabby]", f"method={method}", "contrast=max"]
     with pytest.raises(WcxError, match="the model has no class 'cat'"):
@@ -219,6 +221,29 @@ def test_a_plan_computes_nothing(folder: Path, capsys: pytest.CaptureFixture[str
     assert "images: 1\nforward_passes: 7\nbackward_passes: 6" in capsys.readouterr().out
     assert ask("image=photo.png", "plan=true", "contrast=original") == []
     assert "images: 1\nforward_passes: 3\nbackward_passes: 2" in capsys.readouterr().out
+
+
+def composed(*arguments: str) -> DictConfig:
+    return application.compose(photo.complete(["image=photo.png", *arguments]))
+
+
+def test_a_pair_of_classes_is_explained_a_stage_before_the_last_by_the_linear_approximation() -> None:
+    assert composed("model=mobilenet_v2").pair_layer == "features.13"
+    assert composed("model=mobilenet_v2").method.name == "linear_approximation"
+    assert composed("model=mobilenet_v2", "method=gradcam").method.name == "gradcam"
+    assert composed("model=mobilenet_v2", "model.layer=features.18").pair_layer == "features.18"
+    assert composed("model=vgg16").pair_layer == "features.28", "no stage is named: the model's own"
+    assert composed("model=torchvision", "model.name=resnet50").pair_layer is None, "it is looked for"
+
+
+@pytest.mark.parametrize(("name", "layer"), composed().pair_layers.items())
+def test_the_stage_before_the_last_has_twice_its_grid(name: str, layer: str) -> None:
+    network = models.load(name, weights="random", num_classes=2).model
+    grids = [
+        Explainer(network, "gradcam", place)(torch.rand(1, 3, 224, 224)).activation.shape[-2:]
+        for place in (layer, composed(f"model={name}").model.layer)
+    ]
+    assert grids == [(14, 14), (7, 7)]
 
 
 def test_imagenet_and_a_checkpoint(shared: Path, tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def complete(arguments: Sequence[str]) -> list[str]:
         raise WcxError(f"image=... is an experiment of its own: leave experiment={value['experiment']} out.")
     implied = [] if "dataset" in value else ["dataset=imagenet"]
     implied += [] if "experiment" in value else ["experiment=photo"]
+    if "model.layer" in value and "pair_layer" not in value:
+        implied.append(f"pair_layer={value['model.layer']}")
     return [*arguments, *implied]
 
 
@@ -72,7 +74,7 @@ def run(cfg: DictConfig) -> None:
     contrast_options = {cfg.contrast.name: opening.options(cfg.contrast)}
     subject = Subject(
         loaded.model,
-        loaded.layer,
+        cfg.pair_layer,
         {cfg.method.name: method},
         contrast_options,
         confusion=opening.confusion(cfg, loaded) if _is_confused(cfg.foils) else None,
@@ -124,7 +126,7 @@ def _transform(cfg: DictConfig, loaded: models.LoadedModel) -> Transform:
 def _differing(cfg: DictConfig, question: photo.Question) -> list[str]:
     """Return the parts of the files' names that tell questions about one photograph apart."""
     parts = ["" if cfg.dataset.name == "imagenet" or "factory" in cfg.model else cfg.dataset.name]
-    parts += ["" if cfg.method.name == "gradcam" else cfg.method.name]
+    parts += ["" if cfg.method.name == "linear_approximation" else cfg.method.name]
     parts += ["" if cfg.contrast.name == "weighted" else cfg.contrast.name]
     parts += ["" if question.target is None else f"why{question.target}"]
     foils = question.foils

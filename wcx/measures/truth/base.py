@@ -80,6 +80,7 @@ class Readings:
     maps: Tensor
     _ranks: Tensor | None = field(default=None, repr=False)
     _sorted: Tensor | None = field(default=None, repr=False)
+    _counted: list[tuple[Tensor, tuple[Tensor, Tensor]]] = field(default_factory=list, repr=False)
 
     @classmethod
     def of(cls, maps: Tensor, cells: Tensor) -> Readings:
@@ -119,7 +120,17 @@ class Readings:
         return Readings(self.sums[rows], self.positive[rows], self.maps[rows], ranks, ordered)
 
     def counts(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how many pixels of the map are smaller, and how many are at most as large, as each of some; (K, n) each."""
+        """Return how many pixels of the map are smaller, and how many are at most as large, as each of some; (K, n) each.
+
+        The last two answers are kept: several scores ask about the same pixels.
+        """
+        for asked, counts in self._counted:
+            if asked is pixels:
+                return counts
+        self._counted = [*self._counted[-1:], (pixels, self._count(pixels))]
+        return self._counted[-1][1]
+
+    def _count(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         if self._ranks is not None:
             less = self._ranks[:, pixels].double()
             return less, less + 1

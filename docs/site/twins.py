@@ -1,0 +1,250 @@
+"""Make docs/tables/twins*.csv, and twins' numbers in figures.csv, from records: then leaderboard.py, then `wcx report docs=true`.
+
+python docs/site/twins.py results            # of `make twins` on parts, whatever networks and methods there are
+python docs/site/twins.py results random     # and of the network of random weights, in a results folder of its own
+python docs/site/twins.py --funnybirds16 results
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from wcx.records import Shard
+from wcx.report import opened, sections
+from wcx.report.opened import Opened
+from wcx.report.twins import numbers, paired
+
+TABLES = Path(__file__).resolve().parents[1] / "tables"
+CONTROLS = tuple(numbers.LINES.values())
+NAMES = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "lrp": "LRP", "deeplift": "DeepLIFT", "rise": "RISE"}
+MAPS = ("verified", *numbers.LINES)  # the readings of a table: maps, and the controls beside them
+SHARED = ("gradcam", "linear_approximation")  # what every network was asked
+BOTH = {"original", "mean", "max", "weighted"}
+COMMAND = "make twins MODELS={model} METHODS=... CONTRASTS='original mean max weighted' LIMIT={limit} ARGS=model.layer={layer}"
+FUNNYBIRDS = "wcx twins datasets=[funnybirds16] models=[mobilenet_v2] model.layer={layer} chance=200"
+
+
+def _cells(shards: list[Shard]) -> list[Opened]:
+    return [Opened(shard, rows) for shard in shards if (rows := opened.rows(shard, [])) is not None]
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00")
+
+
+def _line(row: pd.Series) -> dict[str, str]:
+    """Return the labels of a row's line: network, method with its layer, contrast."""
+    name = NAMES.get(row["method"], row["method"].replace("_", " "))
+    network = f"{row['model']}, {'random weights' if row['is_random'] else 'seed ' + str(int(row['seed']))}"
+    return {
+        "network": network,
+        "method": name + (f", {row['layer']}" if row["layer"] else ""),
+        "contrast": row["contrast"] or "none",
+    }
+
+
+def _rows(chosen: pd.DataFrame, column: str, word: str = "") -> Iterator[dict[str, str]]:
+    """Yield mean and ends of the interval of each number."""
+    for _, row in chosen.iterrows():
+        on_parts = row["dataset"] == "Parts"
+        what = (
+            "parts, factorial families"
+            if on_parts
+            else f"FunnyBirds16 (our renderings), accuracy {row['accuracy']:.3f}"
+        )
+        facts = {
+            "setting": f"{what}, n = {row['n']} images with a verified question, intervals over images",
+            "command": (COMMAND if on_parts else FUNNYBIRDS).format(
+                model=row["model"], layer=row["layer"] or "...", limit=json.loads(row["limit"])[0]
+            ),
+        }
+        for part, value in (("mean", row["mean"]), ("low", row["ci_low"]), ("high", row["ci_high"])):
+            yield _line(row) | {"column": row[column] + word, "part": part, "value": _number(value)} | facts
+
+
+def _write(name: str, rows: Iterator[dict[str, str]] | list[dict[str, str]]) -> None:
+    table = pd.DataFrame(rows)
+    keys = [column for column in table if column not in ("value", "setting", "command")]
+    table.drop_duplicates(keys).to_csv(TABLES / f"{name}.csv", index=False)
+    print(f"{name}.csv: {len(table)} numbers")
+
+
+def _figures(made: dict[str, object], prefix: str, n: int, setting: str, command: str) -> None:
+    """Put the numbers of sentences into figures.csv, in the place of those that begin alike."""
+    path = TABLES / "figures.csv"
+    figures = pd.read_csv(path, dtype=str, keep_default_na=False)
+    text = "".join(template.read_text(encoding="utf-8") for template in path.parents[1].glob("*.md.j2"))
+    asked = {name: value for name, value in made.items() if f"figures.{name} " in text}
+    kept = figures[~figures["quantity"].isin(made) & ~figures["quantity"].str.match(prefix)]
+    rows = [
+        {"quantity": name, "value": str(value), "n": str(n), "setting": setting, "command": command}
+        for name, value in asked.items()
+    ]
+    pd.concat([kept, pd.DataFrame(rows)]).to_csv(path, index=False)
+    print(f"figures.csv: {len(rows)} numbers {prefix}")
+
+
+def parts(shards: list[Shard]) -> None:
+    """Write the tables of the drawn birds."""
+    tables = {table.name: table for table in sections.of("twins", shards).tables}
+    frame = numbers.frame(_cells(shards))
+    frame = frame[~frame["is_random"]].sort_values(["model", "seed"], key=_order, kind="stable")
+    frame["is_first"] = frame["weights"].eq(frame["weights"].iloc[0])
+    top = frame[(frame["score"] == "top_mean") & (frame["question"] != "q5") & frame["reading"].isin(MAPS)]
+    shared = top["method"].isin([*SHARED, *CONTROLS]) & (top["is_first"] | top["method"].isin(SHARED))
+    _write("twins", _rows(top[shared], "question"))
+    asked = (
+        top["is_first"]
+        & ~top["method"].isin([*SHARED, *CONTROLS[1:]])
+        & top["question"].isin(["q1", "q3", "q4_siblings"])
+    )
+    asked &= top["contrast"].isin(["", "original", "weighted"])
+    _write("twins_methods", [row | {"n": _n(row)} for row in _rows(top[asked], "question")])
+    _write("twins_trainings", _trainings(paired.across(frame)))
+    seed = frame[frame["is_first"] & frame["method"].isin([*SHARED, *CONTROLS])]
+    scores = ["tau_mean", "sign", "auroc", "average_precision", "mass", "leak"]
+    _write(
+        "twins_scores",
+        _rows(seed[(seed["question"] == "q1") & seed["reading"].isin(MAPS) & seed["score"].isin(scores)], "score"),
+    )
+    _write("twins_readings", _readings(seed[seed["method"].isin(SHARED)]))
+    facts = tables["twins_questions"].complete
+    images = int(facts[facts["question"] == "q1"]["n"].max())
+    setting = "twins, parts with factorial families, test images"
+    _figures(_counted(facts, tables["twins_paired"].complete), "twins_(?!random)", images, setting, "make twins")
+
+
+def _range(counts: pd.Series) -> str:
+    return " to ".join(str(n) for n in sorted({counts.min(), counts.max()}))
+
+
+def _order(column: pd.Series) -> pd.Series:
+    """Sort key: small_cnn, with which the others are compared, comes first."""
+    return column.ne("small_cnn").astype(str) + column.astype(str) if column.name == "model" else column
+
+
+def _n(row: dict[str, str]) -> str:
+    return row["setting"].split("n = ")[1].split(" ")[0]
+
+
+def _trainings(across: pd.DataFrame) -> Iterator[dict[str, str]]:
+    chosen = across[(across["score"] == "top_mean") & (across["reading"] == "verified") & across["method"].isin(SHARED)]
+    for _, row in chosen[chosen["question"] != "q5"].iterrows():
+        line = _line(pd.Series(row.to_dict() | {"is_random": False, "seed": 0})) | {"network": row["model"]}
+        facts = {
+            "setting": f"{row['model']} on parts, factorial families, {row['trainings']} trainings",
+            "command": f"make twins MODELS={row['model']} ARGS='seeds=[0,1,2] model.layer={row['layer']}' LIMIT=330",
+        }
+        for part in ("lowest", "highest"):
+            yield line | {"column": row["question"], "part": part, "value": _number(row[part])} | facts
+
+
+def _readings(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Yield what the same maps are under other readings."""
+    for reading, word in (("verified", "named foil"), ("others", "all others"), ("clipped", "clipped")):
+        chosen = frame[
+            (frame["score"] == "top_mean") & frame["question"].isin(["q1", "q3"]) & (frame["reading"] == reading)
+        ]
+        yield from _rows(chosen, "question", f", {word}")
+    for reading, word in (("verified", "tau"), ("own", "tau, own question")):
+        several = frame["question"].isin(["q4_siblings", "q4_pairs"])
+        yield from _rows(
+            frame[(frame["score"] == "tau_mean") & several & (frame["reading"] == reading)], "question", f", {word}"
+        )
+
+
+def _counted(facts: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, object]:
+    """Return what sentences say of the questions and of the paired tests."""
+    facts = facts[~facts["is_random"]]
+    whole = facts[facts["n"] > 0]
+    by_kind = dict(iter(whole.groupby("question")))
+    made: dict[str, object] = {
+        "twins_images": _range(by_kind["q1"]["n"]),
+        "twins_known": by_kind["q4_siblings"]["n"].min(),
+        "twins_networks": whole["weights"].nunique(),
+        "twins_other_part": f"{by_kind['q1']['other_part'].max():.3f}",
+        "twins_flip": f"{by_kind['q1']['flip'].min():.3f}",
+        "twins_m": int(pairs["m"].iloc[0]),
+    }
+    for (model, seed), rows in whole.groupby(["model", "seed"]):
+        made[f"twins_{model}_{int(seed)}_accuracy"] = f"{rows['accuracy'].iloc[0]:.3f}"
+    for (kind, minus), rows in pairs.groupby(["question", "minus"]):
+        sure, name = rows["p_holm"] < 0.05, f"twins_{kind}_{'original' if minus == paired.BASE else 'others'}"
+        made |= {
+            f"{name}_better": int((sure & (rows["difference"] > 0)).sum()),
+            f"{name}_worse": int((sure & (rows["difference"] < 0)).sum()),
+            f"{name}_of": len(rows),
+        }
+    return made
+
+
+def random(shards: list[Shard]) -> None:
+    """Put the numbers of the network of random weights into figures.csv."""
+    frame = numbers.frame(_cells(shards))
+    top = frame[(frame["score"] == "top_mean") & (frame["reading"] == "all") & (frame["method"] == "gradcam")]
+    made: dict[str, object] = {"twins_random_images": int(top["n"].max())}
+    for _, row in top.iterrows():
+        name = f"twins_random_{row['question'].removesuffix('_siblings')}_{row['contrast']}"
+        made |= {name: _number(row["mean"]), f"{name}_interval": f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}]"}
+    setting = "twins, parts, small_cnn with random weights, GradCAM, all questions"
+    n = int(top["n"].max())
+    _figures(made, "twins_random_", n, setting, f"make twins LIMIT={n} ARGS='model.weights=random chance=0'")
+
+
+def funnybirds16(shards: list[Shard]) -> None:
+    """Write the tables of FunnyBirds16; what to recommend is chosen on the images 1 to 3 of each class, and reported on 4 to 6."""
+    cells = _cells(shards)
+    frame = numbers.frame(cells)
+    frame = frame[frame["reading"].isin(MAPS)]
+    top = frame[(frame["score"] == "top_mean") & frame["question"].isin(["q1", "q3"])]
+    _write("twins_funnybirds16", _rows(top, "question"))
+    scores = ["auroc", "auroc_mask", "average_precision", "average_precision_mask"]
+    _write(
+        "twins_funnybirds16_scores", _rows(frame[(frame["question"] == "q1") & frame["score"].isin(scores)], "score")
+    )
+
+    asked = {"q1": "top_mean/q1/verified", "q3": "top_mean/q3/verified"}
+    halves = {}
+    for cell in cells:
+        rows = cell.rows[cell.rows["asked/q1"] > 0].sort_values("id")
+        place = rows.groupby("label").cumcount()
+        key = (numbers.layer(cell), cell.names["method"], cell.shard.key[3])
+        halves[key] = [rows[mask][[*asked.values()]].mean() for mask in (place < 3, place >= 3)]
+    chosen = max(halves, key=lambda key: halves[key][0].iloc[0])
+    print("chosen on images 1 to 3:", *chosen, f"of {len(halves)} candidates")
+    last = max((layer for layer, _, _ in halves), key=lambda layer: int(layer.rpartition(".")[2]))  # features.18
+    reported = {"": chosen, "_gradcam": (chosen[0], "gradcam", chosen[2]), "_last": (last, chosen[1], chosen[2])}
+    made: dict[str, object] = {
+        f"funnybirds_chosen_{kind}": _number(halves[chosen][0][column]) for kind, column in asked.items()
+    }
+    for word, key in reported.items():
+        made |= {f"funnybirds_reported{word}_{kind}": _number(halves[key][1][column]) for kind, column in asked.items()}
+    rows = cells[0].rows
+    made |= {
+        "funnybirds_accuracy": f"{cells[0].facts()['accuracy']:.3f}",
+        "funnybirds_asked": int(rows["asked/q1"].sum()),
+        "funnybirds_verified": int(rows["verified/q1"].sum()),
+        "funnybirds_images": int((rows["asked/q1"] > 0).sum()),
+    }
+    setting = "FunnyBirds16, verified questions; images 1 to 3 (chosen) or 4 to 6 (reported) of each class, 48 each"
+    _figures(made, "funnybirds_", 96, setting, "wcx twins datasets=[funnybirds16] models=[mobilenet_v2]")
+
+
+def _collected(folder: str) -> list[Shard]:
+    shards, left_out = sections.collect("twins", Path(folder))
+    print(*left_out, sep="\n")
+    return shards
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--funnybirds16":
+        funnybirds16(_collected(sys.argv[2]))
+    else:
+        parts(_collected(sys.argv[1]))
+        if len(sys.argv) > 2:
+            random(_collected(sys.argv[2]))
