@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from wcx.paths import visible
 
+_MOST = 200  # choices that a line lists; timm knows 1300 networks
+
 
 class WcxError(ValueError):
     """A mistake in the input. The message is one line: the value, what was expected, and the fix."""
@@ -23,11 +25,15 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     """Return `name` if it is one of `choices`.
 
     Raises:
-        WcxError: naming `kind` and `name`, with the closest match (if any) and all the choices.
+        WcxError: naming `kind` and `name`, with the closest match (if any) and the choices, all unless they are hundreds.
     """
     choices = sorted(choices)
     if name in choices:
         return name
-    close = difflib.get_close_matches(str(name), choices, n=1)
+    close = difflib.get_close_matches(str(name), choices, n=5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise WcxError(f"unknown {kind} {name!r}.{hint} Choose one of: {', '.join(choices)}.")
+    if len(choices) > _MOST:
+        listed = f"There are {len(choices)}" + (f"; the nearest: {', '.join(close)}." if close else ".")
+    else:
+        listed = f"Choose one of: {', '.join(choices)}."
+    raise WcxError(f"unknown {kind} {name!r}.{hint} {listed}")

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import wcx
 from wcx import models
 from wcx.cli import application, opening
+from wcx.cli import main as command_line
 from wcx.datasets import as_transform, imagenet
 from wcx.errors import WcxError
 from wcx.models import libraries
@@ -193,3 +195,60 @@ def test_from_the_command_line_configuration(folder: Path, small_clip: str, tmp_
         assert dataset[0][0].shape == (3, size, size)
         assert loaded.model(dataset[0][0][None]).shape == (1, outputs)
         assert opening.knows(cfg, dataset.class_names) == (arguments[0] == "model=clip")
+
+
+def test_a_name_among_a_thousand_is_a_short_line() -> None:
+    with pytest.raises(WcxError) as caught:
+        models.load("vit_tny_patch16_224", library="timm")
+    assert f"There are {len(timm.list_models())}; the nearest: {VIT}" in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """Return exit code, output and errors of `wcx ...`."""
+    monkeypatch.setattr("sys.argv", ["wcx", *arguments])
+    try:
+        command_line()
+    except SystemExit as end:
+        return int(end.code or 0), *capsys.readouterr()
+    return 0, *capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["model=timm", f"model.name={VIT}", "+model.num_classes=0"], "model.num_classes is not to be given"),
+        (["model=clip", "model.prompts=none.txt"], "file of class names not found: none.txt; check model.prompts."),
+        (
+            ["model=clip", "model.prompts=[a crow,a tench]"],
+            "recipe=head; or let the sentences be the classes: class_map=none",
+        ),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line(
+    arguments: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = command(
+        monkeypatch, capsys, "dataset=parts", *arguments, f"paths.checkpoints_dir={tmp_path}", "limit=2"
+    )
+    assert code == 2
+    assert line in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+
+
+def test_a_photograph_by_a_folder_without_class_names(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its size is the network's, its outputs are numbers and not ImageNet's first classes; the JSON says which rules ran."""
+    config = json.loads((folder / "config.json").read_text())
+    config["id2label"] = {index: f"LABEL_{index}" for index in range(3)}
+    (folder / "config.json").write_text(json.dumps(config))
+    Image.new("RGB", (50, 40), (200, 60, 20)).save(tmp_path / "a.png")
+    arguments = (f"image={tmp_path / 'a.png'}", "model=hf", f"model.name={folder}", "method=lrp")
+    code, output, errors = command(monkeypatch, capsys, "photo", *arguments, f"paths.results_dir={tmp_path}")
+    assert code == 0, errors
+    assert "Why class " in output
+    [file] = tmp_path.glob("images/*.json")
+    assert json.loads(file.read_text())["options"] == {"composite": "attnlrp"}

@@ -17,13 +17,14 @@ from wcx.errors import WcxError
 NAMES, NONE = "name", "none"  # ways to map classes to outputs; anything else is a file
 
 
-def read_classes(path: str | Path | Sequence[str]) -> list[str]:
+def read_classes(path: str | Path | Sequence[str], setting: str = "model.classes") -> list[str]:
     """Return the class names of a file, in the order of the network's outputs.
 
     Args:
         path: a text of several lines, or a file of one (UTF-8): one name a line, blank lines at its end left out; or JSON (or a
             Python literal): a list of names, {id: name}, {id: [wnid, name]} as in imagenet_class_index.json, or {name: id}. The
             names themselves are taken as they are.
+        setting: that named it, for messages.
 
     Returns:
         the names; those that come more than once (ImageNet's crane) have their id behind them.
@@ -36,7 +37,7 @@ def read_classes(path: str | Path | Sequence[str]) -> list[str]:
     try:
         text = str(path).rstrip() if "\n" in str(path) else Path(path).read_text(encoding="utf-8-sig").rstrip()
     except FileNotFoundError as error:
-        raise WcxError(f"file of class names not found: {path}; check model.classes.") from error
+        raise WcxError(f"file of class names not found: {path}; check {setting}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise WcxError(f"cannot read the class names in {path}: {error}; expected UTF-8, one name a line.") from error
     listed = _literal(text)

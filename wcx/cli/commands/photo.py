@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from wcx import contrasts, methods, models
-from wcx.cli import opening
+from wcx.cli import application, opening
 from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
 from wcx.errors import DataError, WcxError
@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> None:
     if cfg.dataset.name != "imagenet" and "factory" not in cfg.model and cfg.model.checkpoint is None:
         dataset = opening.open_dataset(cfg, "test")  # it says which checkpoint
     loaded = opening.open_model(cfg, dataset)
-    classes = models.distinct(loaded.class_names or (dataset.class_names if dataset else imagenet.class_names()))
+    classes = models.distinct(loaded.class_names or (dataset.class_names if dataset else _unnamed(cfg)))
     transform = _transform(cfg, loaded)
     question = photo.Question(
         target=None if cfg.target is None else photo.class_id(cfg.target, classes),
@@ -119,8 +119,15 @@ def _options(cfg: DictConfig, subject: Subject, pixels: Tensor) -> dict[str, obj
 
 def _transform(cfg: DictConfig, loaded: models.LoadedModel) -> Transform:
     """Return the transform of the network's training; for ImageNet's weights, the one that the configuration states."""
-    value = loaded.transform if loaded.class_names else opening.plain(cfg.dataset.transform)
+    known = loaded.class_names or opening.foreign(cfg)
+    value = loaded.transform if known else opening.plain(cfg.dataset.transform)
     return models.own_transform(loaded.name, cfg.model.get("pinned")) if value == "own" else as_transform(value)
+
+
+def _unnamed(cfg: DictConfig) -> list[str]:
+    """Return the names of outputs that nothing names: ImageNet's, or numbers where the network is of another library."""
+    network = opening.foreign(cfg)
+    return imagenet.class_names() if network is None else [f"class {index}" for index in range(network.outputs)]
 
 
 def _differing(cfg: DictConfig, question: photo.Question) -> list[str]:
@@ -148,3 +155,10 @@ def _foils(value: object, classes: Sequence[str]) -> FoilSetting:
 
 def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (ListConfig, list, tuple)) else [value]
+
+
+def main() -> None:
+    """Run the command line: `wcx photo image=...` is `wcx image=...`."""
+    from wcx.cli.commands import run as cell  # it imports this file
+
+    application.main(cell.run, complete=lambda arguments: complete([*arguments, "experiment=photo"]))

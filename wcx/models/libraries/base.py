@@ -22,6 +22,7 @@ from wcx.models.load import LoadedModel, finetune_command, from_checkpoint
 from wcx.models.state_dicts import fill, read_weights, weights_hash
 from wcx.models.weights import SUFFIXES, located
 
+_SETTLED = {"num_classes", "classes", "dataset", "device", "seed", "weights_dir"}  # by others than the user
 log = logging.getLogger("wcx")
 
 
@@ -41,6 +42,7 @@ class Library(ABC):
         transform: of an image, fields of `datasets.as_transform`.
         class_names: of the outputs that it has by itself; None if it names none.
         outputs: how many those are; 0: it has no head.
+        instead: of a checkpoint for a dataset's classes, what else can be done, for messages.
     """
 
     extra: ClassVar[str]
@@ -51,8 +53,13 @@ class Library(ABC):
     transform: dict[str, Any]
     class_names: list[str] | None = None
     outputs: int = 0
+    instead: str = ""
 
     def __init__(self, name: str, options: Mapping[str, Any], classes: Sequence[str] | None = None) -> None:
+        if given := sorted(_SETTLED & set(options)):
+            raise WcxError(
+                f"model.{given[0]} is not to be given: the dataset or the network itself settles it; leave it out."
+            )
         self.name, self.options, self.classes = str(name), dict(options), classes
         self.arguments = {key: value for key, value in options.items() if key not in self.own}
         for package in self.packages:
@@ -131,7 +138,7 @@ def load(
     if checkpoint is not None:
         if not Path(checkpoint).exists():
             command = finetune_command(dataset or Path(checkpoint).parent.name, choice or name, recipe)
-            raise WcxError(f"no checkpoint of {name} at {checkpoint}; make it with: {command}")
+            raise WcxError(f"no checkpoint of {name} at {checkpoint}; make it with: {command}{network.instead}")
         return from_checkpoint(
             name, Path(checkpoint), layer, device, network.options, lambda n, _: network.build(n, None)
         )

@@ -69,9 +69,10 @@ class Clip(Library):
             raise WcxError(
                 "model=clip needs sentences: model.prompts=['a red bird','a black bird'], or a file with one a line."
             )
-        self.class_names = list(classes or []) if prompts is None else read_classes(prompts)
+        self.class_names = list(classes or []) if prompts is None else read_classes(prompts, "model.prompts")
         self.sentences = self.class_names if prompts is not None else [template.format(c) for c in self.class_names]
         self.outputs = len(self.sentences)
+        self.instead = "" if prompts is None else "; or let the sentences be the classes: class_map=none"
         if self.is_hub:
             facts = processing(name)
         else:
