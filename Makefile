@@ -89,10 +89,21 @@ $(LXT_STAMP): pyproject.toml
 		'lxt==2.1' 'transformers<5'
 	@touch $@
 
+# LRP under both versions of zennit that there are: each alone in a folder before the environment's own. 1.0.0 asks for Python 3.11.11,
+# and is pure Python: it is tested on older ones, too.
+ZENNIT := .venv-zennit/0.5.1 .venv-zennit/1.0.0
+
+$(ZENNIT): .venv-zennit/%: $(EXTRAS_STAMP)
+	@.venv-extras/bin/python -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --no-deps \
+		--ignore-requires-python --target $@.part 'zennit==$*' && mv $@.part $@
+
 .PHONY: test-extras
-test-extras: $(EXTRAS_STAMP) $(LXT_STAMP) ## run the tests of heavy optional libraries, which get environments of their own
+test-extras: $(EXTRAS_STAMP) $(LXT_STAMP) $(ZENNIT) ## run the tests of heavy optional libraries, which get environments of their own
 	@.venv-extras/bin/python -m pytest tests/extras $(ARGS)
 	@.venv-lxt/bin/python -m pytest tests/extras/test_lxt.py $(ARGS)
+	@for zennit in $(ZENNIT); do echo "LRP under $$zennit:"; \
+		PYTHONPATH=$$zennit .venv-extras/bin/python -m pytest tests/methods/test_lrp*.py tests/methods/test_attnlrp.py \
+			tests/extras/test_bridges.py $(ARGS) || exit 1; done
 
 .PHONY: lint
 lint: $(READY) ## check style and formatting

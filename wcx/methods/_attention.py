@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from zennit.core import Stabilizer
 
 from wcx.methods._functions import PRODUCTS, Call, lasting
 from wcx.methods._shares import Share
@@ -43,6 +42,8 @@ class Attention:
     FUNCTIONS = TRANSFORMERS | NORMS | LENGTHS | PRODUCTS
 
     def __init__(self, epsilon: float | Callable[[Tensor], Tensor], *, constant: bool) -> None:
+        from zennit.core import Stabilizer
+
         self._stabilised, self._constant = Stabilizer.ensure(epsilon), constant
 
     def held(self, call: Call) -> Call | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from zennit.rules import ZBox
 
 from wcx.errors import WcxError
 from wcx.methods._flow import Reach
 from wcx.methods._functions import LAYERS, Call
 from wcx.methods.base import call
+
+if TYPE_CHECKING:
+    from zennit.rules import ZBox
 
 
 class Box:
@@ -31,6 +33,8 @@ class Box:
 
     def rule(self, x: Tensor) -> ZBox:
         """Return the rule of a convolution of `x`; it can be used after `close`."""
+        from zennit.rules import ZBox
+
         low, high = torch.empty_like(x), torch.empty_like(x)
         self._bounds.append((low.detach(), high.detach()))
         return ZBox(*self._bounds[-1])

@@ -17,13 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from zennit.core import BasicHook
-from zennit.rules import Epsilon
 
 from wcx.errors import WcxError
 from wcx.methods._attention import MULTI_HEAD, TRANSFORMERS, Attention
@@ -46,6 +44,9 @@ from wcx.methods._functions import (
 )
 from wcx.methods._layers import Function, Layer, Normalised
 from wcx.methods._shares import ByZennit, Ledger, Share, moved, shared
+
+if TYPE_CHECKING:
+    from zennit.core import BasicHook
 
 # zennit.types.Activation, by function; clamp is hardtanh.
 _ACTIVATIONS = frozenset(
@@ -233,6 +234,8 @@ class Propagation(TorchFunctionMode):
 
     def _batch_norm(self, call: Call) -> Tensor:
         """Merge BatchNorm into the layer whose output it normalises, else treat it as an affine function."""
+        from zennit.rules import Epsilon
+
         norm = _bound(call, *(_TORCH_NORM if call.function is torch.batch_norm else _NORM))
         h = norm.pop("input")
         source = follow(h, self._layers)

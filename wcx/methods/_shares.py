@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from zennit.core import BasicHook
 
 from wcx.methods._functions import precise
+
+if TYPE_CHECKING:
+    from zennit.core import BasicHook  # of the extra lrp
 
 Share = Callable[..., Sequence[Tensor]]  # (relevance, *inputs) -> the inputs' relevances
 
@@ -58,7 +60,7 @@ class ByZennit:
 
     def __call__(self, relevance: Tensor, x: Tensor) -> Sequence[Tensor]:
         """Return the relevance of `x` in a tuple."""
-        self.rule.stored_tensors["input"] = (x,)
+        self.rule.stored_tensors.update(input=(x,), kwargs={})  # zennit 1.0 asks for the layer's keywords, too
         try:
             return self.rule.backward(self.layer, (x,), (relevance,))
         finally:

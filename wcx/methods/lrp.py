@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from zennit.rules import Epsilon, Gamma, ZPlus
 
 from wcx.errors import WcxError, choose
 from wcx.methods import _reference
@@ -64,6 +64,7 @@ class LRP(Method):
         seed: str = "logits",
         relu: bool = False,
     ) -> None:
+        _zennit()
         self.composite = choose("composite", composite, COMPOSITES)
         if not epsilon > 0 or gamma < 0:
             raise WcxError(
@@ -104,20 +105,21 @@ class LRP(Method):
         return LRPRun(model, images, rules, composite, self.seed, relu=self.relu)
 
     def _rules(self, model: nn.Module, images: Tensor, composite: str) -> Rules:
+        zennit = _zennit()
         if composite in ("attnlrp", "cp_lrp"):
-            rule = Epsilon(epsilon=self.epsilon)
+            rule = zennit.Epsilon(epsilon=self.epsilon)
             return Rules(rule, rule, rule, attention=Attention(self.epsilon, constant=composite == "cp_lrp"))
         if composite == "lrp_0":
-            rule = Epsilon(epsilon=_or_infinite)
+            rule = zennit.Epsilon(epsilon=_or_infinite)
             return Rules(rule, rule, rule)
-        rule = Epsilon(epsilon=self.epsilon)
+        rule = zennit.Epsilon(epsilon=self.epsilon)
         if composite == "epsilon":
             return Rules(rule, rule, rule)
         if composite == "epsilon_plus":
-            return Rules(ZPlus(), rule, rule)
+            return Rules(zennit.ZPlus(), rule, rule)
         if composite == "z_plus":
-            return Rules(ZPlus(), ZPlus(), rule)
-        return Rules(Gamma(gamma=self.gamma), rule, rule, box=self._box(model, images))
+            return Rules(zennit.ZPlus(), zennit.ZPlus(), rule)
+        return Rules(zennit.Gamma(gamma=self.gamma), rule, rule, box=self._box(model, images))
 
     def _box(self, model: nn.Module, images: Tensor) -> Box:
         ends = (
@@ -186,6 +188,18 @@ class LRPRun(Run):
                 "use integrated_gradients."
             )
         return relevance, absorbed, residual
+
+
+def _zennit() -> Any:
+    """Return the rules of zennit, which the extra lrp brings.
+
+    Raises:
+        WcxError: it is not installed.
+    """
+    try:
+        return importlib.import_module("zennit.rules")
+    except ModuleNotFoundError as error:
+        raise WcxError("method lrp needs zennit: pip install 'wcx[lrp]', or from a checkout -e '.[lrp]'.") from error
 
 
 def _or_infinite(z: Tensor) -> Tensor:
