@@ -65,12 +65,18 @@ $(STAMP): pyproject.toml
 demo: $(READY) ## explain drawn birds in a minute or two: train a small network, then a small Table 1
 	@$(PYTHON) -m wcx.cli demo $(RUN)
 
+.PHONY: app
+app: $(READY) ## ask "why this class, but not that one?" on a page of this machine (ARGS="model=resnet18 port=8080")
+	@$(PYTHON) -c 'import gradio' 2>/dev/null \
+		|| $(PYTHON) -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[app]'
+	@$(PYTHON) -m wcx.cli app $(ARGS)
+
 .PHONY: test
 test: $(READY) ## run the tests in WORKERS processes (those on real images need ../shared or WCX_SHARED)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 # Heavy optional libraries stay out of .venv.
-EXTRAS := dev,export,ray,launchers,peers,timm,transformers,clip
+EXTRAS := dev,export,ray,launchers,peers,timm,transformers,clip,app
 EXTRAS_STAMP := .venv-extras/.setup-stamp
 
 $(EXTRAS_STAMP): pyproject.toml
@@ -158,9 +164,9 @@ check-gpu: $(READY) ## compare a GPU with the CPU, and time it (8 minutes; CHECK
 		$(call quote,paths.weights_dir=$(CHECK_GPU_DATA)/weights)) $(call single,paths.results_dir,RESULTS) $(ARGS)
 
 .PHONY: test-browser
-test-browser: tests/browser/test_report.py $(READY) ## drive the report in headless Chromium (installed if there is none)
-	@$(PYTHON) -c 'import playwright' 2>/dev/null \
-		|| $(PYTHON) -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[browser]'
+test-browser: tests/browser/test_report.py tests/browser/test_app.py $(READY) ## drive the report and the app in headless Chromium (installed if there is none)
+	@$(PYTHON) -c 'import playwright, gradio' 2>/dev/null \
+		|| $(PYTHON) -m pip install -qq --disable-pip-version-check --no-input --root-user-action=ignore --editable '.[browser,app]'
 	@$(PYTHON) tests/browser/chromium.py >/dev/null 2>&1 || $(PYTHON) -m playwright install chromium >/dev/null 2>&1 \
 		|| { [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -qq --no-install-recommends chromium; } >/dev/null 2>&1 \
 		|| $(PYTHON) tests/browser/chromium.py

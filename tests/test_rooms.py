@@ -26,7 +26,7 @@ STUDY = [
     "report",
     "leaderboard",
 ]
-ROOMS = [*LIBRARY, *STUDY, "checks", "cli"]
+ROOMS = [*LIBRARY, *STUDY, "checks", "app", "cli"]
 FILES = sorted((ROOT / "wcx").rglob("*.py"))
 NOT_OF_THE_LIBRARY = (
     "pandas",

@@ -5,36 +5,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser import chromium
 from tests.report.results_folder import CONTRASTS, full
 from wcx.report import page as pages
 
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make test-browser")
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make test-browser")
 
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 WIDE = """() => [...document.querySelectorAll("body *")].filter((e) => {
   const box = e.getBoundingClientRect();
   return box.width && box.right > innerWidth + 1 && !e.closest(".scroll, .plate, .frames, .skip");
 }).map((e) => e.outerHTML.slice(0, 80))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    found = chromium.find()
-    if found is None:
-        pytest.skip(chromium.ABSENT)
-    sandbox = [] if os.geteuid() else ["--no-sandbox"]  # root has none
-    options = [*sandbox, "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    with playwright.sync_playwright() as running:
-        started = running.chromium.launch(executable_path=found, args=options)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

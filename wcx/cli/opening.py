@@ -134,16 +134,28 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
     Raises:
         WcxError: no checkpoint; ImageNet weights asked for on another dataset; one's own network that cannot be had.
     """
+    class_map, call = _class_map(cfg), loading(cfg, dataset)
+    loaded: models.LoadedModel = call()
+    is_own = call.func is custom.load or call.keywords.get("checkpoint") or "library" in call.keywords
+    if class_map != NAMES and not is_own:  # ImageNet's outputs, whatever the dataset
+        loaded.class_names = models.distinct(imagenet.class_names())
+    loaded.class_map = class_map
+    return loaded.to_channels_last() if cfg.channels_last else loaded
+
+
+def loading(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> partial[models.LoadedModel]:
+    """Return the call, of `models.load` or `custom.load`, that loads the model in the configuration for a dataset.
+
+    Raises:
+        WcxError: ImageNet weights asked for on another dataset.
+    """
     arguments = plain(cfg.model)
-    named = arguments.pop("class_map", NAMES)
-    class_map = cfg.class_map or named
-    class_map = class_map if class_map in (NAMES, NONE) else str(located(class_map, cfg.paths.weights_dir))
+    arguments.pop("class_map", None)
     if "factory" in arguments:
-        loaded = custom.load(**arguments, weights_dir=cfg.paths.weights_dir, device=device(cfg), seed=cfg.seed)
-        return _laid_out(cfg, loaded, class_map)
+        return partial(custom.load, **arguments, weights_dir=cfg.paths.weights_dir, device=device(cfg), seed=cfg.seed)
     checkpoint, weights, name = arguments.pop("checkpoint", None), arguments.get("weights", "auto"), arguments["name"]
     num_classes = None
-    labelled = None if dataset is None or dataset.name == "imagenet" or class_map != NAMES else dataset
+    labelled = None if dataset is None or dataset.name == "imagenet" or _class_map(cfg) != NAMES else dataset
     if labelled is not None and checkpoint is None and not knows(cfg, labelled.class_names):
         num_classes = len(labelled.class_names)
         if weights == "auto":
@@ -157,7 +169,8 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
                 f"model.weights={weights} knows no classes of {labelled.name}; fine-tune it: {command} "
                 f"{shlex.quote(f'model.weights={weights}')}"
             )
-    loaded = models.load(
+    return partial(
+        models.load,
         **arguments,
         checkpoint=checkpoint,
         weights_dir=cfg.paths.weights_dir,
@@ -167,15 +180,12 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
         num_classes=None if checkpoint else num_classes,
         classes=dataset.class_names if dataset else None,
     )
-    if class_map != NAMES and not checkpoint and "library" not in arguments:  # ImageNet's outputs, whatever the dataset
-        loaded.class_names = models.distinct(imagenet.class_names())
-    return _laid_out(cfg, loaded, class_map)
 
 
-def _laid_out(cfg: DictConfig, loaded: models.LoadedModel, class_map: str) -> models.LoadedModel:
-    """Return a model with its map of classes, in the memory layout that is asked for."""
-    loaded.class_map = class_map
-    return loaded.to_channels_last() if cfg.channels_last else loaded
+def _class_map(cfg: DictConfig) -> str:
+    """Return how a dataset's classes are told among the outputs, see `LoadedModel.class_map`."""
+    class_map = cfg.class_map or cfg.model.get("class_map", NAMES)
+    return class_map if class_map in (NAMES, NONE) else str(located(class_map, cfg.paths.weights_dir))
 
 
 def confusion(cfg: DictConfig, loaded: models.LoadedModel) -> Tensor | None:

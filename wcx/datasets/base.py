@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import struct
 import zlib
@@ -30,6 +31,8 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_HEIC = "it is HEIC, which telephones write and Pillow does not read; save it as JPEG"
+_HEIC_HEADS = {b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")}
 # What Pillow raises on files that are truncated, broken, or no images at all.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
@@ -140,8 +143,8 @@ class ImageDataset(Dataset):
         return digest.hexdigest()
 
 
-def decode(path: Path, opaque: bool = False) -> Image.Image:
-    """Read an image file of any mode as an upright RGB image.
+def decode(path: Path, opaque: bool = False, content: bytes | None = None) -> Image.Image:
+    """Read an image file of any mode as an upright RGB image; `content`: what is in it, where that is in memory.
 
     What is transparent shows white (`opaque`: its own colour, the alpha channel is dropped); 16-bit grey is scaled to 8 bits; of
     an animation the first frame is taken; CMYK is converted without a colour profile; more than 179 million pixels (Pillow's
@@ -150,7 +153,7 @@ def decode(path: Path, opaque: bool = False) -> Image.Image:
     Raises:
         DataError: the file is missing, truncated, too large or no image.
     """
-    with _readable(path) as image:
+    with _readable(path, content) as image:
         try:
             image.load()
             orientation = image.getexif().get(ORIENTATION, 1)
@@ -192,9 +195,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _readable(path: Path) -> Image.Image:
+def _readable(path: Path, content: bytes | None = None) -> Image.Image:
     try:
-        return Image.open(path)
+        return Image.open(path if content is None else io.BytesIO(content))
+    except Image.UnidentifiedImageError as error:
+        head = path.open("rb").read(12) if content is None else content[:12]
+        raise _unreadable(path, OSError(_HEIC) if head[4:] in _HEIC_HEADS else error) from error
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
 

@@ -40,6 +40,7 @@ class Question:
         contrasts: their names; each is asked about both classes, against the classes of the question and against all others.
         blur_sigma, blur_kernel: in pixels of an image of side 224, as in the masking experiment; likewise the next.
         align_corners: of the up-sampling.
+        strongest: the share of the pixels against a class that is blurred, the strongest first.
     """
 
     target: int | None = None
@@ -48,6 +49,11 @@ class Question:
     blur_sigma: float = 15.0
     blur_kernel: int = 101
     align_corners: bool = False
+    strongest: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strongest <= 1:
+            raise WcxError(f"strongest = {self.strongest!r}: give a share from 0 to 1 of the pixels against a class.")
 
 
 def answer(subject: Subject, pixels: Tensor, names: Sequence[str], question: Question) -> Picture:
@@ -83,8 +89,14 @@ def answer(subject: Subject, pixels: Tensor, names: Sequence[str], question: Que
 
     [picture] = pictures.explain(subject, [Item(0, "", -1, pixels.cpu())], names, ask, question.align_corners)
     picture.foils = foils
-    pictures.hide(subject, picture, blur(picture.pixels[None], question.blur_sigma, question.blur_kernel)[0])
+    hide(subject, picture, question)
     return picture
+
+
+def hide(subject: Subject, picture: Picture, question: Question) -> None:
+    """Give an answer its blurred images, or others in their place, as the question has them."""
+    baseline = blur(picture.pixels[None], question.blur_sigma, question.blur_kernel)[0]
+    pictures.hide(subject, picture, baseline, question.strongest)
 
 
 def pair(subject: Subject, logits: Tensor, target: int | None, foils: FoilSetting) -> tuple[int, int]:

@@ -151,9 +151,20 @@ def explain(
     return pictures
 
 
-def hide(subject: Subject, picture: Picture, baseline: Tensor) -> None:
-    """Give a picture its hidden images: pixels of negative attribution become those of `baseline` (channels, H, W)."""
-    negative = torch.cat(list(picture.maps.values())) < 0  # zeros stay; (views * T, H, W)
+def hide(subject: Subject, picture: Picture, baseline: Tensor, strongest: float = 1.0) -> None:
+    """Give a picture its hidden images: pixels of negative attribution become those of `baseline` (channels, H, W).
+
+    Args:
+        subject: the network.
+        picture: what is given them.
+        baseline: what the pixels become.
+        strongest: the share of a map's negative pixels that is hidden, in [0, 1]: the lowest first, of equals the upper left.
+    """
+    maps = torch.cat(list(picture.maps.values()))  # (views * T, H, W)
+    negative = maps < 0  # zeros stay
+    if strongest < 1:
+        ranks = maps.flatten(1).argsort(stable=True).argsort().view_as(maps)
+        negative = ranks < (strongest * negative.double().sum((1, 2))).round()[:, None, None]
     changed = torch.where(negative[:, None], baseline, picture.pixels)
     with torch.inference_mode():
         batches = [subject.model(batch.to(subject.device)) for batch in changed.split(subject.batch_size)]

@@ -38,24 +38,24 @@ def command(shard: Shard) -> str:
     names = [f"experiment={shard.experiment}", f"dataset={dataset}", *network(shard)]
     names += [f"method={method}", f"contrast={contrast}"]
     differing = {key: value for key, value in recorded.items() if key not in usual or value != usual[key]}
-    return f"python run.py {shlex.join([*names, *(f'{key}={_text(value)}' for key, value in differing.items())])}"
+    return f"python run.py {shlex.join([*names, *(f'{key}={as_text(value)}' for key, value in differing.items())])}"
 
 
 def dataset(shard: Shard) -> list[str]:
     """Return the overrides that name a record's dataset, and its options that are not the defaults."""
     stated = _config(shard).get("dataset", {})
     differing = {key: stated[key] for key, default in _options(shard).items() if stated.get(key, default) != default}
-    return [f"dataset={shard.key[0]}", *(f"dataset.{key}={_text(value)}" for key, value in differing.items())]
+    return [f"dataset={shard.key[0]}", *(f"dataset.{key}={as_text(value)}" for key, value in differing.items())]
 
 
 def network(shard: Shard) -> list[str]:
     """Return the overrides that name a record's network: of conf/model, another of torchvision's, or one's own."""
     name, stated = shard.key[1], _config(shard).get("model", {})
     if "factory" in stated:
-        return ["model=custom", *([] if name == "custom" else [f"model.name={_text(name)}"])]
+        return ["model=custom", *([] if name == "custom" else [f"model.name={as_text(name)}"])]
     if "choice" not in stated:
         return [f"model={name}"]
-    return [f"model={stated.get('library', 'torchvision')}", f"model.name={_text(stated.get('name', name))}"]
+    return [f"model={stated.get('library', 'torchvision')}", f"model.name={as_text(stated.get('name', name))}"]
 
 
 def _recorded(shard: Shard, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,12 +132,12 @@ def _config(shard: Shard) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return a JSON value as Hydra's grammar has it; what is more than a name in quotes."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_text(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{key}:{as_text(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(map(as_text, value)) + "]"
     if not isinstance(value, str):
         return json.dumps(value)
     if re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z_][\w.]*", value, re.ASCII | re.IGNORECASE):

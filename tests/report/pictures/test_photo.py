@@ -2,8 +2,8 @@
 
 import pytest
 
-from wcx.report.pictures.photo import masking
 from wcx.report.pictures.plate import percent
+from wcx.report.pictures.sentences import masking
 
 
 @pytest.mark.parametrize(

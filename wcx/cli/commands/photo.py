@@ -16,11 +16,11 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
-from wcx import contrasts, methods, models
+from wcx import contrasts, datasets, methods, models
 from wcx.cli import application, opening
 from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
-from wcx.errors import DataError, WcxError
+from wcx.errors import DataError, WcxError, choose
 from wcx.experiments import Subject, photo
 from wcx.experiments.base import FoilSetting
 from wcx.manifest import manifest
@@ -56,12 +56,8 @@ def run(cfg: DictConfig) -> None:
         maps = sum(4 if contrasts.get(name).uses_foils else 2 for name in names)  # of both classes
         print(f"images: {len(files)}\nforward_passes: {len(files) * (1 + maps)}\nbackward_passes: {len(files) * maps}")
         return
-    dataset = None
-    if cfg.dataset.name != "imagenet" and "factory" not in cfg.model and cfg.model.checkpoint is None:
-        dataset = opening.open_dataset(cfg, "test")  # it says which checkpoint
-    loaded = opening.open_model(cfg, dataset)
-    classes = models.distinct(loaded.class_names or (dataset.class_names if dataset else _unnamed(cfg)))
-    transform = _transform(cfg, loaded)
+    loaded = opening.open_model(cfg, labelled(cfg))
+    classes, transform = outputs(cfg, loaded), input_transform(cfg, loaded)
     question = photo.Question(
         target=None if cfg.target is None else photo.class_id(cfg.target, classes),
         foils=_foils(cfg.foils, classes),
@@ -69,6 +65,7 @@ def run(cfg: DictConfig) -> None:
         blur_sigma=cfg.blur_sigma,
         blur_kernel=cfg.blur_kernel,
         align_corners=cfg.align_corners,
+        strongest=cfg.strongest,
     )
     method = methods.create(cfg.method.name, **opening.options(cfg.method))
     contrast_options = {cfg.contrast.name: opening.options(cfg.contrast)}
@@ -83,7 +80,10 @@ def run(cfg: DictConfig) -> None:
     facts["manifest"] = manifest(opening.device(cfg))
 
     from wcx.report.pictures import photo as report  # matplotlib: not needed to find a mistake in the above
+    from wcx.report.pictures.plate import SCALES
+    from wcx.report.pictures.sentences import Photograph
 
+    choose("scale", cfg.scale, SCALES)
     skipped = 0
     for file in files:
         try:
@@ -95,7 +95,7 @@ def run(cfg: DictConfig) -> None:
             print(f"skipped: {error}", file=sys.stderr)
             skipped += 1
             continue
-        answer = report.Photograph(
+        answer = Photograph(
             image=file,
             picture=photo.answer(subject, pixels, classes, question),
             model=loaded.name,
@@ -103,6 +103,8 @@ def run(cfg: DictConfig) -> None:
             layer=subject.layer if isinstance(method, ActivationMethod) else None,
             name=native(report.file_name(visible(file.stem), loaded.name, *_differing(cfg, question))),
             facts=facts | {"options": _options(cfg, subject, pixels)},
+            strongest=question.strongest,
+            scale=cfg.scale,
         )
         path = report.write_photograph(answer, Path(cfg.paths.results_dir) / "images")
         print(f"{visible(file)}: {', '.join(f'{name} {p:.3f}' for _, name, p in answer.predictions())}")
@@ -117,7 +119,19 @@ def _options(cfg: DictConfig, subject: Subject, pixels: Tensor) -> dict[str, obj
     return methods.differing(name, methods.settled(name, opening.options(cfg.method), subject.model, images))
 
 
-def _transform(cfg: DictConfig, loaded: models.LoadedModel) -> Transform:
+def labelled(cfg: DictConfig) -> datasets.ImageDataset | None:
+    """Return the dataset that says which checkpoint a network is loaded from; None where none is needed."""
+    needed = cfg.dataset.name != "imagenet" and "factory" not in cfg.model and cfg.model.checkpoint is None
+    return opening.open_dataset(cfg, "test") if needed else None
+
+
+def outputs(cfg: DictConfig, loaded: models.LoadedModel) -> list[str]:
+    """Return the names of a network's outputs."""
+    dataset = None if loaded.class_names else labelled(cfg)
+    return models.distinct(loaded.class_names or (dataset.class_names if dataset else _unnamed(cfg)))
+
+
+def input_transform(cfg: DictConfig, loaded: models.LoadedModel) -> Transform:
     """Return the transform of the network's training; for ImageNet's weights, the one that the configuration states."""
     known = loaded.class_names or opening.foreign(cfg)
     value = loaded.transform if known else opening.plain(cfg.dataset.transform)

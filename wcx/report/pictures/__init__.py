@@ -2,7 +2,8 @@
 
     plate      pictures with their scale, and the tiles that every layout is made of
     layouts    Figs. 1, 4 and 5, methods x contrasts, selected images (the demo)
-    photo      one's own photograph: layout, sentences, files
+    photo      one's own photograph: layout, files
+    sentences  its question and answer in words
     gallery    a plate's files
     selected   the figure beside a cell's records, and single heatmaps for the report's switch
     fonts      letters of any script
@@ -18,7 +19,7 @@ Files, and what their JSON holds:
         title, dataset, model, method, weights, subset; images: photograph, truth, names, probabilities,
         frames {contrast: [file of t_1, file of t_2, ...]}
     <results>/images/<photograph>-<model>[-<question>].{png,npz,json}
-        image, model, weights, method, layer, question, sentences, predictions (id, class, p), target, rival, foils, stand_in,
-        weights_hash, transform, manifest, files; answers: contrast, explains, class, foils, maps (its key in the .npz),
+        image, model, weights, method, layer, question, sentences, predictions (id, class, p), target, rival, foils, strongest,
+        stand_in, weights_hash, transform, manifest, files; answers: contrast, explains, class, foils, maps (its key in the .npz),
         masked_fraction, p_before, p_after, p_other_before, p_other_after, share_before, share_after, sentence
 """

@@ -6,7 +6,7 @@ In grey, equal strengths of both signs are equally dark: there the line at zero,
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor, nn
 
 from wcx.errors import WcxError, choose
@@ -132,6 +133,28 @@ def paint_bar(ax: Axes, scale: float, size: float = 6.0) -> None:
         label.set_horizontalalignment(place)
     bar.ax.tick_params(length=1.5, width=0.4, pad=1)
     bar.outline.set_linewidth(0.4)
+
+
+def frame(pixels: Tensor, paint: Callable[[Axes], object], side: int) -> Image.Image:
+    """Return what `paint` draws into axes that fill a picture, RGB, in the proportions of pixels (channels, H, W).
+
+    Args:
+        pixels: a photograph.
+        paint: draws.
+        side: the shorter side of the picture, in pixels.
+    """
+    height, width = pixels.shape[-2:]
+    inches = side / 100 / min(height, width)
+    figure = Figure(figsize=(width * inches, height * inches), dpi=100)
+    paint(figure.add_axes((0, 0, 1, 1)))
+    return image(figure)
+
+
+def image(figure: Figure) -> Image.Image:
+    """Return a figure as an RGB image."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def check_formats(formats: Sequence[str]) -> None:

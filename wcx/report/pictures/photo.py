@@ -5,137 +5,22 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from wcx import records
 from wcx.experiments.pictures import Picture, View
 from wcx.report.pictures import draw
-from wcx.report.pictures.plate import Plate, method_title, percent, probability
+from wcx.report.pictures.plate import Plate, method_title, probability
+from wcx.report.pictures.sentences import Photograph
 from wcx.report.pictures.sheet import Label, Sheet, Tile, bold, fine
 
 SIDE = 1.86  # of a tile, inches
 DPI = 150
-MOST = 4  # classes that are named; the last of five is, too
-TOP = 5  # most probable classes that are named
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """A photograph, what was found about it, and everything that is said of it.
-
-    Attributes:
-        image: the file.
-        picture: what was found: target and rival, with the views of `wcx.experiments.photo.answer`.
-        model: its name as on the command line.
-        weights: of the model, for tables.
-        layer: of the maps; None for input methods.
-        name: of the files to write, without number and suffix.
-        facts: more for the JSON file.
-    """
-
-    image: Path
-    picture: Picture
-    model: str
-    weights: str
-    layer: str | None
-    name: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def pair(self) -> list[str]:
-        """The names of target and rival."""
-        return [self.picture.names[index] for index in self.picture.targets]
-
-    @property
-    def views(self) -> list[View]:
-        """The views in the order of the figure: those that answer the question, those against all others, the class alone."""
-        return sorted(self.picture.raw, key=lambda view: ("asked", "others", "none").index(view.foils))
-
-    @property
-    def question(self) -> str:
-        """The question that the views with its own classes as foils answer; without such a view, about the class alone."""
-        is_asked = any(view.foils == "asked" for view in self.views)
-        return f"Why {self.pair[0]}, and {self.foils(0)}?" if is_asked else f"Why {self.pair[0]}?"
-
-    def predictions(self) -> list[tuple[int, str, float]]:
-        """Return id, name and probability of the most probable classes, the most probable first."""
-        picture = self.picture
-        return [(index, picture.names[index], picture.p(index)) for index in picture.predicted(TOP)]
-
-    def asked(self, i: int) -> list[int]:
-        """Return the classes of the question that the target (`i` = 0) or its rival (1) is contrasted with.
-
-        The most probable first; of equals the lower id.
-        """
-        ids = {*self.picture.targets, *self.picture.foils} - {self.picture.targets[i]}
-        return sorted(ids, key=lambda foil: (-float(self.picture.logits[foil]), foil))
-
-    def foils(self, i: int) -> str:
-        """Return the classes of `asked` in words: "not A or B"."""
-        names = [self.picture.names[foil] for foil in self.asked(i)]
-        if len(names) > MOST + 1:
-            names = [*names[:MOST], f"{len(names) - MOST} more"]
-        return "not " + " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-    def label(self, view: View, i: int) -> str:
-        """Return what a view explains: "A alone", "A, not B" or "A, against all other classes"."""
-        endings = {"none": " alone", "asked": f", {self.foils(i)}", "others": ", against all other classes"}
-        return self.pair[i] + endings[view.foils]
-
-    def shares(self, view: View, i: int) -> tuple[float, float]:
-        """Return p_a / (p_a + p_b) before and after blurring: a is the target (`i` = 0) or its rival (1), b the other."""
-        targets, picture = self.picture.targets, self.picture
-        logits = torch.stack([picture.logits, picture.hidden[view].logits[i]]).double()
-        before, after = torch.sigmoid(logits[:, targets[i]] - logits[:, targets[1 - i]]).tolist()
-        return before, after
-
-    def sentence(self, view: View, i: int = 0) -> str:
-        """Return what masking the pixels against the target (`i` = 0) or its rival (1) does, in words."""
-        marks = f"{view.contrast} {method_title(view.method)} ({self.label(view, i)})"
-        return masking(marks, self.pair[i], self.pair[1 - i], self.fraction(view, i), *self.shares(view, i))
-
-    def sentences(self) -> list[str]:
-        """Return the sentence about the target in each view, the answer to the question first."""
-        return [self.sentence(view) for view in self.views]
-
-    def fraction(self, view: View, i: int) -> float:
-        """Return the share of the pixels that are blurred."""
-        return float(self.picture.hidden[view].share[i])
-
-
-def masking(marks: str, target: str, rival: str, fraction: float, before: float, after: float) -> str:
-    """Return one sentence on what masking the pixels against a class does to its share against another.
-
-    Args:
-        marks: contrast and method, e.g. "weighted GradCAM".
-        target: the class's name.
-        rival: the other class's name.
-        fraction: share of the pixels that are masked.
-        before, after: share of the class: p_target / (p_target + p_rival).
-
-    Example:
-        >>> masking("weighted GradCAM", "albatross", "fulmar", 0.12, 0.55, 0.81)
-        'Masking the 12% of pixels that weighted GradCAM marks against albatross raises its share against fulmar from 0.55 to 0.81.'
-    """
-    if fraction == 0:
-        none = f"{marks[:1].upper()}{marks[1:]} marks no pixel against {target}"
-        return f"{none}: nothing is masked, and its share against {rival} stays {before:.2f}."
-    first, last = f"{before:.2f}", f"{after:.2f}"
-    if first == last:
-        does = f"leaves its share against {rival} at {first}"
-    else:
-        does = f"{'raises' if after > before else 'lowers'} its share against {rival} from {first} to {last}"
-    if fraction == 1:
-        return f"Masking all of the image, every pixel of which {marks} marks against {target}, {does}."
-    return f"Masking the {percent(fraction)} of pixels that {marks} marks against {target} {does}."
 
 
 def write_photograph(photograph: Photograph, folder: Path) -> Path:
@@ -148,7 +33,7 @@ def write_photograph(photograph: Photograph, folder: Path) -> Path:
     names = chain([photograph.name], (f"{photograph.name}-{number}" for number in count(2)))
     name = next(name for name in names if _image_of(folder / f"{name}.json") in (None, image))
     [figure] = draw.write_figure(photograph_figure(photograph), folder / name, ("png",), DPI)
-    records.write(folder / f"{name}.npz", _npz(photograph.picture))
+    records.write(folder / f"{name}.npz", npz(photograph.picture))
     record = json_values(photograph) | {"files": [figure.name, f"{name}.npz"]}
     records.write(folder / f"{name}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return figure
@@ -179,6 +64,7 @@ def json_values(photograph: Photograph) -> dict[str, Any]:
         "target": {"id": ids[0], "class": photograph.pair[0]},
         "rival": {"id": ids[1], "class": photograph.pair[1]},
         "foils": picture.foils,
+        "strongest": photograph.strongest,
         "answers": [
             answer for view in picture.raw for answer in (_answer(photograph, view, 0), _answer(photograph, view, 1))
         ],
@@ -188,7 +74,7 @@ def json_values(photograph: Photograph) -> dict[str, Any]:
 
 def photograph_figure(photograph: Photograph) -> Figure:
     """Draw the photograph and the answer in words; below, for each class and view, the map and the blurred image."""
-    picture, plate = photograph.picture, Plate("photo", [photograph.picture])
+    picture, plate = photograph.picture, Plate("photo", [photograph.picture], scale=photograph.scale)
     method = photograph.views[0].method
     sheet = Sheet([SIDE] * 4, [0.1, 0.3, 0.1])
     sheet.text([Label(photograph.question, bold=True, size=10.5)])
@@ -214,7 +100,7 @@ def photograph_figure(photograph: Photograph) -> Figure:
             ]
         sheet.tiles(tiles)
     sheet.rule()
-    sheet.text([fine(line) for line in _caption(photograph, plate.in_pixels(method))])
+    sheet.text([fine(line) for line in caption(photograph, plate.in_pixels(method))])
     return sheet.figure()
 
 
@@ -228,13 +114,16 @@ def _rows(photograph: Photograph) -> list[list[tuple[View, int]]]:
     return rows
 
 
-def _caption(photograph: Photograph, in_pixels: bool) -> list[str]:
+def caption(photograph: Photograph, in_pixels: bool) -> list[str]:
+    """Return the sentences under a figure."""
     target, rival = photograph.pair
+    shared = "the maps of both classes share a" if photograph.scale == "contrast" else "all maps share one"
+    share = "" if photograph.strongest == 1 else f"the strongest {photograph.strongest:.0%} of "
     lines = [
         f"Share of {target}: its probability divided by that of {target} and {rival} together. Masked pixels are blurred.",
-        "Maps: red speaks for the class, blue against it, white is zero; a line marks where the sign changes; the maps of both "
-        "classes share a scale, centred at zero.",
-        "Right of each: its blue pixels are blurred; probabilities are those of the whole softmax. "
+        "Maps: red speaks for the class, blue against it, white is zero; a line marks where the sign changes; "
+        f"{shared} scale, centred at zero.",
+        f"Beside each: {share}its blue pixels are blurred; probabilities are those of the whole softmax. "
         "Red and bold: the class itself, expected to rise; blue: the other, expected to fall.",
     ]
     if in_pixels:
@@ -271,7 +160,7 @@ def _key(view: View) -> str:
     return f"{view.contrast}_all" if view.foils == "others" else view.contrast
 
 
-def _npz(picture: Picture) -> bytes:
+def npz(picture: Picture) -> bytes:
     """Return an .npz: for each view the raw maps (2, h, w) or (2, 3, H, W) and the logits of the blurred images (2, C).
 
     <contrast> answers the question, <contrast>_all is against all other classes; <name>_blurred_logits belong to <name>. And

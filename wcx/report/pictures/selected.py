@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
+from torch import Tensor
 
 from wcx import records
 from wcx.experiments import Cell, pictures
@@ -82,16 +80,14 @@ def write_frames(explained: Sequence[Picture], folder: Path, title: str, **facts
 
 
 def _frames(picture: Picture, i: int, folder: Path) -> dict[str, object]:
-    figure, ax = _canvas(picture)
-    draw.paint_photograph(ax, picture.pixels)
-    photograph = _save(figure, folder / f"{i}.jpg")
+    pixels = picture.pixels
+    photograph = _save(pixels, partial(draw.paint_photograph, pixels=pixels), folder / f"{i}.jpg")
     frames: dict[str, list[str]] = {}
     for view, maps in picture.maps.items():
         scale, frames[view.contrast] = draw.scale_of(maps), []
         for j, attribution in enumerate(maps):
-            figure, ax = _canvas(picture)
-            draw.paint_map(ax, picture.pixels, attribution, scale)
-            frames[view.contrast].append(_save(figure, folder / f"{i}-{view.contrast}-t_{j + 1}.jpg"))
+            paint = partial(draw.paint_map, pixels=pixels, attribution=attribution, scale=scale)
+            frames[view.contrast].append(_save(pixels, paint, folder / f"{i}-{view.contrast}-t_{j + 1}.jpg"))
     return {
         "photograph": photograph,
         "truth": picture.truth,
@@ -101,18 +97,8 @@ def _frames(picture: Picture, i: int, folder: Path) -> dict[str, object]:
     }
 
 
-def _canvas(picture: Picture) -> tuple[Figure, Axes]:
-    """Return a figure that its one axes fills, in the photograph's proportions."""
-    height, width = picture.pixels.shape[-2:]
-    inches = SIDE / 100 / min(height, width)
-    figure = Figure(figsize=(width * inches, height * inches), dpi=100)
-    FigureCanvasAgg(figure)
-    return figure, figure.add_axes((0, 0, 1, 1))
-
-
-def _save(figure: Figure, path: Path) -> str:
+def _save(pixels: Tensor, paint: Callable[[Axes], object], path: Path) -> str:
     buffer = io.BytesIO()
-    figure.canvas.draw()
-    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).save(buffer, "JPEG", quality=86)
+    draw.frame(pixels, paint, SIDE).save(buffer, "JPEG", quality=86)
     records.write(path, buffer.getvalue())
     return path.name

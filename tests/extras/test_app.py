@@ -1,0 +1,127 @@
+"""The page of `wcx app` under the real gradio, without a browser: who may ask for what, and what is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+gradio = pytest.importorskip("gradio", reason="make test-extras")
+from fastapi.testclient import TestClient  # noqa: E402
+
+from wcx.app import page, server  # noqa: E402
+from wcx.app.networks import Networks  # noqa: E402
+from wcx.cli import application  # noqa: E402
+from wcx.cli.commands import app  # noqa: E402
+from wcx.errors import WcxError  # noqa: E402
+
+RANDOM = ["model=small_cnn", "dataset=parts", "model.weights=random", "device=cpu"]
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    for key in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        monkeypatch.setenv(key, "")  # put back afterwards
+    with server.folder():
+        networks = Networks(app.opened("small_cnn", application.compose(RANDOM, "app"), RANDOM), app.by_name)
+        whole = server.application(page.blocks(networks, app.choices()), "127.0.0.1")
+        yield TestClient(whole, base_url="http://127.0.0.1")
+
+
+def test_nothing_outside_of_its_folder_is_served(client: TestClient, root: Path) -> None:
+    assert client.get("/").status_code == 200
+    for path in ("/etc/passwd", root / "pyproject.toml", "pyproject.toml", "../../etc/passwd", Path(page.__file__)):
+        for route in (f"/gradio_api/file={path}", f"/file={path}", f"/static/{path}", f"/assets/{path}"):
+            answered = client.get(route)
+            assert answered.status_code in (403, 404, 405), f"{route}: {answered.status_code}"
+    for route in (
+        "/docs",
+        "/monitoring",
+        "/gradio_api/runs",
+        "/gradio_api/proxy=https://example.org/",
+    ):
+        assert client.get(route, follow_redirects=False).status_code >= 400, route
+
+
+def test_other_names_of_this_machine_are_refused(client: TestClient) -> None:
+    """A page elsewhere whose name was made to point here could ask in a visitor's place."""
+    assert client.get("/", headers={"host": "example.org"}).status_code == 400
+
+
+def test_nothing_in_the_page_is_from_another_host(client: TestClient) -> None:
+    """Scripts, styles and fonts; the browser's test sees what is really asked for."""
+    theme = client.get("/theme.css").text
+    assert "@import" not in theme
+    assert not re.findall(r"url\(\s*['\"]?https?:", theme)
+    config = client.get("/config").json()
+    assert config["analytics_enabled"] is False
+
+
+def test_an_upload_is_taken_off_the_disk(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"content")
+    upload = page.taken(tmp_path / "photo.jpg")
+    assert (upload.name, upload.content) == ("photo.jpg", b"content")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("port", "message"), [("8080", "port='8080': give"), (-1, "port=-1: give"), (70000, "port=70000")]
+)
+def test_a_port_that_is_none_is_one_line(port: object, message: str) -> None:
+    with pytest.raises(WcxError, match=message), server.listening("127.0.0.1", port):
+        pass
+
+
+def test_an_address_that_is_taken_is_one_line() -> None:
+    with server.listening("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
+        with pytest.raises(WcxError, match=rf"cannot listen on 127.0.0.1:{port}"), server.listening("127.0.0.1", port):
+            pass
+    with pytest.raises(WcxError, match="cannot listen on 203"), server.listening("203.0.113.1", port):
+        pass
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_listens_on_this_machine_alone_and_leaves_nothing_behind(sign: int, tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path), "WCX_CHECKPOINTS_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "wcx.cli", "app", "model.weights=random", "port=0", "device=cpu"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        line = process.stdout.readline()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+ \(Ctrl-C stops it\)\n", line), line + process.stderr.read()
+        assert list(tmp_path.glob("wcx-app-*"))
+        process.send_signal(sign)
+        _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert not [*tmp_path.glob("wcx-app-*"), *tmp_path.glob("gradio*")]
+    assert tempfile.gettempdir() != str(tmp_path)
+
+
+def test_a_pickled_object_is_not_loaded(tmp_path: Path) -> None:
+    """A folder of Hugging Face whose weights, opened by pickle, would write a file."""
+    transformers = pytest.importorskip("transformers", reason="make test-extras")
+    torch = pytest.importorskip("torch")
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
+    )
+    folder, target = tmp_path / "evil", tmp_path / "written"
+    config.architectures = ["ViTForImageClassification"]
+    config.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (target,))
+
+    torch.save({"weight": Evil()}, folder / "pytorch_model.bin")
+    overrides = ["model=hf", f"model.name={folder}", "dataset=imagenet", "device=cpu"]
+    with pytest.raises(Exception, match=r"(?s)."):
+        app.opened("evil", application.compose(overrides, "app"), overrides)
+    assert not target.exists()

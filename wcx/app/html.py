@@ -1,0 +1,119 @@
+"""An answer as HTML: maps side by side on one scale, each over its blurred image and the probabilities before and after."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from wcx.app.answers import Answer
+from wcx.experiments.pictures import View
+from wcx.report.pictures import draw
+from wcx.report.pictures.photo import caption
+from wcx.report.pictures.plate import Plate, change, percent
+
+SIDE = 224  # pixels, of the shorter side of a picture
+_FOLDER = Path(__file__).parent
+
+
+def page(answer: Answer) -> str:
+    """Return the answer: question, sentences, and a row of maps for the target and one for its rival."""
+    photograph, picture = answer.photograph, answer.picture
+    plate = Plate("photo", [picture], scale=photograph.scale)
+    scale = plate.scale_of(picture, photograph.views[0])
+    rows = [
+        {"title": f"Why {name}?", "tiles": [_tile(plate, answer, view, i) for view in photograph.views]}
+        for i, name in enumerate(photograph.pair)
+    ]
+    return (
+        _environment()
+        .get_template("answer.html.j2")
+        .render(
+            photograph=photograph,
+            sentences=photograph.sentences(),
+            seen=_drawn(picture.pixels, partial(draw.paint_photograph, pixels=picture.pixels)),
+            bar=_bar(scale),
+            scale=scale,
+            rows=rows,
+            caption=caption(photograph, plate.in_pixels(answer.asked.method)),
+        )
+    )
+
+
+def files(answer: Answer) -> str:
+    """Return links with the files in them: none lies on the server."""
+    types = {".png": "image/png", ".pdf": "application/pdf", ".npz": "application/octet-stream"}
+    links = [
+        f'<a download="{escape(name)}" href="{_uri(content, types.get(Path(name).suffix, "image/png"))}">{escape(name)}</a>'
+        for name, content in answer.files().items()
+    ]
+    return f'<p class="files">{" ".join(links)}</p>'
+
+
+def line(text: str) -> str:
+    """Return what went wrong, in one line."""
+    return f'<p class="mistake" role="alert">{escape(text)}</p>'
+
+
+def style() -> str:
+    """Return the page's style sheet."""
+    return (_FOLDER / "style.css").read_text(encoding="utf-8")
+
+
+def _tile(plate: Plate, answer: Answer, view: View, i: int) -> Mapping[str, Any]:
+    """Return what is shown of a view about the target (`i` = 0) or its rival (1)."""
+    picture, photograph = answer.picture, answer.photograph
+    blurred, after = picture.hidden[view].pixels[i], picture.after(view)[i].tolist()
+    changes = [
+        f"{name}: {change(picture.p(target), p)}"
+        for name, target, p in zip(photograph.pair, picture.targets, after, strict=True)
+    ]
+    fraction = photograph.fraction(view, i)
+    heatmap = plate.heatmap(picture, view, i)
+    assert heatmap.draw is not None
+    return {
+        "contrast": view.contrast,
+        "label": photograph.label(view, i),
+        "map": _drawn(picture.pixels, heatmap.draw),
+        "hidden": _drawn(picture.pixels, partial(draw.paint_photograph, pixels=blurred)),
+        "changes": [changes[i], changes[1 - i]],
+        "share": f"{percent(fraction) if 0 < fraction < 1 else f'{fraction:.0%}'} of the pixels {plate.baseline}",
+    }
+
+
+def _drawn(pixels: Tensor, paint: Callable[[Axes], object]) -> str:
+    return _webp(draw.frame(pixels, paint, SIDE))
+
+
+def _bar(scale: float) -> str:
+    """Return the colour bar."""
+    figure = Figure(figsize=(2.24, 0.36), dpi=200)
+    draw.paint_bar(figure.add_axes((0.02, 0.55, 0.96, 0.4)), scale)
+    return _webp(draw.image(figure))
+
+
+def _webp(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=90)
+    return _uri(buffer.getvalue(), "image/webp")
+
+
+def _uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined
+    )

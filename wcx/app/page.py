@@ -1,0 +1,187 @@
+"""The page: a form and an answer. Everything is computed elsewhere, and a visitor's state is a visitor's own."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from PIL import Image
+
+from wcx import methods
+from wcx.app import answers, html
+from wcx.app.answers import Answer, Asked, Upload
+from wcx.app.networks import Networks
+from wcx.errors import WcxError
+
+TITLE = "# Why this class, but not that one?\nDrop a photograph or take a drawn bird, choose a network, and ask."
+LARGEST = "200mb"  # of a file that is uploaded
+QUIET = {"show_progress": "minimal", "api_visibility": "private", "concurrency_id": "network", "concurrency_limit": 2}
+
+
+class Visit:
+    """What one visitor has, in memory: gone with the page.
+
+    Attributes:
+        upload: the photograph.
+        answer: the newest.
+    """
+
+    def __init__(self) -> None:  # no dataclass: gradio would ask for its fields
+        self.upload: Upload | None = None
+        self.answer: Answer | None = None
+
+    def photograph(self) -> Upload:
+        """Return the photograph.
+
+        Raises:
+            WcxError: there is none yet.
+        """
+        if self.upload is None:
+            raise WcxError("Drop a photograph, or take a drawn bird.")
+        return self.upload
+
+
+def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
+    """Return the page.
+
+    Args:
+        networks: what visitors can ask.
+        offered: names of networks in the list.
+    """
+    first = networks.first.name
+    with gr.Blocks(title="wcx", analytics_enabled=False) as page:
+        visit = gr.State(Visit)
+        gr.Markdown(TITLE)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=320):
+                file = gr.File(label="Photograph", height=120, elem_id="photograph")
+                birds = gr.Gallery(
+                    [Image.open(BytesIO(bird.content)) for bird in answers.examples()],
+                    label="or a drawn bird", columns=5, height="auto", allow_preview=False, interactive=False,
+                    buttons=[], elem_id="examples", format="png",
+                )  # fmt: skip
+                network = gr.Dropdown(
+                    list(dict.fromkeys([first, *offered])), value=first, label="Network", allow_custom_value=True,
+                    info="of torchvision; or type timm/<name> or hf/<name on the hub>", elem_id="network",
+                )  # fmt: skip
+                likeliest = gr.Label(label="Likeliest classes", num_top_classes=5, elem_id="likeliest")
+                target = gr.Dropdown([], label="Why", allow_custom_value=True, elem_id="target")
+                foils = gr.Dropdown([], label="and not", multiselect=True, allow_custom_value=True, elem_id="foils")
+                method = gr.Dropdown(answers.method_names(), value=answers.METHOD, label="Method", elem_id="method")
+                contrast = gr.Dropdown(
+                    answers.contrast_names(), value=answers.CONTRAST, label="Contrast", elem_id="contrast"
+                )
+                layer = gr.Dropdown([], label="Layer", allow_custom_value=True, elem_id="layer")
+                strongest = gr.Slider(
+                    0, 100, 100, step=5, label="Hidden, of the pixels against the class (%)",
+                    info="the strongest first", elem_id="strongest",
+                )  # fmt: skip
+            with gr.Column(scale=2, min_width=320):
+                line, shown, links = gr.HTML(elem_id="line"), gr.HTML(elem_id="answer"), gr.HTML(elem_id="files")
+                command = gr.Code(
+                    language="shell", label="The same from the command line", elem_id="command", wrap_lines=True
+                )
+                python = gr.Code(language="python", label="Its maps in Python", elem_id="python", wrap_lines=True)
+        told = [line, shown, links, likeliest, target, foils, layer, strongest, command, python]
+        form = [target, foils, method, contrast, layer, strongest]
+
+        def read(visit: Visit, path: str | None) -> None:
+            visit.upload = taken(Path(path)) if path else visit.upload
+
+        def example(visit: Visit, event: gr.SelectData) -> None:
+            visit.upload = answers.examples()[event.index]
+
+        @told_in_one_line(line, shown, links)
+        def begin(visit: Visit, name: str, method: str, contrast: str) -> dict[Component, Any]:
+            chosen, upload = networks.get(name), visit.photograph()
+            visit.answer = answers.answer(chosen, upload, Asked(method=method, contrast=contrast))
+            names, layers = list(chosen.classes), chosen.layers(upload.pixels(chosen.transform))
+            return values(visit.answer) | {
+                target: gr.update(choices=names, value=visit.answer.photograph.pair[0]),
+                foils: gr.update(choices=names, value=visit.answer.foils),
+                layer: gr.update(choices=layers, **layer_of(visit.answer)),
+            }
+
+        @told_in_one_line(line, shown, links)
+        def ask(visit: Visit, name: str, *question: Any) -> dict[Component, Any]:
+            asked = Asked(*question)
+            asked = replace(asked, strongest=asked.strongest / 100)
+            visit.answer = answers.answer(networks.get(name), visit.photograph(), asked)
+            return values(visit.answer)
+
+        @told_in_one_line(line, shown, links)
+        def hide(visit: Visit, share: float) -> dict[Component, Any]:
+            if visit.answer is None:
+                return {}
+            visit.answer = answers.hidden(visit.answer, share / 100)
+            return values(visit.answer)
+
+        def values(found: Answer) -> dict[Component, Any]:
+            return {
+                line: "", shown: html.page(found), links: "",
+                likeliest: {name: p for _, name, p in found.photograph.predictions()},
+                target: found.photograph.pair[0], foils: found.foils, layer: gr.update(**layer_of(found)),
+                strongest: 100 * found.asked.strongest, command: found.command(), python: found.python(),
+            }  # fmt: skip
+
+        def download(visit: Visit) -> Any:
+            found = visit.answer
+            text = "" if found is None else html.files(found)
+            return text if visit.answer is found else gr.skip()  # drawing takes a while: there may be a newer answer
+
+        whole, again = [visit, network, method, contrast], [visit, network, *form]
+        last = {"trigger_mode": "always_last", **QUIET}
+        events = [
+            file.upload(read, [visit, file], **QUIET)
+            .then(lambda: None, None, file, **QUIET)
+            .then(begin, whole, told, **QUIET),
+            birds.select(example, visit, **QUIET).then(begin, whole, told, **QUIET),
+            network.input(begin, whole, told, **last),
+            *(setting.input(ask, again, told, **last) for setting in (target, foils, method, contrast, layer)),
+            strongest.input(hide, [visit, strongest], told, **last),
+        ]
+        for event in events:
+            event.then(download, visit, links, **{**QUIET, "concurrency_id": "files"})
+    return page
+
+
+def taken(path: Path) -> Upload:
+    """Return a file that was uploaded, and remove it."""
+    upload = Upload(path.name, path.read_bytes())
+    path.unlink()
+    return upload
+
+
+def layer_of(found: Answer) -> dict[str, Any]:
+    """Return what the list of layers shows: none for a method that explains the input."""
+    return {"value": found.photograph.layer, "interactive": methods.get(found.asked.method).space == "activation"}
+
+
+def told_in_one_line(
+    line: Component, *rest: Component
+) -> Callable[[Callable[..., dict[Component, Any]]], Callable[..., dict[Component, Any]]]:
+    """Decorate what answers a visitor: an error is a line on the page, in the place of `rest`, the answer."""
+
+    def decorate(function: Callable[..., dict[Component, Any]]) -> Callable[..., dict[Component, Any]]:
+        @wraps(function)
+        def answered(visit: Visit, *arguments: Any) -> dict[Component, Any]:
+            try:
+                return function(visit, *arguments)
+            except WcxError as error:
+                text = str(error)
+            except Exception as error:
+                traceback.print_exception(error)
+                text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            visit.answer = None
+            return {line: html.line(text), **dict.fromkeys(rest, "")}
+
+        return answered
+
+    return decorate
