@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 import yaml
+
+import wcx
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/published/*.md")])
@@ -15,6 +20,20 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("
 @pytest.fixture(params=DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def document(request: pytest.FixtureRequest) -> Path:
     return request.param
+
+
+def test_every_public_method_says_what_it_does_or_overrides_one_that_does() -> None:
+    undocumented = []
+    for place in pkgutil.walk_packages(wcx.__path__, "wcx."):
+        try:
+            module = importlib.import_module(place.name)
+        except ModuleNotFoundError:  # of an extra
+            continue
+        kinds = [kind for kind in vars(module).values() if inspect.isclass(kind) and kind.__module__ == place.name]
+        for kind in kinds:
+            public = [name for name in vars(kind) if name[0] != "_" and inspect.isroutine(getattr(kind, name))]
+            undocumented += [f"{kind}.{name}" for name in public if not inspect.getdoc(getattr(kind, name))]
+    assert not undocumented
 
 
 def test_links_and_pictures_exist(document: Path) -> None:

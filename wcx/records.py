@@ -199,7 +199,7 @@ def collect(
             _replay(shard.path, shards)
         checks = [_mended(shard, suffix, columns, plan) for shard in shards]
         sound = frozenset.intersection(*(check.sound for check in checks))
-        committed = max((chunk + 1 for check in checks for chunk in check.sound), default=0)
+        committed = 1 + max(frozenset().union(*(check.sound for check in checks)), default=-1)
         for chunk in range(chunks):
             if chunk >= committed and stop():
                 break

@@ -20,21 +20,11 @@ from zennit.rules import Epsilon, Gamma, Pass, ZBox, ZPlus
 
 import wcx
 from tests import nets
+from tests.methods.modules import Function as Affine  # gets the epsilon rule from zennit, as those that are not merged
 from tests.methods.modules import randomised
 
 LOW, HIGH = -2.5, 2.5
 TARGET = 1
-
-
-class Affine(nn.Module):
-    """An affine function that gets the epsilon rule from zennit, as those that are not merged."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
 
 
 class Parts(nn.Module):

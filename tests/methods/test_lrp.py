@@ -189,19 +189,9 @@ def test_nothing_outlives_the_run() -> None:
     assert all(one() is None for one in seen)
 
 
-def test_no_grad_inference_mode_autocast_and_compile() -> None:
+def test_bfloat16() -> None:
     model, images = nets.residual(), nets.images(2)
     expected = wcx.explain(model, images, 0, METHOD)
-    with torch.no_grad():
-        torch.testing.assert_close(wcx.explain(model, images, 0, METHOD), expected)
-    with torch.inference_mode():
-        torch.testing.assert_close(wcx.explain(model, images.clone(), 0, METHOD), expected)
-    compiled = torch.compile(model, backend="eager")
-    compiled(images)
-    torch.testing.assert_close(wcx.explain(compiled, images, 0, METHOD), expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = wcx.explain(model, images, 0, METHOD)
-    assert (rough - expected).norm() < 0.1 * expected.norm()
     half = wcx.explain(model.bfloat16(), images.bfloat16(), 0, METHOD)
     assert half.dtype == torch.bfloat16
     assert (half - expected).norm() < 0.1 * expected.norm()

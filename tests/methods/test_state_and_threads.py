@@ -20,6 +20,7 @@ from torch.utils import checkpoint as checkpoints
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import wcx
+from tests import nets
 from tests.methods import brute_force
 from tests.methods.brute_force import ACTIVATION, METHODS, error
 from wcx.errors import WcxError
@@ -661,6 +662,22 @@ def test_a_run_explains_the_forward_pass_that_was_made(touch: str, run_of: str) 
     if residual is not None:
         torch.testing.assert_close(run.residual, residual, rtol=1e-9, atol=1e-12)
     assert facts(model) == before
+
+
+@pytest.mark.parametrize(("method", "tolerance"), [("deeplift", 0.05), ("lrp", 0.1)])
+def test_no_grad_inference_mode_autocast_and_compile(method: str, tolerance: float) -> None:
+    model, images = nets.residual(), nets.images(2)
+    expected = wcx.explain(model, images, 0, method)
+    with torch.no_grad():
+        torch.testing.assert_close(wcx.explain(model, images, 0, method), expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(wcx.explain(model, images.clone(), 0, method), expected)
+    compiled = torch.compile(model, backend="eager")
+    compiled(images)
+    torch.testing.assert_close(wcx.explain(compiled, images, 0, method), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = wcx.explain(model, images, 0, method)
+    assert (rough - expected).norm() < tolerance * expected.norm()
 
 
 def descend(model: Net) -> None:

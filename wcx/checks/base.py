@@ -5,18 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pandas as pd
-import torch
 from torch import Tensor, nn
 
 from wcx.datasets import ImageDataset
 from wcx.experiments import Cell, Experiment
-from wcx.experiments.base import Keep, Row, blank
-from wcx.experiments.images import Item, cut
+from wcx.experiments.base import Keep, Row
+from wcx.experiments.images import Item, stacked
 from wcx.images import Normalized
 from wcx.models import LoadedModel
 from wcx.pipeline import Job
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 FACTS = ("index", "id", "label", "skipped")  # what `blank` says of an image
 KEY = ("dataset", "network", "method", "contrast")
+Part = tuple[str, pd.DataFrame]  # of rows, and what they share
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Request(ABC):
     def fresh(self, model: str, weights: str) -> LoadedModel:
         """Load a model of ImageNet's 1000 classes with weights `random`, or `auto`: what the file has, the classifier random."""
 
+    def opened(self, model: str, dataset: str = "imagenet") -> dict[str, Any]:
+        """Open images, and a model for them: what a job needs of both."""
+        images = self.images(dataset, model)
+        return {"dataset": images, "loaded": self.network(model, images)}
+
     def job(self, experiment: type[Experiment], batch: int, chunk: int, **arguments: Any) -> Job:
         """Return a job of `batch` images a pass, `chunk` a chunk; by default of `limit` images."""
         sizes = {"batch_size": batch, "chunk_size": chunk}
@@ -82,10 +87,12 @@ class Verification(Experiment):
     Attributes:
         protocol: see `Experiment`.
         companions: names of the checks that `wcx verify parts=[<its name>]` runs, too.
+        recorded: the columns behind an image's facts.
     """
 
     protocol: ClassVar[type] = Fixed
     companions: ClassVar[tuple[str, ...]] = ()
+    recorded: ClassVar[Sequence[str]] = ()
 
     @classmethod
     @abstractmethod
@@ -112,14 +119,15 @@ class Verification(Experiment):
         """Return what is to be said below its tables; "" for nothing."""
         return ""
 
+    @classmethod
+    def columns(cls, settings: Any, boxes: bool = False) -> list[str]:  # noqa: ARG003
+        return [*FACTS, *cls.recorded]
+
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:  # noqa: ARG002
-        """See `Experiment.rows`."""
-        rows: dict[Cell, list[Row]] = {cell: [blank(item) for item in items] for cell in self.cells}
-        readable = [place for place, item in enumerate(items) if item.pixels is not None]
-        for places in cut(readable, self.subject.batch_size):
+        rows = self.blank(items)
+        for places in self.batches(items):
             batch = [items[place] for place in places]
-            pixels = torch.stack([item.pixels for item in batch if item.pixels is not None])
-            for cell, measured in self.measured(batch, pixels.to(self.subject.device)).items():
+            for cell, measured in self.measured(batch, stacked(batch).to(self.subject.device)).items():
                 for place, values in zip(places, measured, strict=True):
                     rows[cell][place] |= values
             self.subject.passes.update({kind: count * len(batch) for kind, count in self.passes().items()})
@@ -158,8 +166,8 @@ def by_target(measures: Mapping[str, Tensor]) -> list[Row]:
 
 
 def target_columns(*measures: str) -> list[str]:
-    """Return the columns of `by_target` for the two most probable classes, behind an image's facts."""
-    return [*FACTS, *map("/".join, product(measures, ("t_1", "t_2")))]
+    """Return the columns of `by_target` for the two most probable classes."""
+    return list(map("/".join, product(measures, ("t_1", "t_2"))))
 
 
 def gathered(shards: Sequence[Shard], *levels: str) -> pd.DataFrame:
@@ -191,6 +199,13 @@ def unfolded(frame: pd.DataFrame, levels: Sequence[str]) -> pd.DataFrame:
         parts.setdefault(tuple(values), facts.copy())[measure] = frame[name]
     labelled = [part.assign(**dict(zip(levels, values, strict=True))) for values, part in parts.items()]
     return pd.concat(labelled, ignore_index=True)
+
+
+def by_bins(rows: pd.DataFrame, values: pd.Series, bins: Sequence[float], **options: Any) -> Iterator[Part]:
+    """Yield (bin, rows) of the bins that have some, then all rows; `options` are those of `pandas.cut`."""
+    labels = [f"{low:g}-{high:g}".removesuffix("inf") for low, high in pairwise(bins)]
+    yield from rows.groupby(pd.cut(values, bins, labels=labels, **options), observed=True)
+    yield "all", rows
 
 
 def summary_table(

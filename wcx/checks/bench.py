@@ -109,6 +109,7 @@ class Bench(Timed):
         job = request.open_job()
         name, cells = job.experiment.name(), tuple(map(" ".join, job.cells))
         work = tuple(fingerprint(shard.parts) for shard in job.shards())
+        evaluation = f"{job.evaluator.kind} {getattr(job.settings, 'evaluation_precision', 'float32')}"
         for measures in request.parts:
             timed = measures == "time"
             ways = [way for way in WAYS if way != "plain" or job.evaluator.network] if timed else [measures]
@@ -119,7 +120,7 @@ class Bench(Timed):
                 job.loaded,
                 [Cell(name, way) for way in ways],
                 BenchSettings(
-                    measures, cells, work, request.images * timed, len(counts) or request.repeats, counts, _copy(job)
+                    measures, cells, work, request.images * timed, len(counts) or request.repeats, counts, evaluation
                 ),
                 results_dir=job.results_dir,
                 dataset_label=job.dataset_label,
@@ -131,7 +132,6 @@ class Bench(Timed):
 
     @classmethod
     def measures(cls, settings: BenchSettings) -> list[str]:
-        """See `Timed.measures`."""
         return MEASURES[settings.measures]
 
     @cached_property
@@ -141,7 +141,6 @@ class Bench(Timed):
         return WORKLOADS[job.experiment.name()](job, self.settings.images)
 
     def measure(self, place: int) -> dict[Cell, Row]:
-        """See `Timed.measure`."""
         if self.settings.measures == "memory":
             count = self.settings.counts[place]
             return {self.cells[0]: {"images": count, "peak_mib": processes.alone(peak, self.job.reopen, count)}}
@@ -170,10 +169,6 @@ class Bench(Timed):
             for name, lines in groups.items()
             if lines
         ]
-
-
-def _copy(job: Job) -> str:
-    return f"{job.evaluator.kind} {getattr(job.settings, 'evaluation_precision', 'float32')}"
 
 
 def _facts(shard: Shard) -> Row:

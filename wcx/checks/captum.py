@@ -1,6 +1,6 @@
 """captum's explanations, as an oracle for ours.
 
-The original is asked for directly, a contrast through a wrapped forward (x, v) -> (net(x) * v).sum(1). LRP cannot be
+The original is asked for directly, a contrast through `wcx.bridges.Contrasted`. LRP cannot be
 wrapped (its seed is the relevance v_s y_s): there a contrast is combined from captum's explanation of each class.
 
 captum works by hooks on modules: what a network computes by plain functions is out of its sight, silently.
@@ -14,13 +14,15 @@ import copy
 import operator
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
 
+from wcx import bridges
 from wcx.errors import WcxError
 from wcx.methods import _rescale, layers
 
@@ -50,19 +52,6 @@ _AFFINE_MODULES = (
     nn.Identity,
 )
 _MOVING_MODULES = (nn.Flatten, nn.Identity)
-
-
-class Contrasted(nn.Module):
-    """(x, v) -> sum_s v_s y_s(x), (N,)."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor, v: Tensor) -> Tensor:
-        """Return sum_s v_s y_s for images x (N, 3, H, W) and cotangents v (N, C)."""
-        logits: Tensor = self.net(x)
-        return (logits * v).sum(1)
 
 
 class Probability(nn.Module):
@@ -102,7 +91,7 @@ class Captum:
             for s in set(classes) - set(self._lrp):
                 self._lrp[s] = self.original(method, s, options)
             return sum((v[0, s] * self._lrp[s] for s in classes), start=v.new_zeros(()))
-        return self._ask(method, Contrasted(self.net), options, additional_forward_args=(v,))
+        return self._ask(method, bridges.Contrasted(self.net, v), options)
 
     def probability(self, method: str, classes: list[int], options: dict[str, Any]) -> Tensor:
         """Return captum's explanation (1, ...) of p_t, t the first of `classes`."""
@@ -121,16 +110,6 @@ class Captum:
         """Return the activation layer in the copy of the network."""
         assert self.layer is not None, "methods of activation space have one"
         return layers.resolve(self.net, self.layer)[1]
-
-
-def _gradcam(model: nn.Module, x: Tensor, of: Captum, _options: dict[str, Any], arguments: dict[str, Any]) -> Any:
-    return attr.LayerGradCam(model, of.activation()).attribute(x, **arguments)[:, 0]
-
-
-def _linear_approximation(
-    model: nn.Module, x: Tensor, of: Captum, _options: dict[str, Any], arguments: dict[str, Any]
-) -> Any:
-    return attr.LayerGradientXActivation(model, of.activation()).attribute(x, **arguments).sum(1)
 
 
 def _integrated_gradients(
@@ -156,13 +135,15 @@ def _lrp(model: nn.Module, x: Tensor, _of: Captum, options: dict[str, Any], argu
 
 
 _ASK: dict[str, Callable[..., Any]] = {  # tensors (1, ...); captum has no types
-    "gradient": lambda model, x, _of, _options, arguments: attr.Saliency(model).attribute(x, abs=False, **arguments),
-    "input_x_gradient": lambda model, x, _of, _options, arguments: attr.InputXGradient(model).attribute(x, **arguments),
+    "gradient": lambda model, x, _of, _options, more: attr.Saliency(model).attribute(x, abs=False, **more),
+    "input_x_gradient": lambda model, x, _of, _options, more: attr.InputXGradient(model).attribute(x, **more),
     "integrated_gradients": _integrated_gradients,
     "deeplift": _deeplift,
     "lrp": _lrp,
-    "gradcam": _gradcam,
-    "linear_approximation": _linear_approximation,
+    "gradcam": lambda model, x, of, _, more: attr.LayerGradCam(model, of.activation()).attribute(x, **more)[:, 0],
+    "linear_approximation": lambda model, x, of, _options, more: (
+        attr.LayerGradientXActivation(model, of.activation()).attribute(x, **more).sum(1)
+    ),
 }
 
 
@@ -202,17 +183,13 @@ def reason_against(method: str, net: nn.Module, options: dict[str, Any]) -> str:
 
 
 def _against_max_pools(net: nn.Module, pools: list[nn.MaxPool2d], options: dict[str, Any]) -> list[str]:
-    if any(_overlaps(pool) for pool in pools):
+    if any(max(_pair(pool.kernel_size)) > min(_pair(pool.stride)) for pool in pools):
         return ["captum keeps one share of an input that wins several overlapping windows of a max pool"]
     if pools and "baseline" not in options:
         return ["a constant reference has ties in max pools, which captum leaves to rounding; see the noise reference"]
     if pools and next(net.parameters()).dtype == torch.float32:
         return ["captum leaves near ties in max pools to float32's rounding; see float64"]
     return []
-
-
-def _overlaps(module: nn.MaxPool2d) -> bool:
-    return max(_pair(module.kernel_size)) > min(_pair(module.stride))
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
@@ -258,27 +235,15 @@ def prepared(net: nn.Module) -> nn.Module:
     return net
 
 
-@contextmanager
-def ties_as_captum() -> Iterator[None]:
+def ties_as_captum() -> AbstractContextManager[object]:
     """Let our DeepLIFT settle the max pools' near ties as captum does: by the reference alone.
 
     Ours asks the image where the reference's largest agree to 1/2048, since rounding would decide; on VGG-16 that is half
     a percent of the explanation.
     """
-    ours = _rescale._with_tie_break
-    _rescale._with_tie_break = lambda reference, _image: reference  # type: ignore[assignment]  # other names, same call
-    try:
-        yield
-    finally:
-        _rescale._with_tie_break = ours
+    return mock.patch.object(_rescale, "_with_tie_break", lambda reference, _image: reference)
 
 
-@contextmanager
-def functions_out_of_place() -> Iterator[None]:
+def functions_out_of_place() -> AbstractContextManager[object]:
     """Let F.relu ignore inplace=True, which DenseNet and GoogLeNet ask for behind a layer that captum hooks."""
-    inplace = nn.functional.relu
-    nn.functional.relu = lambda x, inplace=False: torch.relu(x)  # type: ignore[assignment]  # noqa: ARG005
-    try:
-        yield
-    finally:
-        nn.functional.relu = inplace
+    return mock.patch.object(nn.functional, "relu", lambda x, inplace=False: torch.relu(x))  # noqa: ARG005

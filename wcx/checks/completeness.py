@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import wcx
-from wcx.checks.base import FACTS, Fixed, Request, Verification, gathered
+from wcx.checks.base import Fixed, Request, Verification, gathered
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
 from wcx.experiments.images import Item
@@ -36,31 +36,23 @@ class Completeness(Verification):
     """
 
     spaces = ("input",)
+    recorded = ("residual", "change")
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Verification.jobs`."""
-        dataset = request.images("imagenet", NETWORK)
-        opened = {"dataset": dataset, "loaded": request.network(NETWORK, dataset)}
+        opened = request.opened(NETWORK)
         opened |= {"cells": [Cell(METHOD, "weighted")], "limit": min(request.limit or LIMIT, LIMIT)}
         for steps, rule in product(STEPS, RULES):
             options = {METHOD: {"steps": steps, "rule": rule, "batch_size": POINTS}}
             yield request.job(cls, CHUNK, CHUNK, settings=Fixed(), method_options=options, **opened)
 
-    @classmethod
-    def columns(cls, settings: Fixed, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
-        return [*FACTS, "residual", "change"]
-
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`."""
         (method,) = self.subject.methods.values()
         assert isinstance(method, IntegratedGradients)
         steps = len(method.nodes)
         return Counter(forward=steps + 1, backward=steps)
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Verification.measured`."""
         (cell,) = self.cells
         explainer = wcx.Explainer(self.network, self.subject.methods[cell.method])
         run: Any = explainer(self.normalised(pixels))  # with a residual, as this method's are
@@ -71,7 +63,6 @@ class Completeness(Verification):
 
     @classmethod
     def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Verification.summaries`."""
         columns = (
             Column("rule", "of the quadrature"),
             Column("steps", "of the path"),

@@ -80,7 +80,7 @@ SHOWN = ("network", "method")
 TITLES = {  # -> the columns that are shown
     "Seconds, and ratios of them": tuple(name for name in MEANINGS if name.endswith(("_s", "wall", "cpu"))),
     "Passes of four contrasts together": (*MEASURES["passes"], "design_forward", "design_backward"),
-    "Peak memory, MiB": tuple(f"MiB {call}" for call in CALLS),
+    "Peak memory, MiB": tuple(map("MiB {}".format, CALLS)),
 }
 
 
@@ -113,7 +113,6 @@ class Cost(Timed):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Verification.jobs`."""
         classes = len(request.images("imagenet", NETWORK).class_names)
         rounds = {"times": REPEATS, "classes": -(-classes // CLASSES), "passes": 1, "memory": 1}
         for method, (measures, repeats) in product(request.methods, rounds.items()):
@@ -122,11 +121,9 @@ class Cost(Timed):
 
     @classmethod
     def measures(cls, settings: CostSettings) -> list[str]:
-        """See `Timed.measures`."""
         return MEASURES[settings.measures]
 
     def measure(self, place: int) -> dict[Cell, Row]:
-        """See `Timed.measure`."""
         return {
             "times": self._times,
             "classes": self._classes,
@@ -260,15 +257,9 @@ def counted(net: nn.Module, size: int) -> Iterator[dict[str, float]]:
         passes["forward"] += len(logits) / size
         watch(logits, "backward")
 
-    handles = [
-        net.register_forward_hook(output),
-        first.register_forward_pre_hook(lambda _module, args: watch(args[0], "backward_to_image")),
-    ]
-    try:
+    at_first = first.register_forward_pre_hook(lambda _module, args: watch(args[0], "backward_to_image"))
+    with at_first, net.register_forward_hook(output):
         yield passes
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _line(key: tuple[str, str], rows: pd.DataFrame) -> Mapping[str, Any]:

@@ -48,7 +48,8 @@ def write_small(figure: Figure, file: Path) -> None:
     """Write a figure as a PNG of 256 colours, a third of the size."""
     canvas = io.BytesIO()
     figure.savefig(canvas, dpi=110)
-    Image.open(canvas).convert("RGB").quantize(256).save(file, optimize=True)
+    small = Image.open(canvas).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, 3)  # few colours fill no area
+    small.save(file, optimize=True)
 
 
 def drawn(request: Request, folder: Path) -> Path:

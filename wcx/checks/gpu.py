@@ -36,6 +36,7 @@ from wcx.checks.processes import scarce
 from wcx.checks.workloads import WORKLOADS
 from wcx.errors import WcxError
 from wcx.experiments import Cell
+from wcx.experiments.images import stacked
 from wcx.files import write
 from wcx.manifest import manifest
 from wcx.models import precision
@@ -116,11 +117,12 @@ def agreement(setup: Setup) -> Iterator[Finding]:
     for network in setup.networks:
         jobs = [setup.opened(network, "masking", cells, device) for device in ("cpu", "")]
         items = jobs[0].read(jobs[0].chunks()[0][:2])
-        pixels = torch.stack([item.pixels for item in items if item.pixels is not None])
+        pixels = stacked(items)
         exact = _maps(jobs[0], cells, pixels.double())
         errors = [_errors(_maps(job, cells, pixels), exact) for job in jobs]
         for method in methods.of_gradients():
-            cpu, here = (max(error[cell] for cell in cells if cell.method == method) for error in errors)
+            of_method = [cell for cell in cells if cell.method == method]
+            cpu, here = (max(map(error.__getitem__, of_method)) for error in errors)
             yield Finding("agreement", f"{network} {method}, float32 error", here, most=max(5 * cpu, 1e-4))
 
 
@@ -262,7 +264,7 @@ def finetuning(setup: Setup) -> Iterator[Finding]:
     network, epochs = setup.networks[-1], 3
     job = setup.opened(network, "masking", [Cell("gradcam", "weighted")], "cpu")
     items = job.read(job.chunks()[0])
-    samples = _Samples(torch.stack([item.pixels for item in items if item.pixels is not None]))
+    samples = _Samples(stacked(items))
     losses = []
     for amp in (False, True):
         net = models.load(network, weights="random", num_classes=2).model

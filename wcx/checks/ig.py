@@ -39,27 +39,19 @@ class FrozenAlpha(Verification):
 
     companions = ("completeness",)
     spaces = ("input",)
+    recorded = target_columns("p_t", "cosine")
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Verification.jobs`."""
-        dataset = request.images("imagenet", NETWORK)
-        opened = {"dataset": dataset, "loaded": request.network(NETWORK, dataset)}
-        opened |= {"cells": [Cell(METHOD, "probability")], "limit": request.limit or LIMIT}
+        opened = request.opened(NETWORK) | {"cells": [Cell(METHOD, "probability")], "limit": request.limit or LIMIT}
         options = {METHOD: {"steps": STEPS, "batch_size": POINTS}}
         yield request.job(cls, CHUNK, CHUNK, settings=Fixed(), method_options=options, **opened)
-
-    @classmethod
-    def columns(cls, settings: Fixed, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
-        return target_columns("p_t", "cosine")
 
     def passes(self) -> Counter[str]:
         """See `Experiment.passes`: two contrasts for two classes."""
         return Counter(forward=STEPS + 1, backward=4 * STEPS)
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Verification.measured`."""
         (cell,) = self.cells
         run = wcx.Explainer(self.network, self.subject.methods[cell.method])(self.normalised(pixels))
         top = run.logits.topk(2).indices.T

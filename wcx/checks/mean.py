@@ -32,6 +32,8 @@ QUANTILES = {"5%": 0.05, "median": 0.5, "95%": 0.95}
 class MeanAgainstOriginal(Verification):
     """For the two most probable classes, distance = norm(phi - phi_original) / norm(phi_original), and their cosine."""
 
+    recorded = target_columns("distance", "cosine")
+
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
         """See `Verification.jobs`; fine-tuned networks where there are checkpoints."""
@@ -45,18 +47,12 @@ class MeanAgainstOriginal(Verification):
             opened = {"dataset": dataset, "loaded": request.network(network, dataset), "limit": request.limit or LIMIT}
             yield request.job(cls, BATCH, CHUNK, cells=cells, settings=Fixed(), **opened)
 
-    @classmethod
-    def columns(cls, settings: Fixed, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
-        return target_columns("distance", "cosine")
-
     def passes(self) -> Counter[str]:
         """See `Experiment.passes`; each contrast and original, for two classes."""
         groups = len(self.subject.groups())
         return Counter(forward=groups, backward=2 * groups * (1 + len({cell.contrast for cell in self.cells})))
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Verification.measured`."""
         look = self.subject.look(pixels)
         top = look.logits.topk(2).indices.T
         originals = [Cell(method, "original") for method in self.subject.methods]

@@ -99,7 +99,6 @@ class Oracle(Verification):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Verification.jobs`."""
         chosen = [variant for variant in variants() if variant.method in request.methods]
         for network in request.networks:
             dataset, loaded, side = opened(request, network, 1)
@@ -111,7 +110,6 @@ class Oracle(Verification):
 
     @classmethod
     def columns(cls, settings: Variant, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
         numbers = product(("error", "reason"), ORACLES, TOLERANCE)
         return [*FACTS, "pixels", "classes", "foils", *map("/".join, numbers)]
 
@@ -120,10 +118,9 @@ class Oracle(Verification):
         points = STEPS if self.settings.options.keys() & {"steps", "samples"} else 1
         return Counter(forward=2 * 21 * points * len(TOLERANCE), backward=2 * 21 * points * len(TOLERANCE))
 
-    def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Verification.measured`."""
+    def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:
         inputs = self.normalised(reduced(pixels, self.settings.side))
-        rows: dict[Cell, list[Row]] = {cell: [{} for _ in inputs] for cell in self.cells}
+        rows = self.blank(batch)
         for precision, (k, image) in product(TOLERANCE, enumerate(inputs.split(1))):
             for cell, row in self._compared(image, precision).items():
                 rows[cell][k] |= row
@@ -196,7 +193,6 @@ class Oracle(Verification):
 
     @classmethod
     def remark(cls, shards: Sequence[Shard]) -> str:
-        """See `Verification.remark`."""
         rows = errors(shards)
         measured = int(rows.error.notna().sum())
         return f"{len(rows)} cells, {measured} measured, {cls.disagreements(shards)} over the tolerance"

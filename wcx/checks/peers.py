@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import metadata
+from itertools import chain, product
 
 import pandas as pd
 import torch
@@ -33,6 +34,7 @@ from wcx.checks.workloads import readable
 from wcx.errors import WcxError
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
+from wcx.experiments.images import stacked
 from wcx.pipeline import Job
 from wcx.records import Shard
 from wcx.report.tables import Table
@@ -90,11 +92,9 @@ class Peers(Timed):
         job = request.open_job()
         versions = tuple(f"{name} {metadata.version(name)}" for name in INSTALLED)
         for explanations in (1, 8):
-            cells = [
-                Cell(method, library)
-                for method, libraries in METHODS.items()
-                for library in libraries
-                if method != "lrp" or (explanations, library) != (8, "captum")  # its seed is a logit's alone
+            pairs = chain.from_iterable(product([method], libraries) for method, libraries in METHODS.items())
+            cells = [  # the seed of captum's LRP is a logit's alone
+                Cell(*pair) for pair in pairs if (explanations, *pair) != (8, "lrp", "captum")
             ]
             yield Rounds(
                 cls,
@@ -114,7 +114,6 @@ class Peers(Timed):
 
     @classmethod
     def measures(cls, settings: PeersSettings) -> list[str]:  # noqa: ARG003
-        """See `Timed.measures`."""
         return ["images", "seconds", "difference", "unlike"]
 
     @cached_property
@@ -124,8 +123,7 @@ class Peers(Timed):
 
         loaded, settings = self.job.loaded, self.settings
         items = readable(self.job.work, settings.images)
-        pixels = torch.stack([item.pixels for item in items if item.pixels is not None])
-        images = self.normalised(pixels.to(self.subject.device))
+        images = self.normalised(stacked(items).to(self.subject.device))
         with torch.no_grad():
             target = self.network(images).argmax(1)
         # Noise: a constant has ties in max pools, which rounding decides.

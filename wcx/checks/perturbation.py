@@ -100,11 +100,8 @@ def last_images(experiment: SignPerturbation) -> Iterator[list[Tensor]]:
         if torch.is_inference_mode_enabled():
             seen.append(arguments[0].clone())
 
-    handle = experiment.subject.model.register_forward_pre_hook(keep)
-    try:
+    with experiment.subject.model.register_forward_pre_hook(keep):
         yield seen
-    finally:
-        handle.remove()
 
 
 def walked(
@@ -149,17 +146,14 @@ class PerturbationPrecision(Verification):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Verification.jobs`."""
         cells = [Cell("gradient", name) for name in CONTRASTS]
         for network in NETWORKS:
-            dataset = request.images("imagenet", network)
-            opened = {"dataset": dataset, "loaded": request.network(network, dataset), "limit": request.limit or LIMIT}
+            opened = request.opened(network) | {"limit": request.limit or LIMIT}
             settings = cls.protocol(epsilon=request.epsilon)
             yield request.job(cls, CHUNK, CHUNK, cells=cells, settings=settings, **opened)
 
     @classmethod
     def columns(cls, settings: WalkSettings, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
         measures = ["elsewhere", *(f"{kind}{score}" for kind, score in product(("", "error_", "gain_"), SCORES))]
         columns = product(measures, settings.precisions, settings.iterations)
         return [*FACTS, *(f"{measure}/{precision}/{n}" for measure, precision, n in columns)]
@@ -174,13 +168,12 @@ class PerturbationPrecision(Verification):
         return copy.deepcopy(self.subject.model).double()
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:
-        """See `Verification.measured`."""
         settings, names = self.settings, [cell.contrast for cell in self.cells]
         walks = {}
         for precision in settings.precisions:
             protocol = Settings(epsilon=settings.epsilon, iterations=settings.iterations, precision=precision)
             walks[precision] = walked(self.subject.model, batch, protocol, names)
-        rows: dict[Cell, list[Row]] = {cell: [{} for _ in batch] for cell in self.cells}
+        rows = self.blank(batch)
         for cell, n, (k, item) in product(self.cells, settings.iterations, enumerate(batch)):
             end = walk(self._exact, pixels[k].double(), item.label, cell.contrast, settings.epsilon, n)
             with torch.no_grad():
@@ -202,7 +195,6 @@ class PerturbationPrecision(Verification):
 
     @classmethod
     def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Verification.summaries`."""
         rows = agreement(gathered(shards, "precision", "iterations"))
         return [summary_table(cls.name(), "The perturbation beside float64's", rows, MEANINGS, ".2g")]
 

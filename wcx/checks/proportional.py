@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import product
 
 import pandas as pd
 from torch import Tensor
 
-from wcx.checks.base import FACTS, Request, Verification, gathered, summary_table
+from wcx.checks.base import Request, Verification, by_bins, gathered, summary_table
 from wcx.checks.perturbation import NETWORKS, walked
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
@@ -51,27 +51,18 @@ class Proportional(Verification):
 
     protocol = StepSettings
     spaces = ("input",)
+    recorded = ("p_t", "apart", "zero_gradient", *CHANGES)
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Verification.jobs`."""
         for network in NETWORKS:
-            dataset = request.images("imagenet", network)
-            opened = {"dataset": dataset, "loaded": request.network(network, dataset)}
-            opened |= {"cells": [Cell("gradient", "probability")], "settings": cls.protocol(request.epsilon)}
-            yield request.job(cls, BATCH, BATCH, **opened)
-
-    @classmethod
-    def columns(cls, settings: StepSettings, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
-        return [*FACTS, "p_t", "apart", "zero_gradient", *CHANGES]
+            cells, settings = [Cell("gradient", "probability")], cls.protocol(request.epsilon)
+            yield request.job(cls, BATCH, BATCH, cells=cells, settings=settings, **request.opened(network))
 
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`."""
         return Settings(iterations=(1,)).passes(2)
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Verification.measured`."""
         protocol = Settings(epsilon=self.settings.epsilon, iterations=(1,))
         walks = walked(self.subject.model, batch, protocol, ["probability", "weighted"])
         (first, probability), (second, weighted) = walks["probability", 1], walks["weighted", 1]
@@ -86,21 +77,16 @@ class Proportional(Verification):
 
     @classmethod
     def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Verification.summaries`."""
         title = "float32: probability beside weighted, one step, by p_t"
         return [summary_table(cls.name(), title, partings(gathered(shards)), MEANINGS)]
 
 
 def partings(rows: pd.DataFrame) -> pd.DataFrame:
     """Return probability beside weighted by network and bin of p_t: how often and how far apart they are, and the bars."""
-    labels = [f"{low:g}-{high:g}" for low, high in pairwise(BINS)]
-    binned = pd.cut(rows.p_t, BINS, right=True, include_lowest=True, labels=labels).astype(str)
     lines = []
     for network, images in rows.groupby("network", sort=False):
-        for label in [*labels, "all"]:
-            chosen = images if label == "all" else images[binned[images.index] == label]
-            if len(chosen):
-                line = {"network": network, "p_t": label, "n": len(chosen), "apart": chosen.apart.mean()}
-                line |= {"apart_1%": (chosen.apart > LIMIT).mean(), "zero": int(chosen.zero_gradient.sum())}
-                lines.append(line | chosen[CHANGES].mean().to_dict())
+        for label, chosen in by_bins(images, images.p_t, BINS, include_lowest=True):
+            line = {"network": network, "p_t": label, "n": len(chosen), "apart": chosen.apart.mean()}
+            line |= {"apart_1%": (chosen.apart > LIMIT).mean(), "zero": int(chosen.zero_gradient.sum())}
+            lines.append(line | chosen[CHANGES].mean().to_dict())
     return pd.DataFrame(lines)

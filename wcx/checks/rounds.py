@@ -88,7 +88,6 @@ class Timed(Verification):
 
     @classmethod
     def columns(cls, settings: Any, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
         return [*FACTS, *cls.measures(settings)]
 
     @abstractmethod

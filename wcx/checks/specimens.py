@@ -12,7 +12,7 @@ from wcx.checks import networks
 from wcx.checks.base import Request
 from wcx.datasets import ImageDataset
 from wcx.experiments import images
-from wcx.images import Normalized, device_of
+from wcx.images import Normalized, Transform, device_of
 from wcx.models import LoadedModel
 
 SMALL = {"conv_batchnorm": networks.conv_batchnorm, "bias_free": networks.bias_free}
@@ -29,7 +29,8 @@ class Noise(ImageDataset):
     def __init__(self, count: int) -> None:
         self._pixels = networks.images(count)
         ids, classes = list(map(str, range(count))), list(map(str, range(networks.CLASSES)))
-        super().__init__("noise", "test", None, ids, [0] * count, class_names=classes)
+        shape = Transform("squash", self._pixels.shape[-1])
+        super().__init__("noise", "test", None, ids, [0] * count, class_names=classes, transform=shape)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         """Return (float32 (3, 16, 16), 0)."""

@@ -6,7 +6,6 @@ import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import wcx
-from wcx.checks.base import Fixed, Request, Verification, by_target, gathered, summary_table, target_columns
+from wcx.checks.base import Fixed, Request, Verification, by_bins, by_target, gathered, summary_table, target_columns
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
 from wcx.experiments.images import Item
@@ -51,19 +50,12 @@ class Stability(Verification):
     """
 
     spaces = ("input",)
+    recorded = target_columns("p_t", "gap", "relative_error", "cosine", "zero", "wrong_sign")
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Verification.jobs`."""
-        dataset = request.images("imagenet", NETWORK)
         cells = [Cell("gradient", "weighted"), Cell("gradient", "probability")]
-        loaded = request.network(NETWORK, dataset)
-        yield request.job(cls, BATCH, CHUNK, dataset=dataset, loaded=loaded, cells=cells, settings=Fixed())
-
-    @classmethod
-    def columns(cls, settings: Fixed, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
-        return target_columns("p_t", "gap", "relative_error", "cosine", "zero", "wrong_sign")
+        yield request.job(cls, BATCH, CHUNK, cells=cells, settings=Fixed(), **request.opened(NETWORK))
 
     def passes(self) -> Counter[str]:
         """See `Experiment.passes`; those in float64 count as much."""
@@ -74,7 +66,6 @@ class Stability(Verification):
         return copy.deepcopy(self.network).double()
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
-        """See `Verification.measured`."""
         inputs = self.normalised(pixels)
         exact = wcx.Explainer(self._exact, "gradient")(inputs.double())
         rounded = wcx.Explainer(self.network, "gradient")(inputs)
@@ -101,7 +92,6 @@ class Stability(Verification):
 
     @classmethod
     def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Verification.summaries`."""
         title = "float32's gradient beside float64's, by logit gap"
         return [summary_table(cls.name(), title, bins(gathered(shards, "target")), MEANINGS, ".2g")]
 
@@ -121,14 +111,10 @@ class Stability(Verification):
 
 def bins(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows summed up by target, contrast and bin of the absolute logit gap, and over all images."""
-    edges = [f"{low:g}-{high:g}" if np.isfinite(high) else f"{low:g}-" for low, high in pairwise(BINS)]
-    binned = pd.cut(rows.gap.abs(), BINS, right=False, labels=edges).astype(str)
     lines = []
     for (contrast, target), part in rows.groupby(["contrast", "target"], sort=False):
-        for label in [*edges, "all"]:
-            images = part if label == "all" else part[binned[part.index] == label]
-            if len(images):
-                lines.append({"target": target, "contrast": contrast, "gap": label, **_summary(images)})
+        for label, images in by_bins(part, part.gap.abs(), BINS, right=False):
+            lines.append({"target": target, "contrast": contrast, "gap": label, **_summary(images)})
     return pd.DataFrame(lines)
 
 

@@ -44,8 +44,7 @@ class Workload(ABC):
     def __init__(self, job: Job, count: int) -> None:
         self.job, self.model = job, job.loaded.model
         self.items = readable(job, count)
-        self.pixels = torch.stack([item.pixels for item in self.items if item.pixels is not None])
-        self.pixels = self.pixels.to(device_of(self.model))
+        self.pixels = images.stacked(self.items).to(device_of(self.model))
         self.few = len(self.pixels[: self.naive_images])
         self.passes = self.ours()  # warms up, too
 
@@ -103,7 +102,6 @@ class MaskingWork(Workload):
         super().__init__(job, count)
 
     def bare(self) -> None:
-        """See `Workload.bare`."""
         size, evaluation = self.job.batch_size, self.job.evaluator
         batch = self.pixels.repeat(-(-size // len(self.pixels)), 1, 1, 1)
         with torch.inference_mode():
@@ -114,7 +112,6 @@ class MaskingWork(Workload):
 
     @torch.no_grad()
     def naive(self) -> None:
-        """See `Workload.naive`."""
         for image in self.pixels[: self.few].split(1):
             for method, contrast in self.job.cells:
                 for rank in range(self.job.settings.targets):
@@ -166,7 +163,6 @@ class PerturbationWork(Workload):
         super().__init__(job, count)
 
     def bare(self) -> None:
-        """See `Workload.bare`."""
         least, walks = self.job.settings.passes(len(self.job.cells)), len(self.job.cells)
         parameters = [parameter.requires_grad_(False) for parameter in self.model.parameters()]
         for pixels in self.pixels.split(self.job.batch_size):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,10 @@ _UNREADABLE = object()
 @functools.cache
 def groups() -> dict[str, list[str]]:
     """Return the choices of each group in conf/."""
-    folders = sorted(folder for folder in CONF.iterdir() if folder.is_dir())
-    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+    names: dict[str, list[str]] = {}
+    for file in sorted(CONF.glob("*/*.yaml")):
+        names.setdefault(file.parent.name, []).append(file.stem)
+    return names
 
 
 @functools.cache
@@ -222,11 +225,8 @@ def _kind(name: str) -> str:
         return "texts"
     if all(isinstance(value, str) for value in values):
         return "text"
-    return "texts" if all(map(_holds_texts, values)) else ""
-
-
-def _holds_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    is_list = all(isinstance(value, list) for value in values)
+    return "texts" if is_list and all(isinstance(item, str) for item in chain.from_iterable(values)) else ""
 
 
 def _values(name: str) -> list[Any]:

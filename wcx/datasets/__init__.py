@@ -14,11 +14,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from wcx.datasets._grey import Grey
 from wcx.datasets.base import SPLITS, ImageDataset
 from wcx.datasets.cache import CachedImages, cached
 from wcx.errors import DataError, WcxError, choose
-from wcx.images import Preset, Transform
+from wcx.images import Grey, Preset, Transform
 from wcx.paths import home
 
 __all__ = ["CachedImages", "DataError", "ImageDataset", "Transform", "cached", "load", "names"]
@@ -76,7 +75,7 @@ def as_transform(arguments: Mapping[str, Any]) -> Transform:
         WcxError: an unknown argument, or a value that does not fit.
     """
     for argument in arguments:
-        choose("argument of transform", argument, (field.name for kind in (Grey, Preset) for field in fields(kind)))
+        choose("argument of transform", argument, (field.name for field in (*fields(Grey), *fields(Preset))))
     channels = arguments.get("channels", 3)
     if channels not in (1, 3):
         raise WcxError(

@@ -72,7 +72,7 @@ def l1(percentages: np.ndarray) -> np.ndarray:
         shares = shares / np.maximum(shares.sum(1, keepdims=True), 1e-12)  # nobody saw any: no share at all
         return np.abs(shares[:, None] - shares).sum(2) / 2
 
-    return np.stack([np.max([distances(group) for group in own], axis=0) for own, _ in GROUPS.values()], axis=2)
+    return np.stack([np.max(list(map(distances, primary)), axis=0) for primary, _ in GROUPS.values()], axis=2)
 
 
 def scout(percentages: np.ndarray) -> np.ndarray:
@@ -86,8 +86,8 @@ def scout(percentages: np.ndarray) -> np.ndarray:
         terms = a * np.log(np.maximum(2 * a / (a + b), 1e-300)) + b * np.log(np.maximum(2 * b / (a + b), 1e-300))
         return np.asarray(terms.sum(2))
 
-    groups = [[*own, *added] for own, added in GROUPS.values()]
-    table = np.stack([np.mean([divergences(group) for group in part], axis=0) for part in groups], axis=2)
+    groups = [[*primary, *added] for primary, added in GROUPS.values()]
+    table = np.stack([np.mean(list(map(divergences, part)), axis=0) for part in groups], axis=2)
     twice = [place for place, name in enumerate(REGIONS) if name in PAIRED]  # theirs has 15 parts, left and right
     entries = np.sort(np.concatenate([table, table[:, :, twice]], axis=2), axis=None)
     return (table > entries[int(0.2 * entries.size)]).astype(np.float64)

@@ -70,8 +70,8 @@ class ImageDataset(Dataset):
         transform: Transform | None = None,
     ) -> None:
         self.name, self.split, self.root = name, split, root
-        self._files, self.ids = list(ids), [visible(name) for name in ids]
-        self.labels, self.class_names = [int(label) for label in labels], [visible(name) for name in class_names]
+        self._files, self.ids = list(ids), list(map(visible, ids))
+        self.labels, self.class_names = list(map(int, labels)), list(map(visible, class_names))
         self.boxes = None if boxes is None else np.asarray(boxes, dtype=np.float64).reshape(len(self.ids), 4)
         self.official = None if official is None else dict(official)
         self.official_split, self.split_note = official_split, split_note

@@ -43,16 +43,11 @@ def load(
         require("cars", path, REMEDY)
     try:
         names = [str(name) for name in read_mat(base / "devkit/cars_meta.mat")["class_names"]]
-        entries = [
-            Entry(
-                f"{FOLDER}/cars_{of}/{row['fname']}",
-                int(row["class"]) - 1,
-                of,
-                corners(*(int(row[f"bbox_{edge}"]) for edge in ("x1", "y1", "x2", "y2"))),
-            )
-            for of, path in lists.items()
-            for row in read_mat(path)["annotations"]
-        ]
+        entries = []
+        for of, path in lists.items():
+            for row in read_mat(path)["annotations"]:
+                box = corners(*(int(row[f"bbox_{edge}"]) for edge in ("x1", "y1", "x2", "y2")))
+                entries.append(Entry(f"{FOLDER}/cars_{of}/{row['fname']}", int(row["class"]) - 1, of, box))
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise

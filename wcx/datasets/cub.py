@@ -132,12 +132,9 @@ def load(
         for i, file in images.items()
     ]
     names = [_readable(lists["classes"][class_id]) for class_id in number]
-    kind = partial(
-        Cub,
-        base=base,
-        numbers={entry.id: i for entry, i in zip(entries, images, strict=True)},
-        places={_readable(name): class_id - 1 for class_id, name in lists["classes"].items()},
-    )
+    numbers = {entry.id: i for entry, i in zip(entries, images, strict=True)}
+    places = {_readable(name): class_id - 1 for class_id, name in lists["classes"].items()}
+    kind = partial(Cub, base=base, numbers=numbers, places=places)
     return assemble("cub", root, split, entries, names, official=official, allow_partial=allow_partial, kind=kind)
 
 

@@ -62,11 +62,10 @@ def load(
         require("flowers102", base / name, downloads("flowers102", root / FOLDER))
     sets, labels = read_mat(base / "setid.mat"), read_mat(base / "imagelabels.mat")
     try:
-        entries = [
-            Entry(f"{FOLDER}/jpg/image_{i:05d}.jpg", int(labels["labels"][i - 1]) - 1, of)
-            for key, of in SETS.items()
-            for i in sets[key].tolist()
-        ]
+        entries = []
+        for key, of in SETS.items():
+            numbers = sets[key].tolist()
+            entries += [Entry(f"{FOLDER}/jpg/image_{i:05d}.jpg", int(labels["labels"][i - 1]) - 1, of) for i in numbers]
     except (KeyError, IndexError, TypeError) as error:
         raise DataError(f"dataset flowers102: the .mat files in {base} are not the dataset's: {error!r}.") from error
     names = [name.strip() for name in CLASS_NAMES.split(",")]

@@ -49,14 +49,12 @@ def load(root: Path, split: str, *, official: Mapping[str, int] | None = None) -
         splits = {"test": _flat(root)}
     if not splits.get(split):
         raise DataError(f"dataset folder: no {split} images in {root}. {REMEDY}")
-    classes = sorted({name for listing in splits.values() for name in listing})
+    classes = sorted(set().union(*splits.values()))
     label = {name: i for i, name in enumerate(classes)}
-    entries = [
-        Entry(path.relative_to(root).as_posix(), label[name], of)
-        for of, listing in splits.items()
-        for name, paths in listing.items()
-        for path in paths
-    ]
+    entries = []
+    for of, listing in splits.items():
+        for name, paths in listing.items():
+            entries += [Entry(path.relative_to(root).as_posix(), label[name], of) for path in paths]
     note = "a flat folder: every image counts as a test image"
     return assemble(
         "folder", root, split, entries, classes, official=official, official_split=not flat, split_note=note

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -62,7 +63,6 @@ class FunnyBirds(Twins):
         return decode(self.path(i), opaque=True)
 
     def varying(self, i: int) -> tuple[str, ...]:
-        """See `Twins.varying`."""
         return tuple(self._swapped.get(self.ids[i], ()))
 
     def swaps(self, i: int) -> tuple[frozenset[str], ...]:
@@ -107,7 +107,7 @@ class FunnyBirds(Twins):
                 indices = np.asarray(image)
                 return {part: indices == 1 + place for place, part in enumerate(PALETTE)}
             pixels = np.asarray(image.convert("RGB"))
-        return {part: np.any([(pixels == rgb).all(-1) for rgb in rgbs], axis=0) for part, rgbs in COLOURS.items()}
+        return {part: (pixels[..., None, :] == rgbs).all(-1).any(-1) for part, rgbs in COLOURS.items()}
 
     def listing_hash(self) -> str:
         """Return a SHA-256 (hex) that changes with the listing and the swaps."""
@@ -161,11 +161,10 @@ def opened(
         _read(name, base / f"{file}.json", remedy) for file in ("classes", "parts", "dataset_train", "dataset_test")
     )
     try:
-        entries = [
-            Entry(f"{folder}/{of}/{scene['class_idx']}/{number:06d}{suffix}", int(scene["class_idx"]), of)
-            for of, listed in zip(("train", "test"), scenes, strict=True)
-            for number, scene in enumerate(listed)
-        ]
+        entries = []
+        for of, listed in zip(("train", "test"), scenes, strict=True):
+            for number, label in enumerate(int(scene["class_idx"]) for scene in listed):
+                entries.append(Entry(f"{folder}/{of}/{label}/{number:06d}{suffix}", label, of))
         names = _names(classes, looks)
         swapped = _swapped(base / f"{split}_swaps.csv", f"{folder}/{split}", suffix)
     except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -196,7 +195,7 @@ def _names(classes: Sequence[Mapping[str, Any]], looks: Mapping[str, Sequence[Ma
     """Return a name for each class, in the order of their numbers: 3: beak02 yellow, foot01, tail03 blue, wing02 red."""
     parts = {row["class_idx"]: row["parts"] for row in classes}
     ordered = [parts[number] for number in range(len(classes))]
-    varying = [part for part in looks if len({row[part] for row in ordered}) > 1]
+    varying = [part for part in looks if len(set(map(itemgetter(part), ordered))) > 1]
     texts = [[" ".join(looks[part][row[part]].values()).replace(".glb", "") for part in varying] for row in ordered]
     return [f"{number}: {', '.join(text)}" for number, text in enumerate(texts)]
 

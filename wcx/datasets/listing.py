@@ -70,14 +70,15 @@ def assemble(
     mine = [entry for entry in entries if entry.split == split]
     if not mine:
         raise DataError(f"dataset {name}: no {split} images in {root}.")
+    ids, labels, _, boxes = map(list, zip(*mine, strict=True))
     return kind(
         name,
         split,
         root,
-        ids=[entry.id for entry in mine],
-        labels=[label_of[entry.label] for entry in mine],
-        class_names=[class_names[label] for label in kept],
-        boxes=None if mine[0].box is None else np.array([entry.box for entry in mine], dtype=np.float64),
+        ids=ids,
+        labels=[label_of[label] for label in labels],
+        class_names=list(map(class_names.__getitem__, kept)),
+        boxes=None if boxes[0] is None else np.array(boxes, dtype=np.float64),
         official=official,
         official_split=official_split,
         split_note=split_note,

@@ -9,7 +9,7 @@ vary from picture to picture, and since every part has its mask, what truly tell
 from __future__ import annotations
 
 import hashlib
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -89,10 +89,9 @@ class Parts(Twins):
     def swaps(self, i: int) -> tuple[frozenset[str], ...]:
         """See `Twins.swaps`: all sets of varying parts, from single ones to all of them."""
         parts = self.varying(i)
-        return tuple(frozenset(chosen) for count in range(len(parts)) for chosen in combinations(parts, count + 1))
+        return tuple(map(frozenset, chain.from_iterable(combinations(parts, 1 + i) for i in range(len(parts)))))
 
     def twin(self, i: int, swapped: frozenset[str]) -> tuple[Image.Image, int]:
-        """See `Twins.twin`."""
         name = self.class_names[self.labels[i]]
         label = next(
             label

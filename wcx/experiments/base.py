@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from wcx import methods
 from wcx.errors import WcxError
-from wcx.experiments.images import Item
+from wcx.experiments.images import Item, cut, stacked
 from wcx.experiments.subject import Cell, FoilSetting, Subject, at_pixels
 
 Row = dict[str, Any]
@@ -80,6 +80,15 @@ class Experiment(ABC):
             keep: with `keeps_maps`: takes the maps of the selected images.
         """
 
+    def blank(self, items: Sequence[Item], **facts: object) -> dict[Cell, list[Row]]:
+        """Return the beginnings of the rows of all cells, with what holds of an image until more is known."""
+        rows = [blank(item) | facts for item in items]
+        return {cell: list(map(dict, rows)) for cell in self.cells}
+
+    def batches(self, items: Sequence[Item]) -> list[list[int]]:
+        """Return the places of the images that could be read, a batch each."""
+        return cut([place for place, item in enumerate(items) if item.pixels is not None], self.subject.batch_size)
+
     @abstractmethod
     def passes(self) -> Counter[str]:
         """Return the passes that an image needs at most, all cells together, by what `Subject.passes` calls them."""
@@ -105,7 +114,7 @@ class Experiment(ABC):
 
     def timed(self, network: Callable[[Tensor], object], probe: Sequence[Item]) -> float:
         """Return the seconds an image of one call of a network."""
-        pixels = torch.stack([item.pixels for item in probe if item.pixels is not None]).to(self.subject.device)
+        pixels = stacked(probe).to(self.subject.device)
         start = time.perf_counter()
         with torch.no_grad():
             network(pixels)
@@ -130,4 +139,20 @@ def blank(item: Item) -> Row:
     return {"index": item.index, "id": item.id, "label": item.label, "skipped": item.pixels is None}
 
 
-__all__ = ["Cell", "Experiment", "FoilSetting", "Keep", "Row", "Subject", "at_pixels", "blank", "check_method"]
+def by_image(rows: Mapping[Cell, Sequence[Row]]) -> list[dict[Cell, Row]]:
+    """Return rows, cell by cell, image by image."""
+    return [dict(zip(rows, of_image, strict=True)) for of_image in zip(*rows.values(), strict=True)]
+
+
+__all__ = [
+    "Cell",
+    "Experiment",
+    "FoilSetting",
+    "Keep",
+    "Row",
+    "Subject",
+    "at_pixels",
+    "blank",
+    "by_image",
+    "check_method",
+]

@@ -158,9 +158,10 @@ class GalleryJob:
     def kind(self, figure: str) -> FigureKind:
         """Return what a figure shows here, with `methods` and `contrasts` in the place of its own."""
         usual = FIGURES[figure]
+        by_space = sorted(methods.of_gradients(), key=lambda name: (methods.get(name).space, name))
         return replace(
             usual,
-            methods=tuple(self.methods or usual.methods or _by_space()),
+            methods=tuple(self.methods or usual.methods or by_space),
             contrasts=tuple(self.contrasts or usual.contrasts or contrasts.names()),
         )
 
@@ -230,8 +231,3 @@ class GalleryJob:
             return Choice(chosen.indices[: kind.most], chosen.rule)
         count = min(settings.count, kind.most or settings.count)
         return self.walk.choose(kind.rank, settings.minimum(kind.rank), count)
-
-
-def _by_space() -> list[str]:
-    """Return all methods of gradients, those that stop at a layer first."""
-    return sorted(methods.of_gradients(), key=lambda name: (methods.get(name).space, name))

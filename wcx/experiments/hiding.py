@@ -21,8 +21,8 @@ from wcx import contrasts
 from wcx.errors import WcxError, choose
 from wcx.experiments._passes import Evaluations, SeenImages
 from wcx.experiments._versions import NUMBERS, Plan, Versions, enlarged
-from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, blank
-from wcx.experiments.images import Item
+from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, by_image
+from wcx.experiments.images import Item, stacked
 from wcx.images import BASELINES, drawn_sigma, replacement
 from wcx.methods._masked import MaskedMethod
 from wcx.methods._parts import distinct
@@ -99,11 +99,9 @@ class Protocol:
         scores = y.gather(1, t)
         table = torch.cat([t, scores, y.softmax(1).gather(1, t), relative_probability(scores)], dim=1)
         rows: list[Row] = [dict(zip(self.scores(), numbers, strict=True)) for numbers in table.tolist()]
-        ids = [{rank: int(row[rank]) for rank in self.ranks} for row in rows]
-        return [
-            row | classes | {"above_threshold": row["p_t2"] > self.threshold}
-            for row, classes in zip(rows, ids, strict=True)
-        ]
+        for row in rows:
+            row.update({rank: int(row[rank]) for rank in self.ranks}, above_threshold=row["p_t2"] > self.threshold)
+        return rows
 
     def replacements(self, items: Sequence[Item], pixels: Tensor, subject: Subject) -> list[Tensor]:
         """Return what the pixels (N, channels, H, W) become under each baseline, in a shape that broadcasts to theirs."""
@@ -130,22 +128,18 @@ class Hiding(Experiment):
     @torch.no_grad()
     @precision.tf32(allowed=False)
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:
-        """See `Experiment.rows`."""
-        rows: dict[Cell, list[Row]] = {
-            cell: [blank(item) | {"above_threshold": False} for item in items] for cell in self.cells
-        }
-        readable = [position for position, item in enumerate(items) if item.pixels is not None]
+        rows = self.blank(items, above_threshold=False)
+        images = by_image(rows)
         pending = Evaluations(self.subject, self.hidden, self.measure)
         waiting: list[SeenImages] = []
-        for start in range(0, len(readable), self.subject.batch_size):
-            positions = readable[start : start + self.subject.batch_size]
-            batch = [{cell: rows[cell][position] for cell in self.cells} for position in positions]
-            above, seen = self._batch([items[position] for position in positions], batch, pending, most, keep)
+        for places in self.batches(items):
+            batch = [images[place] for place in places]
+            above, seen = self._batch([items[place] for place in places], batch, pending, most, keep)
             waiting += seen
             if most is not None:
                 most -= above
                 if most == 0:
-                    last = [p for p in positions if rows[self.cells[0]][p]["above_threshold"]][-1]
+                    last = [p for p in places if rows[self.cells[0]][p]["above_threshold"]][-1]
                     rows = {cell: column[: last + 1] for cell, column in rows.items()}
                     break
         pending.flush()
@@ -201,10 +195,9 @@ class Hiding(Experiment):
 
     def plan(self, probe: Sequence[Item], images: int, most: int | None = None) -> dict[str, Any]:
         """See `Experiment.plan`; the probe tells the share of images above the threshold."""
-        pixels = torch.stack([item.pixels for item in probe if item.pixels is not None]).to(self.subject.device)
         seconds, later = self.seconds(probe), self.timed(self.subject.evaluation.logits, probe)
         with torch.no_grad():
-            p_t2 = self.subject.model(pixels).softmax(1).topk(2).values[:, 1]
+            p_t2 = self.subject.model(stacked(probe).to(self.subject.device)).softmax(1).topk(2).values[:, 1]
         above = float((p_t2 > self.settings.threshold).double().mean())
         expected = images if self.settings.select == "all" else round(above * images)
         expected = expected if most is None else min(expected, most)
@@ -223,7 +216,7 @@ class Hiding(Experiment):
         self, items: list[Item], rows: list[dict[Cell, Row]], pending: Evaluations, most: int | None, keep: Keep | None
     ) -> tuple[int, list[SeenImages]]:
         """Do what there is to do for a batch; return how many images are above the threshold (at most `most`), and those seen."""
-        pixels = torch.stack([item.pixels for item in items if item.pixels is not None]).to(self.subject.device)
+        pixels = stacked(items).to(self.subject.device)
         look = self.subject.look(pixels)
         targets = contrasts.most_probable(look.logits, self.settings.targets)
         selected, above = [], 0
@@ -243,14 +236,9 @@ class Hiding(Experiment):
             for cell, i in product(self.cells, selected):
                 keep(cell, items[i].index, maps[cell][:, i])
         index = torch.tensor(selected, device=pixels.device) if len(selected) < len(items) else slice(None)
-        cotangents = self.frozen(look.logits, targets, foils)
-        seen = SeenImages(
-            [rows[i] for i in selected],
-            look.logits[index],
-            targets[:, index],
-            foils[:, index],
-            {name: v[:, index] for name, v in cotangents.items()},
-        )
+        cotangents = {name: v[:, index] for name, v in self.frozen(look.logits, targets, foils).items()}
+        logits, of_selected = look.logits[index], [rows[i] for i in selected]
+        seen = SeenImages(of_selected, logits, targets[:, index], foils[:, index], cotangents)
         phi = [maps[cell][:, index] for cell in self.explained]
         self._hide(seen, [items[i] for i in selected], pixels[index], phi, pending)
         return above, [seen]

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from wcx.datasets import ImageDataset
@@ -37,6 +38,11 @@ class Item:
     error: DataError | None = None
     twins: TwinImages | None = None
     anatomy: Anatomy | None = None
+
+
+def stacked(items: Sequence[Item]) -> Tensor:
+    """Return the pixels of the images that could be read, (N, channels, H, W)."""
+    return torch.stack([item.pixels for item in items if item.pixels is not None])
 
 
 def order(n: int, limit: int | None, seed: int, shuffled: bool = False) -> list[int]:

@@ -73,13 +73,11 @@ class InsertionDeletion(Hiding):
 
     @classmethod
     def columns(cls, settings: Settings, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
         keys = product(settings.ranks, CURVES, settings.baselines, settings.values)
         return settings.described() + [f"{curve}/{rank}/{b}/{g}" for rank, curve, b, g in keys]
 
     @classmethod
     def evaluations(cls, settings: Settings) -> int:
-        """See `Experiment.evaluations`."""
         return (2 * (settings.steps - 1) * settings.targets + 1) * len(settings.baselines)
 
     def passes(self) -> Counter[str]:
@@ -102,7 +100,6 @@ class InsertionDeletion(Hiding):
         return places(stacked, descending=True), torch.tensor(bounds, device=stacked.device).expand(len(stacked), -1)
 
     def frozen(self, logits: Tensor, targets: Tensor, foils: Tensor) -> dict[str, Tensor]:
-        """See `Hiding.frozen`."""
         options = self.subject.contrast_options
         names = dict.fromkeys(cell.contrast for cell in self.cells) if "contrast" in self.settings.values else ()
         return {name: contrasts.evaluate(name, logits, targets, foils, **options.get(name, {})) for name in names}

@@ -94,7 +94,6 @@ class Masking(Hiding):
 
     @classmethod
     def columns(cls, settings: Settings, boxes: bool = False) -> list[str]:
-        """See `Experiment.columns`."""
         ranks, names = settings.ranks, settings.described()
         for measure in map(measures.get, settings.measures):
             names += measure.columns(ranks) if boxes or not measure.needs_box else []
@@ -103,11 +102,9 @@ class Masking(Hiding):
 
     @classmethod
     def evaluations(cls, settings: Settings) -> int:
-        """See `Experiment.evaluations`."""
         return settings.targets * len(KEPT) * len(settings.baselines)
 
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`."""
         return self.explanations() + Counter(masked=len(self.cells) * self.evaluations(self.settings))
 
     @property
@@ -166,7 +163,6 @@ class Masking(Hiding):
         return logits.gather(1, seen.targets.T[images])
 
     def measured(self, seen: SeenImages, clean: Tensor, values: Tensor) -> tuple[list[str], Tensor]:  # noqa: ARG002
-        """See `Hiding.measured`."""
         settings, n, cells = self.settings, len(values), len(self.cells)
         names = self.columns(settings)[-2 * settings.targets * (1 + len(settings.baselines)) :]
         each = relative_probability(values).view(

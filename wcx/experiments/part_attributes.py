@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import ClassVar
 
 import numpy as np
@@ -26,8 +26,8 @@ from torch import Tensor
 from wcx import contrasts
 from wcx.datasets.anatomy import REGIONS, RULES
 from wcx.errors import WcxError, choose
-from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, at_pixels, blank
-from wcx.experiments.images import Item
+from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, at_pixels, by_image
+from wcx.experiments.images import Item, stacked
 from wcx.measures.truth.base import TIE, equal
 from wcx.measures.truth.rank_correlation import tau_b
 from wcx.models import precision
@@ -95,10 +95,9 @@ class PartAttributes(Experiment):
         `regions` counts the visible ones; `known` is 1 where t_1 and t_2 are both among CUB's classes.
         """
         facts = ["index", "id", "label", "t_1", "t_2", "p_t1", "p_t2", "above_threshold", "skipped", "known", "regions"]
-        return [*facts, *(f"{score}/{reading}" for score in SCORES for reading in READINGS)]
+        return [*facts, *map("/".join, product(SCORES, READINGS))]
 
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`."""
         groups = self.subject.groups()
         pairs = sum(len({cell.contrast for cell in self.cells if cell.method in group}) for group in groups)
         return Counter(forward=len(groups), backward=pairs)
@@ -106,15 +105,10 @@ class PartAttributes(Experiment):
     @torch.no_grad()
     @precision.tf32(allowed=False)
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:  # noqa: ARG002
-        """See `Experiment.rows`."""
-        rows: dict[Cell, list[Row]] = {
-            cell: [blank(item) | {"above_threshold": False} for item in items] for cell in self.cells
-        }
-        readable = [place for place, item in enumerate(items) if item.pixels is not None]
-        for start in range(0, len(readable), self.subject.batch_size):
-            places = readable[start : start + self.subject.batch_size]
-            batch = [{cell: rows[cell][place] for cell in self.cells} for place in places]
-            above = self._batch([items[place] for place in places], batch)
+        rows = self.blank(items, above_threshold=False)
+        images = by_image(rows)
+        for places in self.batches(items):
+            above = self._batch([items[place] for place in places], [images[place] for place in places])
             if most is not None and sum(above) >= most:
                 last = [place for place, is_above in zip(places, above, strict=True) if is_above][most - 1]
                 return {cell: column[: last + 1] for cell, column in rows.items()}
@@ -123,7 +117,7 @@ class PartAttributes(Experiment):
 
     def _batch(self, items: Sequence[Item], rows: Sequence[Mapping[Cell, Row]]) -> list[bool]:
         """Fill the rows of a batch; return which images are above the threshold."""
-        pixels = torch.stack([item.pixels for item in items if item.pixels is not None]).to(self.subject.device)
+        pixels = stacked(items).to(self.subject.device)
         look = self.subject.look(pixels)
         targets = contrasts.most_probable(look.logits, 2)
         p = look.logits.double().softmax(1).gather(1, targets.T).tolist()
@@ -170,14 +164,8 @@ class PartAttributes(Experiment):
             drawn = phi[orders]
             tau = tau_b(phi[None], d, candidates), tau_b(drawn, d, candidates), tau_b(rest, phi, candidates)
             top = top_third(phi[None], d[None]), top_third(drawn, d[None]), top_third(phi[None], rest)
-            scores = {"tau": tau, "top": top}
-            columns.append(
-                {
-                    f"{score}/{reading}": float(part.nanmean())
-                    for score, parts in scores.items()
-                    for reading, part in zip(READINGS, parts, strict=True)
-                }
-            )
+            means = [float(part.nanmean()) for part in (*tau, *top)]
+            columns.append(dict(zip(map("/".join, product(SCORES, READINGS)), means, strict=True)))
         return columns
 
 

@@ -143,9 +143,8 @@ def class_id(name: str | int, names: Sequence[str]) -> int:
         WcxError: no such class, with the names that resemble it; several of the name; an id out of range.
     """
     text = visible(str(name)).strip()
-    same = [i for i, class_name in enumerate(names) if class_name == text] or [
-        i for i, class_name in enumerate(names) if _plain(class_name) in (_plain(text), f"{_plain(text)} ({i})")
-    ]
+    alike = [i for i, class_name in enumerate(names) if _plain(class_name) in (_plain(text), f"{_plain(text)} ({i})")]
+    same = [i for i in range(len(names)) if names[i] == text] or alike
     if len(same) > 1:
         raise WcxError(f"class {text!r} is the name of {len(same)} classes; give an id: {', '.join(map(str, same))}.")
     if same:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wcx.errors import WcxError
-from wcx.experiments.images import Item
+from wcx.experiments.images import Item, stacked
 from wcx.paths import visible
 
 Read = Callable[[Sequence[int]], Iterable[Item]]
@@ -91,7 +91,7 @@ class Walk:
             self.skipped += len(items) - len(batch)
         device = next(self._model.parameters()).device
         with torch.inference_mode():
-            logits = self._model(torch.stack([item.pixels for item in batch if item.pixels is not None]).to(device))
+            logits = self._model(stacked(batch).to(device))
         ordered = logits.double().softmax(1).sort(dim=1, descending=True).values.cpu()
         self._seen += [(item.index, row) for item, row in zip(batch, ordered, strict=True)]
         return True

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from wcx.errors import WcxError, choose
 from wcx.experiments._walks import Walks
-from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, blank
-from wcx.experiments.images import Item
+from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject
+from wcx.experiments.images import Item, stacked
 from wcx.explainer import Explainer
 from wcx.models import precision
 
@@ -107,12 +107,10 @@ class SignPerturbation(Experiment):
 
     @classmethod
     def columns(cls, settings: Settings, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
         return settings.columns()
 
     @classmethod
     def evaluations(cls, settings: Settings) -> int:
-        """See `Experiment.evaluations`."""
         return settings.passes(1)["evaluation"]
 
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:  # noqa: ARG002
@@ -121,7 +119,7 @@ class SignPerturbation(Experiment):
         Raises:
             WcxError: the model's logits are not finite; memory does not suffice for a single image.
         """
-        rows: dict[Cell, list[Row]] = {cell: [blank(item) for item in items] for cell in self.cells}
+        rows = self.blank(items)
         waiting = [position for position, item in enumerate(items) if item.pixels is not None]
         while waiting:
             batch = waiting[: self.subject.batch_size]
@@ -135,7 +133,6 @@ class SignPerturbation(Experiment):
         return rows
 
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`."""
         total: Counter[str] = Counter()
         for method in self.subject.methods:
             total += self.settings.passes(sum(cell.method == method for cell in self.cells))
@@ -184,11 +181,8 @@ class SignPerturbation(Experiment):
 
     def _batch(self, items: Sequence[Item]) -> dict[Cell, list[Row]]:
         device = self.subject.device
-        stacked = torch.stack([item.pixels for item in items if item.pixels is not None])
-        pixels, labels = (
-            stacked.to(device, self._precision.dtype),
-            torch.tensor([item.label for item in items]).to(device),
-        )
+        pixels = stacked(items).to(device, self._precision.dtype)
+        labels = torch.tensor([item.label for item in items]).to(device)
         rows = {}
         with precision.tf32(allowed=self._precision.tf32):
             for method in dict.fromkeys(cell.method for cell in self.cells):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -91,9 +92,9 @@ class Subject:
             raise WcxError(f"foils={foils} needs the network's confusion, which was not given.")
         return Confused(count, self.confusion)
 
-    def look(self, pixels: Tensor) -> Look:
+    def look(self, pixels: Tensor) -> SeenBatch:
         """Do the first forward pass of pixels (N, channels, H, W) on the subject's device."""
-        return Look(self, pixels)
+        return SeenBatch(self, pixels)
 
     def groups(self) -> list[Mapping[str, Method]]:
         """Return the methods in groups that share their passes: those of an activation's gradient, and each other alone."""
@@ -104,7 +105,7 @@ class Subject:
         return [shared, *single] if shared else [*single]
 
 
-class Look:
+class SeenBatch:
     """A batch of images seen by a subject: one forward pass, and further ones only where maps are asked for.
 
     Attributes:
@@ -175,7 +176,7 @@ class Look:
         for number, group in enumerate(self._groups):
             pieces = v.split(self._at_once(next(iter(group.values())), 1))
             parts = [self._explained(self._run(number), group, piece) for piece in pieces]
-            maps |= {name: torch.cat([part[name] for part in parts]) for name in group}
+            maps |= {name: torch.cat(list(map(itemgetter(name), parts))) for name in group}
         return maps
 
     def _explained(self, run: Run, group: Mapping[str, Method], v: Cotangent) -> dict[str, Tensor]:

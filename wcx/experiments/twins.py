@@ -35,8 +35,8 @@ from wcx import contrasts
 from wcx.errors import WcxError
 from wcx.experiments._answers import Answered
 from wcx.experiments._scoring import CellLayout, RandomMaps, Scoring, columns_of, facts
-from wcx.experiments.base import Cell, Experiment, Keep, Row, Subject, at_pixels, blank
-from wcx.experiments.images import Item
+from wcx.experiments.base import Cell, Experiment, Keep, Row, Subject, at_pixels
+from wcx.experiments.images import Item, stacked
 from wcx.models import precision
 
 
@@ -82,7 +82,6 @@ class PartTwins(Experiment):
 
     @classmethod
     def columns(cls, settings: Settings, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        """See `Experiment.columns`."""
         return ["index", "id", "label", "predicted", "skipped", *facts(), *columns_of(has_chance=settings.chance > 0)]
 
     @classmethod
@@ -99,8 +98,7 @@ class PartTwins(Experiment):
     @torch.no_grad()
     @precision.tf32(allowed=False)
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:  # noqa: ARG002
-        """See `Experiment.rows`."""
-        rows: dict[Cell, list[Row]] = {cell: [blank(item) for item in items] for cell in self.cells}
+        rows = self.blank(items)
         known = [place for place, item in enumerate(items) if item.pixels is not None and item.twins is not None]
         for start in range(0, len(known), self.subject.batch_size):
             batch = known[start : start + self.subject.batch_size]
@@ -112,7 +110,7 @@ class PartTwins(Experiment):
 
     def _batch(self, items: Sequence[Item]) -> Iterator[dict[str, Tensor]]:
         """Yield for each image its columns, a number a cell, (cells,) each."""
-        pixels = torch.stack([item.pixels for item in items if item.pixels is not None]).to(self.subject.device)
+        pixels = stacked(items).to(self.subject.device)
         look = self.subject.look(pixels)
         answered = self.answered(items)
         v, index = self._cotangents(look.logits, answered)

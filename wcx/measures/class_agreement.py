@@ -24,7 +24,6 @@ class ClassAgreement(Measure):
         return ["class_agreement"]
 
     def __call__(self, maps: Tensor, boxes: Tensor) -> Tensor:  # noqa: ARG002
-        """See `Measure`."""
         values = maps[:, :2].flatten(2)
         count = max(1, round(SHARE * values.shape[2]))
         largest = values.sort(dim=2, descending=True, stable=True).indices[:, :, :count]

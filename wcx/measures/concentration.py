@@ -16,11 +16,9 @@ class Concentration(Measure):
 
     @staticmethod
     def columns(ranks: Sequence[str]) -> list[str]:
-        """See `Measure.columns`."""
         return [f"concentration/{rank}" for rank in ranks]
 
     def __call__(self, maps: Tensor, boxes: Tensor) -> Tensor:  # noqa: ARG002
-        """See `Measure`."""
         mass = maps.double().abs().flatten(2)
         largest = mass.topk(max(1, round(SHARE * mass.shape[2])), dim=2).values.sum(2)
         return largest / mass.sum(2)

@@ -20,7 +20,6 @@ class Localisation(Measure):
 
     @staticmethod
     def columns(ranks: Sequence[str]) -> list[str]:
-        """See `Measure.columns`."""
         return ["box_fraction", *(f"inside_box/{rank}" for rank in ranks)]
 
     def __call__(self, maps: Tensor, boxes: Tensor) -> Tensor:

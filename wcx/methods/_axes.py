@@ -201,7 +201,7 @@ def layout(dims: Dims, shape: Sequence[int], n: int) -> Layout | None:
     grids = {d: axis.grid for d, axes in enumerate(dims) if (axis := single(axes)) and axis.grid}
     if len(shape) == 4 and not grids and (axis := channels(dims)) is not None:
         rest = [d for d in (1, 2, 3) if d != axis]
-        return Layout((-4, axis - 4, *(d - 4 for d in rest)), tuple(shape[d] for d in rest))
+        return Layout((-4, axis - 4, *(d - 4 for d in rest)), tuple(map(shape.__getitem__, rest)))
     if len(shape) == 3 and len(grids) == 1:
         [(tokens, grid)] = grids.items()
         batch = 1 if tokens == 0 else 0  # before the others, but where the tokens are (as in nn.MultiheadAttention)

@@ -6,9 +6,10 @@ from its queries, keys and mask, so that there is a gradient with respect to the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def _repeated(x: Tensor, heads: int | None) -> Tensor:
 
 
 @dataclass
-class Block:
+class SeenBlock:
     """What a block did in a forward pass.
 
     Attributes:
@@ -111,7 +112,7 @@ class Blocks:
         image = images[:1]
         listed, running, taken = layers.listed(model), [], 0
         trace, mode = Trace(image), Probabilities()
-        blocks: dict[str, Block] = {}
+        blocks: dict[str, SeenBlock] = {}
         layouts: list[Layout | None] = []
 
         def before(_name: str) -> None:
@@ -122,7 +123,7 @@ class Blocks:
             inside = mode.seen[max(running.pop(), taken) :]
             if name in listed and inside:  # the innermost such module around an attention
                 taken = len(mode.seen)
-                blocks[name] = Block(name, output, inside)
+                blocks[name] = SeenBlock(name, output, inside)
                 layouts.append(trace.layout(blocks[name].tokens, 1))
 
         with torch.no_grad(), layers.observed(model, after, before), mode:
@@ -146,14 +147,14 @@ class Blocks:
         """Return the patches (..., h, w) of rows of tokens (..., tokens)."""
         return rows[..., self.layout.grid.start : self.layout.grid.stop].unflatten(-1, self.layout.places)
 
-    def run(self, model: nn.Module, images: Tensor, *, alone: bool) -> tuple[list[Block], Tensor]:
+    def run(self, model: nn.Module, images: Tensor, *, alone: bool) -> tuple[list[SeenBlock], Tensor]:
         """Run forward; return what each block did, and the logits (N, C).
 
         Args:
             alone: each block's graph begins at its input.
         """
         named, mode = layers.modules(model), Probabilities()
-        blocks = {name: Block(name) for name in self.names}
+        blocks = {name: SeenBlock(name) for name in self.names}
 
         def before(_module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> Any:
             mode.seen.clear()
@@ -168,16 +169,14 @@ class Blocks:
 
             return hook
 
-        handles = [named[name].register_forward_pre_hook(before, with_kwargs=True) for name in self.names]
-        handles += [named[name].register_forward_hook(after(name)) for name in self.names]
-        try:
+        with ExitStack() as stack:
+            for name in self.names:
+                stack.enter_context(named[name].register_forward_pre_hook(before, with_kwargs=True))
+                stack.enter_context(named[name].register_forward_hook(after(name)))
             logits = forward(model, images, mode)
-        finally:
-            for handle in handles:
-                handle.remove()
         return list(blocks.values()), logits
 
-    def logits(self, model: nn.Module, images: Tensor, blocks: list[Block]) -> Tensor:
+    def logits(self, model: nn.Module, images: Tensor, blocks: list[SeenBlock]) -> Tensor:
         """Return the logits (L, N, C) that the network would have, ended behind each of L blocks: by its own norm and head."""
         last = self.names[-1]
         every = torch.cat([block.tokens for block in blocks], self.layout.order[0] + 3)  # of images
@@ -191,24 +190,14 @@ def _place(grid: Patches | None) -> tuple[int, ...]:
     return () if grid is None else (grid.start, grid.stop, grid.length)
 
 
-@contextmanager
 def _replaced(
     model: nn.Module, names: tuple[str, ...], value: Callable[[str, Tensor], Any], like: Any
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Let modules return `value(name, tokens)` instead of running; what is no tuple goes on as one where `like` is one."""
     named = layers.modules(model)
-    kept = {name: vars(named[name]).get("forward") for name in names}
-    for name in names:
 
-        def skip(*arguments: Any, name: str = name, **keywords: Any) -> Any:
-            output = value(name, tensors((arguments, keywords))[0])
-            return layers.with_first(like, output) if isinstance(output, Tensor) else output
+    def skip(name: str, *arguments: Any, **keywords: Any) -> Any:
+        output = value(name, tensors((arguments, keywords))[0])
+        return layers.with_first(like, output) if isinstance(output, Tensor) else output
 
-        vars(named[name])["forward"] = skip
-    try:
-        yield
-    finally:
-        for name, original in kept.items():
-            vars(named[name]).pop("forward")
-            if original is not None:
-                vars(named[name])["forward"] = original
+    return layers.replaced({named[name]: partial(skip, name) for name in names})

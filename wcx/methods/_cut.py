@@ -70,16 +70,9 @@ def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
         return layers.with_first(output, following)
 
     trace = Trace(images)
-    handles = [
-        module.register_forward_pre_hook(before, with_kwargs=True),
-        module.register_forward_hook(after, with_kwargs=True),
-    ]
-    try:
-        with trace:
-            logits = forward(model, images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    hooked = module.register_forward_pre_hook(before, with_kwargs=True)
+    with hooked, module.register_forward_hook(after, with_kwargs=True), trace:
+        logits = forward(model, images)
     _check(model, images, name, outputs)
     if (arranged := layout(dims, leaf.shape, len(images))) is None:
         untold = "which axis holds the channels" if leaf.ndim == 4 else "which place of the image each token is"

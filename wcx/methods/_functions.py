@@ -6,9 +6,10 @@ makes them, so that `F.relu`, `+` and a module that runs twice need no special c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from types import FunctionType
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import resolve_name
 
 from wcx.methods._flow import Reach
+from wcx.methods._trace import tensors
 
 _DIMENSIONS = ("1d", "2d", "3d")
 
@@ -61,9 +63,7 @@ MOVES = frozenset(
 )
 
 # Linear in the input, with a weight and a bias.
-LAYERS = frozenset(
-    ["linear", *(f"conv{d}" for d in _DIMENSIONS), *(f"conv_transpose{d}" for d in _DIMENSIONS)],
-)
+LAYERS = frozenset(["linear", *map("".join, product(("conv", "conv_transpose"), _DIMENSIONS))])
 
 # Linear in two inputs together, or affine in one with the other constant.
 SUMS = frozenset(["add", "sub", "rsub"])
@@ -73,7 +73,7 @@ AFFINE = frozenset(
     [
         *("mul", "div", "neg", "mean", "sum", "matmul", "mm", "bmm", "batch_norm", "interpolate", "upsample"),
         *("einsum", "scaled_dot_product_attention"),
-        *(f"{kind}_pool{d}" for kind in ("avg", "adaptive_avg") for d in _DIMENSIONS),
+        *map("_pool".join, product(("avg", "adaptive_avg"), _DIMENSIONS)),
     ]
 )
 
@@ -83,7 +83,7 @@ _NEUTRAL = {"add": 0, "sub": 0, "mul": 1, "div": 1}
 # Bilinear in two inputs, by the function of that name in torch.
 PRODUCTS = frozenset(["mul", "matmul", "mm", "bmm", "einsum"])
 
-MAX_POOLS = frozenset(f"{kind}_pool{d}" for kind in ("max", "adaptive_max") for d in _DIMENSIONS)
+MAX_POOLS = frozenset(map("_pool".join, product(("max", "adaptive_max"), _DIMENSIONS)))
 
 _SYNONYMS = {
     **dict.fromkeys(["iadd", "radd"], "add"),
@@ -126,7 +126,7 @@ class Call:
     @cached_property
     def tensors(self) -> list[Tensor]:
         """All tensors among the arguments, in order."""
-        return list(_tensors((self.args, self.kwargs)))
+        return tensors((self.args, self.kwargs))
 
     @cached_property
     def dependent(self) -> list[bool]:
@@ -189,7 +189,7 @@ class Call:
 
 def depends(value: Any, image: Reach) -> bool:
     """Tell whether `value`, what a function returned, holds a tensor that depends on the image."""
-    return any(tensor in image for tensor in _tensors(value))
+    return any(tensor in image for tensor in tensors(value))
 
 
 def is_affine(call: Call) -> bool:
@@ -243,18 +243,8 @@ def deliver(call: Call, value: Tensor, in_place: bool) -> Tensor:
     return call.tensors[0].copy_(value) if in_place else value
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, dict):
-        yield from _tensors(tuple(value.values()))
-
-
 def _mapped(value: Any, kind: type, function: Callable[[Any], Any]) -> Any:
-    """Return `value` with `function` of what is of `kind`, in the order of `_tensors`."""
+    """Return `value` with `function` of what is of `kind`, in the order of `tensors`."""
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, (tuple, list)):

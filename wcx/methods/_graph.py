@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
@@ -10,7 +11,7 @@ from torch.autograd.graph import GradientEdge, Node
 Edge = tuple[Node, int]  # a function and the number of its output
 
 
-_NORMS = ("Norm", "Rsqrt", "Sqrt", "Std", "Var", "Pow")  # fused, or written out
+_NORMS = re.compile("(?<!Batch)Norm|Rsqrt|Sqrt|Std|Var|Pow")  # fused, or written out
 
 
 def key(edge: GradientEdge) -> Edge:
@@ -74,8 +75,7 @@ def linear_layers(nodes: list[Node], n: int) -> int:
 
 def has_norm(logits: Tensor, start: GradientEdge) -> bool:
     """Return whether a norm of each image's own values lies between `start` and the logits: one that divides by a spread."""
-    names = [node.name() for node in way(logits, start)]
-    return any(word in name for name in names for word in _NORMS if "BatchNorm" not in name)
+    return any(_NORMS.search(node.name()) for node in way(logits, start))
 
 
 def convolutions(nodes: list[Node]) -> int:

@@ -141,13 +141,12 @@ def log_odds(v: Tensor, logits: Tensor) -> Tensor:
     """Return logsumexp of y over v > 0 less that over v < 0, (K, M, N); of one class (a sigmoid) y itself."""
     if logits.shape[-1] == 1:
         return dot(v, logits)
-    logits, favoured, opposed = logits.double(), v > 0, v < 0
-    sides = [
-        torch.where(side.any(-1, keepdim=True), side, ~other)
-        for side, other in ((favoured, opposed), (opposed, favoured))
-    ]
-    odds = [torch.stack([logits.masked_fill(~of_v, -torch.inf).logsumexp(-1) for of_v in side]) for side in sides]
-    return odds[0] - odds[1]
+
+    def total(side: Tensor, other: Tensor) -> Tensor:
+        chosen = torch.where(side.any(-1, keepdim=True), side, ~other)
+        return torch.stack([logits.double().masked_fill(~of_v, -torch.inf).logsumexp(-1) for of_v in chosen])
+
+    return total(v > 0, v < 0) - total(v < 0, v > 0)
 
 
 def checked(what: str, value: object, least: int = 1) -> int:

@@ -8,6 +8,7 @@ explained and what that is contrasted with, and still nothing of contrasts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -51,4 +52,4 @@ def confidence(v: Tensor, logits: Tensor) -> Tensor:
 
 def distinct(methods: Iterable[Method]) -> list[Part]:
     """Return the parts that methods need together: as many backward passes for each cotangent, if they share them."""
-    return list(dict.fromkeys(part for method in methods for part in method.parts))
+    return list(dict.fromkeys(chain.from_iterable(method.parts for method in methods)))

@@ -179,7 +179,7 @@ def find(seen: list[Seen], blocks: list[Seen], logits: Tensor, names: list[str])
     maps = [s for s in seen if _graph.key(s.edge) in leading and math.prod(s.places) > 1]
     blocks = [s for s in blocks if _graph.key(s.edge) in leading and s.tokens > 1]
     # Of a backbone that runs without gradients, no convolution leads to the logits; the block that holds them does.
-    convolutions = [s for s in maps if s.convolution or not any(t.name.startswith(f"{s.name}.") for t in maps)]
+    convolutions = [s for s in maps if s.convolution or not _holds(s, maps)]
     scores = [
         s
         for s in convolutions
@@ -189,13 +189,7 @@ def find(seen: list[Seen], blocks: list[Seen], logits: Tensor, names: list[str])
     if not convolutions:
         return last_block(blocks, logits, f"found no convolutional activation in the model; {proposed}.")
     best = convolutions[-1]
-    around = [
-        s
-        for s in maps
-        if best.name.startswith(f"{s.name}.")
-        and s.places == best.places
-        and not any(score.name.startswith(f"{s.name}.") for score in scores)
-    ]
+    around = [s for s in maps if _holds(s, [best]) and s.places == best.places and not _holds(s, scores)]
     if around:
         best = min(around, key=lambda s: s.name.count("."))
     nodes = _graph.way(logits, best.edge)
@@ -216,6 +210,11 @@ def find(seen: list[Seen], blocks: list[Seen], logits: Tensor, names: list[str])
 def probe(logits: Tensor) -> Tensor:
     """Return a cotangent (1, N, C) that no network is made for."""
     return torch.randn((1, *logits.shape), generator=torch.Generator().manual_seed(0)).to(logits)
+
+
+def _holds(layer: Seen, parts: Sequence[Seen]) -> bool:
+    """Whether one of the parts is inside a layer."""
+    return any(part.name.startswith(f"{layer.name}.") for part in parts)
 
 
 def last_block(blocks: Sequence[Seen], logits: Tensor, message: str) -> Seen:

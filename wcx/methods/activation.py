@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError
 from wcx.methods._cut import Activation, cut
+from wcx.methods._functions import precise
 from wcx.methods._parts import Part, distinct
 from wcx.methods._search import probe, search
 from wcx.methods.base import Method, Run, State, as_images, evaluated, vjp
@@ -111,8 +112,8 @@ class ActivationRun(Run):
             return self._each(methods, v)
 
     def _each(self, methods: Mapping[str, ActivationMethod], v: Tensor) -> dict[str, Tensor]:
-        activation, parts = _at_least_float32(self.activation), distinct(methods.values())
-        gradients = {part: _at_least_float32(self._gradients(part(v, self.logits))) for part in parts}
+        activation, parts = precise(self.activation), distinct(methods.values())
+        gradients = {part: precise(self._gradients(part(v, self.logits))) for part in parts}
         for rule in methods.values():
             if (
                 self._layout.order != PLAIN
@@ -131,7 +132,3 @@ class ActivationRun(Run):
 
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
         return self._each({"": self.method}, v)[""]
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wcx.methods._blocks import Block, Blocks
+from wcx.methods._blocks import Blocks, SeenBlock
 from wcx.methods.base import Method, Run, as_images, evaluated, say
 
 
@@ -48,7 +48,7 @@ class RolloutRun(Run):
         return self._map.expand(len(v), *self._map.shape).clone()
 
 
-def rolled(blocks: list[Block], n: int) -> Tensor:
+def rolled(blocks: list[SeenBlock], n: int) -> Tensor:
     """Return the product (N, tokens, tokens) over blocks in the order in which they run, each from the left."""
     product: Tensor | None = None
     for weights in (weights for block in blocks for weights in block.probabilities):

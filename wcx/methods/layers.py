@@ -8,8 +8,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -114,19 +114,26 @@ def observed(
     before: Callable[[str], None] = lambda _name: None,
 ) -> Iterator[None]:
     """Call `before(name)` and `after(name, output)` around every module's forward; what `after` returns replaces the output."""
-    handles = []
-    for name, module in modules(model).items():
-        if isinstance(module, torch.jit.ScriptModule):  # takes no hooks
-            continue
-        handles += [
-            module.register_forward_pre_hook(lambda _module, _arguments, name=name: before(name)),
-            module.register_forward_hook(lambda _module, _arguments, output, name=name: after(name, output)),
-        ]
+    with ExitStack() as stack:
+        for name, module in modules(model).items():
+            if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                stack.enter_context(module.register_forward_pre_hook(lambda *_, name=name: before(name)))
+                stack.enter_context(module.register_forward_hook(lambda *call, name=name: after(name, call[-1])))
+        yield
+
+
+@contextmanager
+def replaced(forwards: Mapping[nn.Module, Callable[..., object]]) -> Iterator[None]:
+    """Let other functions run in the place of modules' forward."""
+    before = {module: vars(module).get("forward") for module in forwards}
+    for module, function in forwards.items():
+        vars(module)["forward"] = function
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for module, function in before.items():
+            del vars(module)["forward"]
+            vars(module).update({} if function is None else {"forward": function})
 
 
 def first(output: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class LeGradRun(Run):
 
     def _map(self, v: Tensor) -> Tensor:
         """Return the map (N, h, w) of a cotangent (N, C): one backward pass, in which every block stands alone."""
-        flat = [weights for block in self._probabilities for weights in block]
+        flat = list(chain.from_iterable(self._probabilities))
         gradients = iter(
             torch.autograd.grad(self._graph, flat, v.to(self._graph).expand_as(self._graph), retain_graph=True)
         )

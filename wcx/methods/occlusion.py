@@ -38,7 +38,6 @@ class Occlusion(MaskedMethod):
             )
 
     def count(self, height: int, width: int) -> int:
-        """See `MaskedMethod.count`."""
         return len(self._spans(height, height, width)) * len(self._spans(width, height, width))
 
     def masks(self, numbers: range, height: int, width: int) -> Tensor:
@@ -50,11 +49,9 @@ class Occlusion(MaskedMethod):
         return masks
 
     def gains(self, clean: Tensor, values: Tensor) -> Tensor:
-        """See `MaskedMethod.gains`."""
         return clean - values
 
     def shares(self, masks: Tensor) -> Tensor:
-        """See `MaskedMethod.shares`."""
         height, width = masks.shape[-2:]
         down, across = (self._cover(self._spans(n, height, width), n) for n in (height, width))
         return (1 - masks) / (down[:, None] * across).to(masks)

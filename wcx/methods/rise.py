@@ -44,11 +44,9 @@ class Rise(MaskedMethod):
             raise WcxError(f"rise: keep = {keep} is no probability; give a number between 0 and 1.")
 
     def count(self, height: int, width: int) -> int:
-        """See `MaskedMethod.count`."""
         return self.samples
 
     def masks(self, numbers: range, height: int, width: int) -> Tensor:
-        """See `MaskedMethod.masks`."""
         cells = tuple(math.ceil(n / self.grid) for n in (height, width))
         size = [(self.grid + 1) * cell for cell in cells]
         masks = []
@@ -61,9 +59,7 @@ class Rise(MaskedMethod):
         return torch.stack(masks)
 
     def gains(self, clean: Tensor, values: Tensor) -> Tensor:
-        """See `MaskedMethod.gains`."""
         return values
 
     def shares(self, masks: Tensor) -> Tensor:
-        """See `MaskedMethod.shares`."""
         return masks / (self.samples * self.keep)

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +93,7 @@ def load(
             _logits(loaded, factory, images)
     if str(weights) != "random":
         paths = [located(file, weights_dir) for file in str(weights).split(" + ")]
-        content = (
-            read_weights(paths[0])
-            if len(paths) == 1
-            else {k: v for path in paths for k, v in read_weights(path).items()}
-        )
-        fill(net, content, " + ".join(map(str, paths)))
+        fill(net, reduce(or_, map(read_weights, paths)), " + ".join(map(str, paths)))
         loaded.weights = f"file: {' + '.join(path.name for path in paths)}"
     loaded.weights_hash = _hash(net, factory, mean, std)
     loaded.model.to(device)
@@ -127,7 +124,7 @@ def channels(mean: Sequence[float], std: Sequence[float]) -> int:
 
 def _hash(net: nn.Module, factory: str, mean: Sequence[float], std: Sequence[float]) -> str:
     """Return a SHA-256 (hex) over all that the network's numbers depend on, and that others have in their name."""
-    parts = [weights_hash(net.state_dict()), factory, [float(m) for m in mean], [float(s) for s in std]]
+    parts = [weights_hash(net.state_dict()), factory, list(map(float, mean)), list(map(float, std))]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

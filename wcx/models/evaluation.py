@@ -13,6 +13,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -135,12 +136,12 @@ def _line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _folded(whole: Evaluation, images: Tensor) -> Evaluation:
+def _folded(current: Evaluation, images: Tensor) -> Evaluation:
     """Return the evaluation by a copy with BatchNorm folded; as it is, with a reason, where there is none or it errs."""
-    network = copy.deepcopy(_inside(whole.model) or whole.model)
-    pairs = _pairs(network, whole.prepare(images[:1]))
+    network = copy.deepcopy(_inside(current.model) or current.model)
+    pairs = _pairs(network, current.prepare(images[:1]))
     if not pairs:
-        return replace(whole, reason="no BatchNorm follows a convolution")
+        return replace(current, reason="no BatchNorm follows a convolution")
     for conv, norm in pairs:
         statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         conv.weight, conv.bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)
@@ -149,7 +150,7 @@ def _folded(whole: Evaluation, images: Tensor) -> Evaluation:
         for name, child in parent.named_children():
             if child in norms:
                 setattr(parent, name, nn.Identity())
-    return _checked(whole, replace(whole, kind="folded", network=network), images)
+    return _checked(current, replace(current, kind="folded", network=network), images)
 
 
 def _pairs(network: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -170,57 +171,54 @@ def _pairs(network: nn.Module, images: Tensor) -> list[tuple[nn.Conv2d, nn.Batch
         if type(module) is nn.Conv2d:
             outputs.append((module, output, output._version))
 
-    own = [module for module in network.modules() if not [*module.children()]]
-    free = {module for module in own if not module._forward_hooks and not module._forward_pre_hooks}
-    handles = [module.register_forward_pre_hook(before) for module in own]
-    handles += [module.register_forward_hook(after) for module in own]
-    try:
+    leaves = [module for module in network.modules() if not [*module.children()]]
+    free = {module for module in leaves if not module._forward_hooks and not module._forward_pre_hooks}
+    with ExitStack() as stack:
+        for module in leaves:
+            stack.enter_context(module.register_forward_pre_hook(before))
+            stack.enter_context(module.register_forward_hook(after))
         network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     single = [(c, n) for c, n, output in found if calls[c] == calls[n] == takers[id(output)] == 1]
     return [(conv, norm) for conv, norm in single if {conv, norm} <= free]
 
 
-def _cast(whole: Evaluation, images: Tensor, dtype: torch.dtype) -> Evaluation:
+def _cast(current: Evaluation, images: Tensor, dtype: torch.dtype) -> Evaluation:
     """Return the evaluation by a copy in a coarser dtype, the layer that gives the logits in float32 if it is linear."""
-    network = copy.deepcopy(whole.network or _inside(whole.model) or whole.model)
+    network = copy.deepcopy(current.network or _inside(current.model) or current.model)
     linear = {module for module in network.modules() if type(module) is nn.Linear}
     outputs: dict[nn.Module, Tensor] = {}
-    handles = [module.register_forward_hook(lambda m, _, output: outputs.update({m: output})) for module in linear]
-    with torch.no_grad():
-        logits = logits_of(network(whole.prepare(images[:1])))
-    for handle in handles:
-        handle.remove()
+    with ExitStack() as stack, torch.no_grad():
+        for module in linear:
+            stack.enter_context(module.register_forward_hook(lambda m, _, output: outputs.update({m: output})))
+        logits = logits_of(network(current.prepare(images[:1])))
     network.to(dtype)
     for module in (module for module, output in outputs.items() if output is logits):
         module.float().register_forward_pre_hook(lambda _, args: (args[0].float(),))
-    cast = replace(whole, network=network, dtype=dtype)
+    cast = replace(current, network=network, dtype=dtype)
     cast.logits(images[:1])  # it may refuse
     return cast
 
 
-def _compiled(whole: Evaluation, images: Tensor, batch: int) -> Evaluation:
+def _compiled(current: Evaluation, images: Tensor, batch: int) -> Evaluation:
     """Return the evaluation by a compiled copy; as it is, with a reason, without a compiler or where the copy errs."""
     cuda = images.device.type == "cuda"
     if not (importlib.util.find_spec("triton") if cuda else shutil.which(os.environ.get("CXX", "g++"))):
-        return replace(whole, reason="there is no compiler")
-    network = torch.compile(whole.network, dynamic=False, options={"freezing": True})
+        return replace(current, reason="there is no compiler")
+    network = torch.compile(current.network, dynamic=False, options={"freezing": True})
     repeated = images.repeat(-(-batch // len(images)), 1, 1, 1)[:batch]
-    return _checked(whole, replace(whole, kind="compiled", compiled=network, batch=batch), repeated)
+    return _checked(current, replace(current, kind="compiled", compiled=network, batch=batch), repeated)
 
 
-def _checked(whole: Evaluation, faster: Evaluation, images: Tensor) -> Evaluation:
+def _checked(current: Evaluation, faster: Evaluation, images: Tensor) -> Evaluation:
     """Return the faster of two, if its logits are those of the model; else the other with a reason."""
-    eager, copied = Evaluation(whole.model), replace(faster, tf32=False)
+    eager, copied = Evaluation(current.model), replace(faster, tf32=False)
     parts = images.split(faster.batch or 1)  # a compiled copy is for batches of one size
     errors = [_difference(copied.logits(part), eager.logits(part)) for part in parts]
     error = float(torch.cat(errors).max())
     if error <= TOLERANCE:
         return faster
     return replace(
-        whole, reason=f"{faster.kind}, its logits differ by {error:.1e} of the largest, above {TOLERANCE:.0e}"
+        current, reason=f"{faster.kind}, its logits differ by {error:.1e} of the largest, above {TOLERANCE:.0e}"
     )
 
 

@@ -164,7 +164,7 @@ def head_name(net: nn.Module) -> str:
     Raises:
         WcxError: no submodule has parameters.
     """
-    children = [name for name, child in net.named_children() if any(True for _ in child.parameters())]
+    children = [name for name, child in net.named_children() if [*child.parameters()]]
     if not children:
         raise WcxError(f"{type(net).__name__} has no submodule with parameters, hence no classifying head")
     return next((name for name in ("classifier", "fc") if name in children), children[-1])
@@ -244,7 +244,7 @@ def _modern(key: str) -> str:
 
 def _head(net: nn.Module) -> tuple[str, ...]:
     """Return what names of the classifying head begin with; () for a network without submodules."""
-    return (head_name(net) + ".",) if any(True for child in net.children() for _ in child.parameters()) else ()
+    return (head_name(net) + ".",) if any([*child.parameters()] for child in net.children()) else ()
 
 
 def _fresh(expected: Mapping[str, Tensor], head: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -258,15 +258,10 @@ def _compare(
 ) -> Misfit:
     """Compare tensors with the network's; names that begin with `optional` may be absent, with `resizable` of another shape."""
     needed = [key for key in expected if not key.endswith(_COUNTERS) and not key.startswith(optional)]
-    return Misfit(
-        missing=[key for key in needed if key not in state],
-        unknown=[key for key in state if key not in expected and not key.startswith(_AUXILIARY)],
-        misshapen=[
-            key
-            for key, value in state.items()
-            if key in expected and value.shape != expected[key].shape and not key.startswith(resizable)
-        ],
-    )
+    shared = [key for key in state if key in expected and not key.startswith(resizable)]
+    missing = [key for key in needed if key not in state]
+    unknown = [key for key in state if key not in expected and not key.startswith(_AUXILIARY)]
+    return Misfit(missing, unknown, [key for key in shared if state[key].shape != expected[key].shape])
 
 
 def _same(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:

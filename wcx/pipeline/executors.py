@@ -73,11 +73,9 @@ class Local(Executor):
     def chunks(
         self, job: Job, cells: Sequence[Cell], missing: Sequence[int], most: Callable[[int], int | None]
     ) -> Iterator[Callable[[int], Computed]]:
-        """See `Executor.chunks`."""
         block = OpenedBlock(job, cells)
         with images.Ahead(block.read, max(missing, default=-1) + 1) as ahead:
             yield lambda chunk: block.compute(ahead.chunk(chunk), most(chunk))
 
     def plan(self, job: Job, cells: Sequence[Cell], probe: int, images: int) -> dict[str, Any]:
-        """See `Executor.plan`."""
         return OpenedBlock(job, cells).plan(probe, images)

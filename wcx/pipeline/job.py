@@ -196,7 +196,7 @@ class Job:
         """Return the numbers of the chunks that are not there, as they were committed, in all of the shards."""
         finished = all(shard.complete for shard in checks)  # once: no more chunks are wanted than there were
         count = max((check.chunks for check in checks.values()), default=0) if finished else len(self.chunks())
-        return [chunk for chunk in range(count) if not all(chunk in check.sound for check in checks.values())]
+        return sorted(set(range(count)) - set(range(count)).intersection(*(check.sound for check in checks.values())))
 
     def left(self, shard: Shard, before: int | None = None) -> int | None:
         """Return how many more images above the threshold are wanted than stand in the chunks `before` one (None: in all).

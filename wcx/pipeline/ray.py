@@ -144,7 +144,6 @@ class Ray(Executor):
                 task.result.cancel()
 
     def plan(self, job: Job, cells: Sequence[Cell], probe: int, images: int) -> dict[str, Any]:
-        """See `Executor.plan`."""
         facts: dict[str, Any] = self._block(job, cells)(-1, "plan", probe, images).result.result()
         return facts
 
@@ -194,7 +193,7 @@ class Ray(Executor):
                 event = self._events.get(timeout=_LOOK)
                 idle = 0.0
             except Empty:
-                event, idle = self._nothing, idle + _LOOK
+                event, idle = lambda: None, idle + _LOOK
             if event is None:
                 break
             event()
@@ -203,9 +202,6 @@ class Ray(Executor):
                 idle = 0.0
             if self._asked is None and time.monotonic() - looked > _LOOK:  # machines come and go
                 self.workers, looked = max(1, self._room()), time.monotonic()
-
-    def _nothing(self) -> None:
-        """No event."""
 
     def _start(self) -> None:
         hand = _Hand(self._actor.remote(*self._arguments))

@@ -106,12 +106,8 @@ def latex_text(text: str) -> str:
 
 def html_text(text: str) -> str:
     """Return a sentence as HTML, its formulas' indices set low and its minus signs long."""
-    indexed = re.sub(_FORMULA, r"\1<sub>\2</sub>", _escape(text))
+    indexed = re.sub(_FORMULA, r"\1<sub>\2</sub>", escaping.escape(text))
     return re.sub(r"(?:(?<=[ (\[])|^)-(?=[\d.])", "\u2212", indexed)
-
-
-def _escape(text: object) -> str:
-    return escaping.escape(str(text))
 
 
 def _matrix(grid: TableGrid, is_repeated: bool = False) -> list[list[str]]:

@@ -147,7 +147,8 @@ def _lines(
 def _combinations(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return the combinations of the keys' values that there are, each key in its own order."""
     present = set(frame[list(keys)].itertuples(index=False, name=None)) if keys else {()} if len(frame) else set()
-    return [values for values in product(*(dict.fromkeys(frame[key]) for key in keys)) if values in present]
+    orders = [dict.fromkeys(frame[key]) for key in keys]
+    return [values for values in product(*orders) if values in present]
 
 
 def _where(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[Any]) -> pd.DataFrame:

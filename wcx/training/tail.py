@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -68,7 +68,7 @@ class Tail(nn.Module):
         self._around = [m for m in model.model.modules() if m not in frozen and not frozen.isdisjoint(m.modules())]
         self._around += [call.module for call in self._call.around if call.module not in self._around]
         self.behind = nn.ModuleList(_outermost(model.model, frozen.union(self._around)))
-        if not any(True for _ in self.behind.parameters()):
+        if not [*self.behind.parameters()]:
             raise WcxError(f"recipe.cut={self.cut} has no weights behind it to train; name a module further in front.")
         loose = list(chain.from_iterable(m.parameters(recurse=False) for m in self._around))
         self.loose = nn.ParameterList(self._check(model, image[None], loose))
@@ -88,7 +88,7 @@ class Tail(nn.Module):
             raise _Reached(arguments[0])
 
         try:
-            with _hooked(self._module[0], stop):
+            with self._module[0].register_forward_pre_hook(stop):
                 self._model[0](pixels)
         except _Reached as reached:
             return reached.inputs
@@ -99,7 +99,7 @@ class Tail(nn.Module):
         inputs = inputs.to(next(self.parameters()).dtype)
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)  # faster
-        with self._passed_over(inputs), _hooked(self._module[0], lambda *_: (inputs,)):
+        with self._passed_over(inputs), self._module[0].register_forward_pre_hook(lambda *_: (inputs,)):
             return self._model[0](self._nothing(self._image, inputs))
 
     def train(self, mode: bool = True) -> Tail:
@@ -136,16 +136,8 @@ class Tail(nn.Module):
         outputs: dict[nn.Module, list[object]] = {}
         for call in self._call.front:
             outputs.setdefault(call.module, []).append(call.output)
-        before = {module: vars(module).get("forward") for module in outputs}
-        for module, shapes in outputs.items():
-            module.forward = self._stand_in(module.forward, iter(shapes), inputs)  # type: ignore[method-assign]
-        try:
+        with layers.replaced({m: self._stand_in(m.forward, iter(shapes), inputs) for m, shapes in outputs.items()}):
             yield
-        finally:
-            for module, forward in before.items():
-                del module.forward
-                if forward is not None:
-                    module.forward = forward  # type: ignore[method-assign]
 
     def _stand_in(self, forward: Callable[..., Any], shapes: Iterator[object], inputs: Tensor) -> Callable[..., Any]:
         done = object()
@@ -189,16 +181,12 @@ def observe(model: Normalized, image: Tensor) -> list[ModuleCall]:
         call.output = _meta(output)
         ended[-1].append(call)
 
-    handles = []
-    for module in layers.modules(model).values():
-        if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
-            handles += [module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)]
-    try:
-        with torch.no_grad():
-            model(image[None])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as stack, torch.no_grad():
+        for module in layers.modules(model).values():
+            if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
+                stack.enter_context(module.register_forward_pre_hook(before, with_kwargs=True))
+                stack.enter_context(module.register_forward_hook(after))
+        model(image[None])
     return calls
 
 
@@ -210,7 +198,7 @@ def last_block(calls: list[ModuleCall]) -> nn.Module:
     Raises:
         WcxError: the network has no such maps.
     """
-    maps = [c for c in calls if _side(c.output) > 1 and len(c.inputs) == 1 and any(True for _ in c.module.parameters())]
+    maps = [c for c in calls if _side(c.output) > 1 and len(c.inputs) == 1 and [*c.module.parameters()]]
     for call in maps:
         if _side(call.output) == _side(maps[-1].output) and 0 < _side(call.inputs[0]) <= 2 * _side(call.output):
             return call.module
@@ -234,15 +222,6 @@ def _outermost(net: nn.Module, without: set[nn.Module]) -> list[nn.Module]:
 
 def _meta(values: Any) -> Any:
     return tree_map(lambda value: value.detach().to("meta") if isinstance(value, Tensor) else value, values)
-
-
-@contextmanager
-def _hooked(module: nn.Module, hook: Callable[..., Any]) -> Iterator[None]:
-    handle = module.register_forward_pre_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class _Reached(Exception):  # noqa: N818  (it ends a pass that has done its work)

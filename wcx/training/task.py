@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -163,14 +164,8 @@ def _fit_tail(
     samples = features(train, recipe)
     views, count = samples.array.shape[:2]
     kept, held = choose_indices(count, recipe, run["seed"])
-    history = fit(
-        tail,
-        samples,
-        recipe,
-        indices=[view * count + image for view in range(views) for image in kept],
-        validation=Subset(samples, held) if held else None,
-        **run,
-    )
+    indices = [view * count + image for view, image in product(range(views), kept)]
+    history = fit(tail, samples, recipe, indices=indices, validation=Subset(samples, held) if held else None, **run)
     seen = features(test, replace(recipe, mirror=False, variants=0, augment={}))
     return history, evaluate(tail, seen, device=run["device"])[1], files
 

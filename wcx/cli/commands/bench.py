@@ -12,8 +12,9 @@ What is compared, and how: wcx/checks/bench.py, peers.py. A round is a record: w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -55,12 +56,10 @@ def run(cfg: DictConfig) -> None:
     if "peers" in parts and not opening.plain(cfg.parts) and (line := missing()):
         print(line)
         parts.remove("peers")
-    timed: dict[type[Bench | Peers], list[str]] = {
-        Bench: [part for part in parts if part in MEASURES],
-        Peers: [part for part in parts if part == "peers"],
-    }
-    for check, named in timed.items():
-        jobs = (job for block in asked.blocks() for job in check.jobs(wanted(cfg, asked, block.pair, named)))
+    timed: dict[type[Bench | Peers], Collection[str]] = {Bench: MEASURES.keys(), Peers: {"peers"}}
+    for check, measured in timed.items():
+        named = [part for part in parts if part in measured]
+        jobs = chain.from_iterable(check.jobs(wanted(cfg, asked, block.pair, named)) for block in asked.blocks())
         if shards := filled(check, jobs if named else (), cfg):
             show(check, shards, Path(cfg.paths.results_dir))
 

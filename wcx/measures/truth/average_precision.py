@@ -20,7 +20,6 @@ class AveragePrecision(TruthScore):
     needs_pixels = True
 
     def __call__(self, readings: Readings, truth: Truth) -> Tensor:
-        """See `TruthScore`."""
         return torch.stack([_precision(readings, pixels) for pixels in (truth.pixels, truth.mask_pixels)], dim=1)
 
 

@@ -18,7 +18,6 @@ class Mass(TruthScore):
     needs_pixels = True
 
     def __call__(self, readings: Readings, truth: Truth) -> Tensor:
-        """See `TruthScore`."""
         total = readings.positive.sum(1)
         share = truth.sizes[truth.changed].sum() / truth.sizes.sum()
         stays = truth.members[:, truth.candidates & ~truth.swapped].sum(1)

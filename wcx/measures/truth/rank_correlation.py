@@ -18,7 +18,6 @@ class RankCorrelation(TruthScore):
     painted = ("mean", "sum")
 
     def __call__(self, readings: Readings, truth: Truth) -> Tensor:
-        """See `TruthScore`."""
         return torch.stack(
             [tau_b(readings.parts(truth, kind), truth.effects, truth.candidates) for kind in ("mean", "sum")], dim=1
         )

@@ -14,7 +14,6 @@ class Sign(TruthScore):
     painted = ("mean",)
 
     def __call__(self, readings: Readings, truth: Truth) -> Tensor:
-        """See `TruthScore`."""
         asked = truth.candidates & (truth.effects != 0)
         agree = readings.sums @ truth.members[:, asked]
         return (agree.sign() == truth.effects[asked].sign()).double().mean(1, keepdim=True)

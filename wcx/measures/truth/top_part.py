@@ -20,7 +20,6 @@ class TopPart(TruthScore):
     needs_right = True
 
     def __call__(self, readings: Readings, truth: Truth) -> Tensor:
-        """See `TruthScore`."""
         main = int(truth.effects.masked_fill(~truth.candidates, -torch.inf).argmax())
         asked = (("mean", truth.right), ("sum", truth.right), ("mean", main))
         return torch.stack([self._credit(readings.parts(truth, kind), truth, right) for kind, right in asked], dim=1)

@@ -23,7 +23,6 @@ _INTRO = (
     "images selected; t_1 and t_2 are the most and the second most probable class. Masked: share of the pixels hidden, the same "
     "for all baselines: who hides more, changes more."
 )
-_COMMANDS = ("make table1 DATASETS=cub MODELS=vgg16", "make demo    # drawn birds: two minutes, no data needed")
 _ALT = "Ours against the paper, cell by cell: a point a number on the left, weighted minus original on the right."
 
 
@@ -55,25 +54,24 @@ def section(
     parts = [_tables(members, name, published_dir) for name, members in cells.by_protocol(records).items()]
     tables = list(chain.from_iterable(parts))
     compared = {table.title: table.frame for table in tables if table.name == "table1_vs_published"}
-    comparisons = [
-        comparison
-        for frame in compared.values()
-        for comparison in paper.comparisons(frame, frame["protocol"].iloc[0] if len(frame) else "", published_dir)
-    ]
+    comparisons: list[paper.Comparison] = []
+    for frame in compared.values():
+        protocol = frame["protocol"].iloc[0] if len(frame) else ""
+        comparisons += paper.comparisons(frame, protocol, published_dir)
     plots = [Plot("table1_vs_published", "Beside the paper", _ALT, partial(scatter.figure, comparisons))]
     networks = {(cell.network, cell.seed) for cell in records}
     numbers = sum(len(table.frame) for table in tables if table.name == "table1")
     differences = [table.frame for table in tables if table.name == "table1_paired"]
+    sentences = [comparison.sentence for comparison in comparisons]
     return Section(
         name="masking",
         title="Table 1: masking",
         intro=_INTRO,
         tables=tables,
         plots=plots if comparisons else [],
-        findings=[*_findings(tables), *(comparison.sentence for comparison in comparisons)],
+        findings=[*_findings(tables), *sentences],
         problems=list(refused or ()),
         notes=opened.unchecked([cell.shard for cell in records]),
-        commands=_COMMANDS,
         state=f"{counted(numbers, 'number')}, {counted(len(networks), 'network')}" if numbers else "",
         headline=findings.headline(pd.concat(differences)) if differences else None,
         stale=("table1_vs_published.png",),

@@ -197,7 +197,7 @@ def agreement(cells: pd.DataFrame, column: str) -> Agreement:
 
 def differences(cells: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return weighted - original of a column and of ``published``, a row a pair, with its dataset."""
-    index = [name for name in CELL if name != "contrast"] + [name for name in ("weights",) if name in cells]
+    index = [name for name in (*CELL, "weights") if name != "contrast" and name in cells]
     wide = cells.set_index([*index, "contrast"])[[column, "published"]].unstack("contrast")
     if not {"original", "weighted"} <= set(wide.columns.get_level_values(1)):
         return pd.DataFrame(columns=["dataset", column, "published"])

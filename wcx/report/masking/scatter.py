@@ -8,13 +8,13 @@ from itertools import chain
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from wcx.report import opened
 from wcx.report.masking import paper
 from wcx.report.masking.paper import Comparison
+from wcx.report.pictures.draw import write_figure
 
 _OURS, _THEIRS = "#1f5a94", "#e08214"
 _MARKERS = ("o", "s", "^", "D", "v")
@@ -33,10 +33,9 @@ def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
     """
     notes = list(chain.from_iterable(map(_caption, comparisons)))
     notes.append(f"Bars: {opened.INTERVALS[0].lower()}{opened.INTERVALS[1:]}")
-    caption = "\n".join(map(_wrap, notes))
+    caption = "\n".join(textwrap.fill(note, 150, subsequent_indent="   ") for note in notes)
     height, below = 4.7 * len(comparisons), 0.17 * (caption.count("\n") + 2)
     canvas = Figure(figsize=(_WIDTH, height + below))
-    FigureCanvasAgg(canvas)
     upper, lower = canvas.subfigures(2, 1, height_ratios=[height, below])
     for block, comparison in zip(upper.subfigures(len(comparisons), 1, squeeze=False).flat, comparisons, strict=True):
         left, right = block.subplots(
@@ -47,8 +46,7 @@ def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
         _pairs(right, comparison)
         block.legend(handles=_legend(comparison), fontsize=8, loc="lower center", ncols=4, frameon=False)
     lower.text(0.02, 0.95, caption, fontsize=7.5, va="top", linespacing=1.35)
-    canvas.savefig(path, dpi=130, metadata={"Software": None})
-    return [path]
+    return write_figure(canvas, path.with_suffix(""), dpi=130)
 
 
 def _cells(ax: Axes, comparison: Comparison) -> None:
@@ -129,7 +127,3 @@ def _caption(comparison: Comparison) -> list[str]:
     """Return the agreement, and for each network n, weights, subset and what was skipped."""
     sentence = comparison.sentence
     return [sentence[:1].upper() + sentence[1:], *map(str, opened.networks(comparison.cells))]
-
-
-def _wrap(text: str) -> str:
-    return textwrap.fill(text, 150, subsequent_indent="   ")

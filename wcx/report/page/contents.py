@@ -69,11 +69,9 @@ class Drawn:
     def images(self) -> list[str]:
         """What is said of each image; a photograph's file says it of itself."""
         if top := self.objects("predictions"):
-            predicted = {
-                "classes": [each.get("class") for each in top],
-                "probabilities": [each.get("p") for each in top],
-            }
-            return [_image(predicted | {"id": Path(self.say("image")).name})]
+            classes = [each.get("class") for each in top]
+            probabilities = [each.get("p") for each in top]
+            return [_image({"id": Path(self.say("image")).name, "classes": classes, "probabilities": probabilities})]
         return [_image(image) for image in self.objects("images")]
 
     def beside(self, name: str) -> Path:

@@ -10,7 +10,7 @@ from wcx.report.grids import GridEntry, GridLine, Heading, TableGrid
 
 
 @dataclass(frozen=True)
-class Group:
+class LineGroup:
     """Lines that share all their labels but the last.
 
     Attributes:
@@ -48,7 +48,7 @@ class GroupedGrid:
     """
 
     head: tuple[tuple[Heading, ...], ...]
-    groups: tuple[Group, ...]
+    groups: tuple[LineGroup, ...]
     width: int
 
 
@@ -57,7 +57,8 @@ def grouped(grid: TableGrid) -> GroupedGrid:
     members: dict[tuple[str, ...], list[GridLine]] = {}
     for title, line in _titled(grid):
         members.setdefault(title, []).append(line)
-    level = list(zip(_starts(grid.head[0]), grid.head[0], strict=True))
+    starts = accumulate((heading.width for heading in grid.head[0][:-1]), initial=0)
+    level = list(zip(starts, grid.head[0], strict=True))
     single = [(start - grid.labels, heading) for start, heading in level if heading.depth == len(grid.head)]
     above = {
         place: heading.text
@@ -68,10 +69,6 @@ def grouped(grid: TableGrid) -> GroupedGrid:
     first = [heading for start, heading in level if start not in gone]
     groups = tuple(_group(lines, above) for lines in members.values())
     return GroupedGrid((tuple(first), *grid.head[1:]), groups, len(grid.columns) - len(gone))
-
-
-def _starts(level: Sequence[Heading]) -> Iterator[int]:
-    return accumulate((heading.width for heading in level[:-1]), initial=0)
 
 
 def _titled(grid: TableGrid) -> Iterator[tuple[tuple[str, ...], GridLine]]:
@@ -88,13 +85,13 @@ def _is_shared(lines: Sequence[GridLine], place: int) -> bool:
     return len(texts) == len({beneath for beneath, _ in texts})
 
 
-def _group(lines: Sequence[GridLine], above: dict[int, str]) -> Group:
+def _group(lines: Sequence[GridLine], above: dict[int, str]) -> LineGroup:
     beneath = next((line for line in lines if line.beneath), None)
     below = [(beneath.labels[0].text, beneath.entries[place].text) if beneath else ("", "") for place in above]
     shared = [
         (text, lines[0].entries[place].text, *pair) for (place, text), pair in zip(above.items(), below, strict=True)
     ]
-    return Group(lines[0].labels[:-1], tuple(shared), tuple(_line(line, above) for line in lines))
+    return LineGroup(lines[0].labels[:-1], tuple(shared), tuple(_line(line, above) for line in lines))
 
 
 def _line(line: GridLine, above: dict[int, str]) -> GridLine:

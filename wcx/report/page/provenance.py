@@ -33,12 +33,9 @@ def steps(contents: Contents, titles: Mapping[str, str]) -> list[tuple[str, str,
     ]
     pictures = [*contents.galleries, *contents.photographs]
     page = f"python scripts/report.py {shlex.quote(f'paths.results_dir={contents.folder}')}"
+    networks = finetuning(each.shard for each in contents.sets)
     listed = [
-        (
-            "The networks",
-            "Fine-tune once; what is finished is skipped.",
-            finetuning(each.shard for each in contents.sets),
-        ),
+        ("The networks", "Fine-tune once; what is finished is skipped.", networks),
         *recorded,
         ("Pictures", "", _once(drawn.command for drawn in pictures)),
         ("This page", "", [page]),

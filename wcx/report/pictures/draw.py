@@ -26,7 +26,7 @@ FORMATS = ("png", "pdf", "svg")
 FOR, AGAINST = "#a8172b", "#1c5fa8"  # of numbers and frames
 BLOCK = 8  # pixels; input-space maps are drawn as sums over blocks of this side, or nothing would be seen of them
 QUANTILE = 0.995  # of the absolute values of such maps: the end of their scale
-_HATCH = {"hatch.linewidth": 0.35}  # points; Matplotlib reads it when hatching is made, or when it is drawn
+_HATCH = {"hatch.linewidth": 0.35}  # points, of maps; Matplotlib reads it when hatching is made, or when it is drawn
 _FADE = 0.45  # how far the photograph below a map is moved towards white
 
 
@@ -169,7 +169,9 @@ def check_formats(formats: Sequence[str]) -> None:
         choose("format", name, FORMATS)
 
 
-def write_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png",), dpi: float = 150) -> list[Path]:
+def write_figure(
+    figure: Figure, path: Path, formats: Sequence[str] = ("png",), dpi: float = 150, hatch: float = 0.35
+) -> list[Path]:
     """Write a figure; the same figure gives the same bytes.
 
     Args:
@@ -177,6 +179,7 @@ def write_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png",), 
         path: of the files; each format's suffix is appended to its name.
         formats: ``png``, ``pdf``, ``svg``; in the last two lines and letters are vectors.
         dpi: of a PNG, and of the photographs inside the others.
+        hatch: width of hatching, points.
 
     Raises:
         WcxError: an unknown format.
@@ -187,7 +190,7 @@ def write_figure(figure: Figure, path: Path, formats: Sequence[str] = ("png",), 
     path.parent.mkdir(parents=True, exist_ok=True)
     files = []
     without_date = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    with mpl.rc_context({**_HATCH, "pdf.fonttype": 42, "svg.hashsalt": "wcx"}):
+    with mpl.rc_context({"hatch.linewidth": hatch, "pdf.fonttype": 42, "svg.hashsalt": "wcx"}):
         for name in formats:
             files.append(path.with_name(f"{path.name}.{name}"))
             figure.savefig(files[-1], dpi=dpi, metadata=without_date[name])

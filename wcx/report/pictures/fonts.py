@@ -7,6 +7,7 @@ shaped and runs from right to left where it should (libraqm); with an older one,
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,13 +26,7 @@ _SHAPED = {
     *("THAI", "LAO", "TIBETAN", "MYANMAR", "KHMER", "MONGOLIAN"),
 }
 _JOINER = "\u200d"  # of two letters into one sign
-_NOT_LETTERS = (
-    "Emoji",
-    "Last Resort",
-    "LastResort",
-    "Fallback",
-    "Symbol",
-)  # in names of fonts that draw boxes, or in colours
+_NOT_LETTERS = re.compile("Emoji|Last ?Resort|Fallback|Symbol")  # in names of fonts that draw boxes, or in colours
 
 
 @lru_cache(4096)
@@ -136,7 +131,7 @@ def _installed() -> dict[str, FontEntry]:
                     fontManager.addfont(str(distribution.locate_file(file)))
     upright = [face for face in fontManager.ttflist if face.style == "normal"]
     upright.sort(key=lambda face: face.weight in (400, "normal"))  # of one name the last is kept
-    faces = {face.name: face for face in upright if not any(word in face.name for word in _NOT_LETTERS)}
+    faces = {face.name: face for face in upright if not _NOT_LETTERS.search(face.name)}
     order = sorted(faces, key=lambda name: (not name.startswith("Noto Sans"), "Mono" in name, name))
     return {name: faces[name] for name in order}
 

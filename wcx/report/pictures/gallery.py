@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def json_values(plate: Plate) -> dict[str, Any]:
         "baseline": plate.baseline,
         "scale": plate.scale,
         **{key: fact for key, fact in plate.facts.items() if key not in _FIRST},
-        "images": [_image(plate, picture) for picture in plate.pictures],
+        "images": list(map(partial(_image, plate), plate.pictures)),
     }
 
 
@@ -117,7 +118,7 @@ def _image(plate: Plate, picture: Picture) -> dict[str, Any]:
         "id": picture.item.id,
         "index": picture.item.index,
         "truth": picture.truth,
-        "classes": [picture.names[index] for index in classes],
+        "classes": list(map(picture.names.__getitem__, classes)),
         "probabilities": _numbers(picture.probabilities[classes]),
         "explained": len(picture.targets),
         "maps": [_map(plate, picture, view) for view in picture.maps],

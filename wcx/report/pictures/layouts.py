@@ -41,7 +41,7 @@ def class_pairs(plate: Plate) -> Sheet:
             sheet.bars([(*group, plate.scale_of(picture, view)) for group, view in zip(groups, views, strict=True)])
             if picture.hidden:
                 below = ["Negative features " + plate.baseline + ".", "Probabilities:", "before → after"]
-                row, ranks = [Tile(inside=[Label(text) for text in below])], [rank(i) for i in range(count)]
+                row, ranks = [Tile(inside=list(map(Label, below)))], list(map(rank, range(count)))
                 for view in views:
                     row += [plate.hidden(picture, view, i, ranks, SIDE) for i in range(count)]
                 sheet.tiles(row)
@@ -84,11 +84,12 @@ def methods(plate: Plate) -> Sheet:
     sheet.spans([(i, i, bold(heads.get(name, name))) for i, name in enumerate(plate.contrasts, 1)])
     for method in plate.methods:
         views = [view for view in plate.views if view.method == method]
-        ends = [f"{plate.scale_of(picture, view):.2g}" for view in views]
-        label = [bold(method_title(method)), *([fine(f"colours to ±{ends[0]}")] if by_method else [])]
-        row = [Tile(inside=label)]
-        for view, end in zip(views, ends, strict=True):
-            row.append(plate.heatmap(picture, view, 0, below=[] if by_method else [fine(f"±{end}")]))
+        scale = fine(f"colours to ±{plate.scale_of(picture, views[0]):.2g}")
+        row = [Tile(inside=[bold(method_title(method)), *([scale] if by_method else [])])]
+        for view in views:
+            is_zero = not plate.drawn(picture, view).any()
+            end = fine("0 everywhere" if is_zero else f"±{plate.scale_of(picture, view):.2g}")
+            row.append(plate.heatmap(picture, view, 0, below=[] if by_method else [end]))
         sheet.tiles(row)
         sheet.gap(0.06)
     return _end(plate, sheet)

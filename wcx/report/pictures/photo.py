@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from itertools import chain, count
+from functools import partial
+from itertools import chain, count, product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,7 @@ def json_values(photograph: Photograph) -> dict[str, Any]:
         "rival": {"id": ids[1], "class": photograph.pair[1]},
         "foils": picture.foils,
         "strongest": photograph.strongest,
-        "answers": [
-            answer for view in picture.raw for answer in (_answer(photograph, view, 0), _answer(photograph, view, 1))
-        ],
+        "answers": list(starmap(partial(_answer, photograph), product(picture.raw, (0, 1)))),
         **photograph.facts,
     }
 
@@ -109,7 +108,7 @@ def _rows(photograph: Photograph) -> list[list[tuple[View, int]]]:
     rows: list[list[tuple[View, int]]] = []
     for contrast in dict.fromkeys(view.contrast for view in photograph.views):
         views = [view for view in photograph.views if view.contrast == contrast]
-        cells = [[(view, i) for view in views] for i in (0, 1)]
+        cells = [list(product(views, [i])) for i in (0, 1)]
         rows += cells if len(views) > 1 else [[(views[0], 0), (views[0], 1)]]
     return rows
 

@@ -91,7 +91,7 @@ def _frames(picture: Picture, i: int, folder: Path) -> dict[str, object]:
     return {
         "photograph": photograph,
         "truth": picture.truth,
-        "names": [picture.names[target] for target in picture.targets],
+        "names": list(map(picture.names.__getitem__, picture.targets)),
         "probabilities": [round(picture.p(target), 6) for target in picture.targets],
         "frames": frames,
     }

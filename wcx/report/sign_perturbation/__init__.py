@@ -27,7 +27,6 @@ _INTRO = (
     "true class: its logit y_t, its probability p_t, and whether it is the most probable. What explains the probability should "
     "move the probability, and the accuracy with it."
 )
-_COMMANDS = ("make fig3 MODELS=alexnet LIMIT=100",)
 _ALT = (
     "Fig. 3: change of logit, probability and accuracy, by contrast and number of steps; the tables hold the numbers."
 )
@@ -66,7 +65,6 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
         findings=findings if charts else ["no records of an image that could be read: no Fig. 3"],
         problems=list(refused or ()),
         notes=opened.unchecked([cell.shard for cell in opened_cells]),
-        commands=_COMMANDS,
         state=f"{counted(len(networks), 'network')}, {counted(rows, 'row')}" if rows else "",
         headline=_headline(divided[0][1].frame) if charts else None,
         stale=("fig3.p*", "fig3-*.p*"),

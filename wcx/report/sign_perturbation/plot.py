@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,6 +16,7 @@ from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from wcx.report.pictures.draw import write_figure
 from wcx.report.sign_perturbation.cells import ACCURACY, LOGIT, PROBABILITY, Chart, NetworkPanel
 
 # The paper's grey, red and blue for its three iteration counts, in tones of Okabe and Ito that colour-blind readers tell
@@ -32,13 +31,7 @@ _PANEL = (4.1, 2.75)  # inches, of up to five contrasts among several networks
 
 def draw_files(chart: Chart, caption: Sequence[str], path: Path) -> list[Path]:
     """Draw one chart (see `figure`) and write it as PNG into `path` and as PDF beside it; return both."""
-    canvas = figure(chart, caption)
-    files = [path, path.parent / f"{path.stem}.pdf"]
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that it embeds
-    with mpl.rc_context({"hatch.linewidth": 0.5, "pdf.fonttype": 42}):
-        canvas.savefig(files[0], dpi=150, metadata={"Software": None})
-        canvas.savefig(files[1], metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    return files
+    return write_figure(figure(chart, caption), path.with_suffix(""), ("png", "pdf"), hatch=0.5)
 
 
 def figure(chart: Chart, caption: Sequence[str]) -> Figure:
