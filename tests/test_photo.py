@@ -238,6 +238,8 @@ def test_a_pair_of_classes_is_explained_a_stage_before_the_last_by_the_linear_ap
 
 @pytest.mark.parametrize(("name", "layer"), composed().pair_layers.items())
 def test_the_stage_before_the_last_has_twice_its_grid(name: str, layer: str) -> None:
+    if name == "small_cnn":
+        pytest.skip("one grid in all of its last three blocks")
     network = models.load(name, weights="random", num_classes=2).model
     grids = [
         Explainer(network, "gradcam", place)(torch.rand(1, 3, 224, 224)).activation.shape[-2:]

@@ -89,6 +89,7 @@ def test_foils_by_confusion_are_looked_up_once_and_are_part_of_the_fingerprint(
     before = kept.stat().st_mtime_ns
     again = run(*command)
     assert "none, all records were there" in again.stdout
+    assert "complete: 1" in run(*command, "plan=true").stdout
     assert kept.stat().st_mtime_ns == before
     np.save(kept, np.load(kept)[:, ::-1])  # another confusion, other foils
     assert "none, all" not in run(*command).stdout

@@ -11,12 +11,12 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from twins import TABLES, put
 
 import wcx
 from wcx import datasets, models, statistics
@@ -25,7 +25,6 @@ from wcx.experiments._answers import Answered
 from wcx.experiments.base import at_pixels
 from wcx.measures.truth import Readings, get
 
-TABLES = Path(__file__).resolve().parents[1] / "tables"
 TRAIN, TEST = 96, 330  # images, the first of a permutation
 LAYERS = ("features.4", "features.3", "features.2", "features.1", "features.0")
 CANDIDATES = {(name, layer): {} for name in ("gradcam", "linear_approximation", "xgradcam") for layer in LAYERS} | {
@@ -123,5 +122,18 @@ if __name__ == "__main__":
         ]
     table = pd.DataFrame(rows).assign(command="python docs/site/recommendation.py <checkpoint>")
     table.to_csv(TABLES / "twins_recommendation.csv", index=False)
-    shown = Counter(part for parts in reported[(*winner, "weighted")]["wrong"] for part in parts)
-    print("wrong maps show", shown.most_common())
+    wrong = Counter(part for parts in reported[(*winner, "weighted")]["wrong"] for part in parts)
+    part, count = wrong.most_common(1)[0]
+    made = {
+        "recommendation_wrong": wrong.total(),
+        "recommendation_shown": part,
+        "recommendation_share": f"{count / wrong.total():.2f}",
+    }
+    print("wrong maps show", wrong.most_common())
+    put(
+        made,
+        "recommendation_",
+        TEST,
+        "small_cnn, seed 0, verified Q1 of test images that the chosen map gets wrong",
+        "python docs/site/recommendation.py <checkpoint>",
+    )

@@ -74,7 +74,7 @@ def _write(name: str, rows: Iterator[dict[str, str]] | list[dict[str, str]]) -> 
     print(f"{name}.csv: {len(table)} numbers")
 
 
-def _figures(made: dict[str, object], prefix: str, n: int, setting: str, command: str) -> None:
+def put(made: dict[str, object], prefix: str, n: int, setting: str, command: str) -> None:
     """Put the numbers of sentences into figures.csv, in the place of those that begin alike."""
     path = TABLES / "figures.csv"
     figures = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -116,7 +116,7 @@ def parts(shards: list[Shard]) -> None:
     facts = tables["twins_questions"].complete
     images = int(facts[facts["question"] == "q1"]["n"].max())
     setting = "twins, parts with factorial families, test images"
-    _figures(_counted(facts, tables["twins_paired"].complete), "twins_(?!random)", images, setting, "make twins")
+    put(_counted(facts, tables["twins_paired"].complete), "twins_(?!random)", images, setting, "make twins")
 
 
 def _range(counts: pd.Series) -> str:
@@ -193,7 +193,7 @@ def random(shards: list[Shard]) -> None:
         made |= {name: _number(row["mean"]), f"{name}_interval": f"[{row['ci_low']:.2f}, {row['ci_high']:.2f}]"}
     setting = "twins, parts, small_cnn with random weights, GradCAM, all questions"
     n = int(top["n"].max())
-    _figures(made, "twins_random_", n, setting, f"make twins LIMIT={n} ARGS='model.weights=random chance=0'")
+    put(made, "twins_random_", n, setting, f"make twins LIMIT={n} ARGS='model.weights=random chance=0'")
 
 
 def funnybirds16(shards: list[Shard]) -> None:
@@ -232,7 +232,7 @@ def funnybirds16(shards: list[Shard]) -> None:
         "funnybirds_images": int((rows["asked/q1"] > 0).sum()),
     }
     setting = "FunnyBirds16, verified questions; images 1 to 3 (chosen) or 4 to 6 (reported) of each class, 48 each"
-    _figures(made, "funnybirds_", 96, setting, "wcx twins datasets=[funnybirds16] models=[mobilenet_v2]")
+    put(made, "funnybirds_", 96, setting, "wcx twins datasets=[funnybirds16] models=[mobilenet_v2]")
 
 
 def _collected(folder: str) -> list[Shard]:

@@ -134,7 +134,7 @@ def test_kendalls_w_by_hand(leaderboard: ModuleType) -> None:
     lines = [("a", "x", c, v) for c, v in (("p", 1), ("q", 1))] + [("a", "y", c, v) for c, v in (("p", 2), ("q", 2))]
     same = pd.DataFrame(
         [*lines, ("a", "z", "p", 3), ("a", "z", "q", 3)], columns=["method", "contrast", "column", "value"]
-    )
+    ).assign(part="mean")
     assert leaderboard.concordance(same) == pytest.approx(1)
     turned = same.assign(value=same["value"].where(same["column"] == "p", 4 - same["value"]))
     assert leaderboard.concordance(turned) == pytest.approx(0)

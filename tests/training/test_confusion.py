@@ -49,7 +49,11 @@ def test_rows_go_by_the_checkpoints_class_names_and_are_nan_without_images(
 def test_it_is_computed_once_and_again_when_damaged(
     train: datasets.ImageDataset, loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert training.kept_confusion(loaded, train, tmp_path, computes=False) is None
+    assert not list(tmp_path.glob("*")), "a plan computes nothing"
     first = training.kept_confusion(loaded, train, tmp_path)
+    assert first is not None
+    assert torch.equal(training.kept_confusion(loaded, train, tmp_path, computes=False), first)
     [file] = tmp_path.glob("parts/small_cnn-*.confusion.npy")
     computed = torch.zeros_like(first)
     monkeypatch.setattr("wcx.training.confusion.soft_confusion", lambda *_: computed)

@@ -191,15 +191,17 @@ def _class_map(cfg: DictConfig) -> str:
 def confusion(cfg: DictConfig, loaded: models.LoadedModel) -> Tensor | None:
     """Return the network's confusion on the dataset's training images where foils=confused:k asks for it, else None.
 
+    A plan computes none: it knows the one that is kept, by which it finds finished records.
+
     Raises:
         WcxError: another text than confused:k; no training images.
     """
-    if Confused.count(plain(cfg.get("foils"))) is None or cfg.plan:
+    if Confused.count(plain(cfg.get("foils"))) is None:
         return None
     from wcx import training  # slow to import
 
     train, folder = open_dataset(cfg, "train"), Path(cfg.paths.checkpoints_dir)
-    return training.kept_confusion(loaded, train, folder, cfg.batch_size, cfg.num_workers)
+    return training.kept_confusion(loaded, train, folder, cfg.batch_size, cfg.num_workers, computes=not cfg.plan)
 
 
 def job(cfgs: Sequence[DictConfig]) -> Job:

@@ -51,11 +51,17 @@ def soft_confusion(loaded: LoadedModel, train: ImageDataset, batch_size: int = 3
 
 
 def kept_confusion(
-    loaded: LoadedModel, train: ImageDataset, checkpoints_dir: Path, batch_size: int = 32, num_workers: int = 0
-) -> Tensor:
+    loaded: LoadedModel,
+    train: ImageDataset,
+    checkpoints_dir: Path,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    computes: bool = True,
+) -> Tensor | None:
     """Return the soft confusion from `<checkpoints_dir>/<dataset>/<model>-<hash>.confusion.npy`, computing it first if need be.
 
-    The hash is of the weights, the training images, their outputs and the transform: another of these is another file.
+    The hash is of the weights, the training images, their outputs and the transform: another of these is another file. Without
+    `computes` it is None where there is no such file.
     """
     identity = [loaded.weights_hash, train.listing_hash(), asdict(train.transform), loaded.outputs(train.class_names)]
     digest = sha256(json.dumps(identity).encode()).hexdigest()[:10]
@@ -66,6 +72,8 @@ def kept_confusion(
             return torch.from_numpy(np.load(io.BytesIO(content)))
         except (ValueError, EOFError) as error:
             files.set_aside(path, f"is damaged ({error})")
+    if not computes:
+        return None
     log.info("the network's confusion on %d training images comes first: %s", len(train), path)
     confusion = soft_confusion(loaded, train, batch_size, num_workers)
     buffer = io.BytesIO()
