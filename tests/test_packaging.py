@@ -50,6 +50,20 @@ def test_citation_names_the_software_and_the_paper(root: Path) -> None:
     assert [author["given-names"] for author in paper["authors"]] == ["Yipei", "Xiaoqian"]
 
 
+def test_the_badges_say_what_pyproject_says(root: Path) -> None:
+    """None is of a service that knows nothing of this repository: it has no public address."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    badges = re.findall(
+        r"^!\[(.*?)\]\(https://img\.shields\.io/(\S+)\)$", (root / "README.md").read_text(), re.MULTILINE
+    )
+    python = project["requires-python"].removeprefix(">=")
+    assert badges == [
+        (f"version {project['version']}", f"badge/version-{project['version']}-blue"),
+        (f"Python {python} or newer", f"badge/python-{python}%2B-blue"),
+        (f"licence {project['license']['text']}", f"badge/licence-{project['license']['text']}-green"),
+    ]
+
+
 def _make(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     clean = {
         key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))
