@@ -7,9 +7,11 @@
 # %% [markdown]
 # # Why this class, and not that one?
 #
-# Drawn birds and a small network that is trained here: nothing is downloaded. There is no link to Colab here: it would open
-# a file at a public address, and this repository has none yet. Upload `build/notebook.ipynb` there, with a first cell that `!pip install`s
-# a checkout.
+# Drawn birds and a small network that is trained here: nothing is downloaded.
+#
+# There is no link to Colab here: it would open a file at a public address, and this repository has none yet. Upload
+# `build/notebook.ipynb` there, with a first cell that `!pip install`s a checkout.
+#
 # The other notebook format: `jupytext --to ipynb docs/notebook.py`.
 
 # %%
