@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from wcx.cli import application
+from wcx.cli.commands import app
 
 GUIDES = ("own_method.md", "own_experiment.md")
 FILE = re.compile(r"`((?:wcx|conf)/[\w/]+\.(?:py|yaml))`:\n\n```\w+\n(.*?)```", re.DOTALL)
@@ -32,3 +36,16 @@ def test_the_python_of_the_network_guide_runs(root: Path, capsys) -> None:
     [code] = re.findall(r"```python\n(.*?)```", (root / "docs" / "guide" / "own_network.md").read_text(), re.DOTALL)
     exec(compile(code, "own_network.md", "exec"), {})
     assert capsys.readouterr().out == "0 torch.Size([1, 4])\ntorch.Size([1, 32, 32])\n"
+
+
+def test_the_commands_of_the_pages_guide_are_composed(root: Path) -> None:
+    text = (root / "docs" / "guide" / "app.md").read_text(encoding="utf-8")
+    commands = [re.sub(r"\s+# .*", "", line) for line in re.findall(r"^    wcx app.*", text, re.MULTILINE)]
+    assert len(commands) == 6
+    for command in commands:
+        overrides = app.complete(shlex.split(command)[2:])
+        application.check_overrides(overrides)
+        cfg = application.compose(overrides, "app")
+        assert cfg.host == ("0.0.0.0" if "host=" in command else "127.0.0.1")
+        assert cfg.experiment == "photo"
+        assert cfg.dataset.name == ("cub" if "cub" in command else "parts" if "model=" not in command else "imagenet")

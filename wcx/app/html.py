@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping
-from functools import cache, partial
+from collections.abc import Mapping
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -41,7 +40,7 @@ def page(answer: Answer) -> str:
         .render(
             photograph=photograph,
             sentences=photograph.sentences(),
-            seen=_drawn(picture.pixels, partial(draw.paint_photograph, pixels=picture.pixels)),
+            seen=_photograph(picture.pixels),
             bar=_bar(scale),
             scale=scale,
             rows=rows,
@@ -75,7 +74,7 @@ def _tile(plate: Plate, answer: Answer, view: View, i: int) -> Mapping[str, Any]
     picture, photograph = answer.picture, answer.photograph
     blurred, after = picture.hidden[view].pixels[i], picture.after(view)[i].tolist()
     changes = [
-        f"{name}: {change(picture.p(target), p)}"
+        (name, change(picture.p(target), p))
         for name, target, p in zip(photograph.pair, picture.targets, after, strict=True)
     ]
     fraction = photograph.fraction(view, i)
@@ -84,15 +83,17 @@ def _tile(plate: Plate, answer: Answer, view: View, i: int) -> Mapping[str, Any]
     return {
         "contrast": view.contrast,
         "label": photograph.label(view, i),
-        "map": _drawn(picture.pixels, heatmap.draw),
-        "hidden": _drawn(picture.pixels, partial(draw.paint_photograph, pixels=blurred)),
+        "map": _webp(draw.frame(picture.pixels, heatmap.draw, SIDE)),
+        "hidden": _photograph(blurred),
         "changes": [changes[i], changes[1 - i]],
         "share": f"{percent(fraction) if 0 < fraction < 1 else f'{fraction:.0%}'} of the pixels {plate.baseline}",
     }
 
 
-def _drawn(pixels: Tensor, paint: Callable[[Axes], object]) -> str:
-    return _webp(draw.frame(pixels, paint, SIDE))
+def _photograph(pixels: Tensor) -> str:
+    """Return pixels (channels, H, W) in [0, 1] as they are."""
+    values = (255 * pixels.expand(3, -1, -1).movedim(0, 2).clamp(0, 1)).round().byte()
+    return _webp(Image.fromarray(values.numpy()))
 
 
 def _bar(scale: float) -> str:

@@ -64,7 +64,7 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
                 file = gr.File(label="Photograph", height=120, elem_id="photograph")
                 birds = gr.Gallery(
                     [Image.open(BytesIO(bird.content)) for bird in answers.examples()],
-                    label="or a drawn bird", columns=5, height="auto", allow_preview=False, interactive=False,
+                    label="or a drawn bird", columns=5, height=None, allow_preview=False, interactive=False,
                     buttons=[], elem_id="examples", format="png",
                 )  # fmt: skip
                 network = gr.Dropdown(
@@ -86,9 +86,15 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
             with gr.Column(scale=2, min_width=320):
                 line, shown, links = gr.HTML(elem_id="line"), gr.HTML(elem_id="answer"), gr.HTML(elem_id="files")
                 command = gr.Code(
-                    language="shell", label="The same from the command line", elem_id="command", wrap_lines=True
+                    language="shell",
+                    label="The same from the command line",
+                    elem_id="command",
+                    wrap_lines=True,
+                    lines=1,
                 )
-                python = gr.Code(language="python", label="Its maps in Python", elem_id="python", wrap_lines=True)
+                python = gr.Code(
+                    language="python", label="Its maps in Python", elem_id="python", wrap_lines=True, lines=1
+                )
         told = [line, shown, links, likeliest, target, foils, layer, strongest, command, python]
         form = [target, foils, method, contrast, layer, strongest]
 
