@@ -285,9 +285,8 @@ def _speaks_against(
     for name, indices in images.items() if plan is not None else ():
         number = _number(name)
         expected = list(plan[number]) if 0 <= number < len(plan) else []
-        early = (
-            inventory.promise == counts and name == inventory.chunks[-1]
-        )  # a run that stops early ends within a chunk
+        # a run that stops early ends within a chunk
+        early = inventory.promise == counts and name == inventory.chunks[-1]
         if not indices or indices != (expected[: len(indices)] if early else expected):
             faults[name] = "holds other images than this chunk"
     if faults and inventory.promise:

@@ -24,11 +24,8 @@ METHODS = {  # -> the libraries that have it
     "lrp": ("wcx", "captum", "zennit"),
 }
 TARGETS, CONTRASTS = 2, ("original", "mean", "max", "weighted")
-STEPS, BATCH, EPSILON = (
-    8,
-    32,
-    1e-6,
-)  # of integrated gradients, and at most so many images at once; of LRP's epsilon rule
+STEPS, BATCH = 8, 32  # of integrated gradients, and at most so many images at once
+EPSILON = 1e-6  # of LRP's epsilon rule
 
 
 def missing() -> str:

@@ -26,17 +26,8 @@ from wcx.models.class_names import NAMES, NONE
 from wcx.models.weights import located
 from wcx.pipeline import Job
 
-_OF_LOADING = {
-    "library",
-    "name",
-    "layer",
-    "weights",
-    "pinned",
-    "checkpoint",
-    "recipe",
-    "choice",
-    "class_map",
-}  # no options
+# No options of a network's constructor.
+_OF_LOADING = {"library", "name", "layer", "weights", "pinned", "checkpoint", "recipe", "choice", "class_map"}
 
 
 def plain(cfg: Any) -> Any:

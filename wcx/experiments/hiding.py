@@ -259,14 +259,14 @@ class Hiding(Experiment):
         seen.values.append(self.measure(seen, seen.logits, torch.arange(len(items), device=pixels.device)))
 
         network = self.subject.evaluation
-        others = [network.prepare(other) for other in self.settings.replacements(items, pixels, self.subject)]
-        by_image = zip(*(other.expand(len(items), *other.shape[1:]).unbind() for other in others), strict=True)
+        baselines = list(map(network.prepare, self.settings.replacements(items, pixels, self.subject)))
+        by_image = zip(*(base.expand(len(items), *base.shape[1:]).unbind() for base in baselines), strict=True)
         parts = versions.chosen(chosen).split(plan.distinct.sum(1).tolist())
         for image, of_image, replaced in zip(network.prepare(pixels).unbind(), parts, by_image, strict=True):
             for piece in of_image.pieces(size):
                 masks = piece.masks(image.dtype)
-                for other in replaced:
-                    pending.add(seen, masks, other, image)
+                for baseline in replaced:
+                    pending.add(seen, masks, baseline, image)
 
     def _versions(self, seen: SeenImages, items: Sequence[Item], pixels: Tensor, maps: Sequence[Tensor]) -> Versions:
         """Return all versions of images, and note the facts of their maps."""

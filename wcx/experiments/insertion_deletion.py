@@ -126,23 +126,22 @@ class InsertionDeletion(Hiding):
         settings = self.settings
         steps, ranks, baselines = settings.steps, settings.targets, len(settings.baselines)
         shape = len(clean), len(self.cells), ranks, 2, steps - 1, baselines, values.shape[-1] // ranks, ranks
-        between = (
-            values[:, :-1].reshape(shape).sum(4).diagonal(dim1=2, dim2=6)
-        )  # (N, cells, 2, B, g, k): a target's own
+        # (N, cells, 2, B, g, k): of a target's versions, its values
+        between = values[:, :-1].reshape(shape).sum(4).diagonal(dim1=2, dim2=6)
         ends = ((clean[:, None] + values[:, -1]) / 2).unflatten(-1, (-1, ranks))  # (N, B, g, k)
         table = []
         for index, cell in enumerate(self.cells):
-            own = self._own(cell, seen)
-            insertion, deletion = between[:, index][..., own, :].unbind(1)
-            end = ends[..., own, :]
+            columns = self._own(cell, seen)
+            insertion, deletion = between[:, index][..., columns, :].unbind(1)
+            end = ends[..., columns, :]
             table.append(torch.stack([insertion + end, deletion + end, insertion - deletion], dim=1))  # (N, 3, B, g, k)
         numbers = torch.stack(table, dim=1).permute(0, 1, 5, 2, 3, 4).flatten(2) / steps
         return self.columns(settings)[len(settings.described()) :], numbers
 
     def _own(self, cell: Cell, seen: SeenImages) -> list[int]:
         """Return where a cell's value functions stand among those of `measure`."""
-        own, place = [], 0
+        columns, place = [], 0
         for name in self.settings.values:
-            own.append(place + (list(seen.cotangents).index(cell.contrast) if name == "contrast" else 0))
+            columns.append(place + (list(seen.cotangents).index(cell.contrast) if name == "contrast" else 0))
             place += len(seen.cotangents) if name == "contrast" else 1
-        return own
+        return columns

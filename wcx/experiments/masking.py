@@ -142,20 +142,20 @@ class Masking(Hiding):
             fewer = negative.amax(0) - int(self.settings.equal_n_minus_one)
             counts[method] = positive.amin(0).T, fewer.clamp(min=0).T
         each = [counts[cell.method] for cell in self.cells]
-        kept, left = (torch.cat(part, dim=1) for part in zip(*each, strict=True))
-        return kept, left
+        kept, hidden = (torch.cat(part, dim=1) for part in zip(*each, strict=True))
+        return kept, hidden
 
     def facts(self, maps: Tensor, items: Sequence[Item]) -> tuple[list[str], Tensor]:
         """See `Hiding.facts`: the measures."""
-        known = any(item.box is not None for item in items)
+        has_boxes = any(item.box is not None for item in items)
         boxes = np.array([np.full(4, np.nan) if item.box is None else item.box for item in items], dtype=np.float64)
         names, columns = super().facts(maps, items)
         table, cells = [columns], maps[: len(self.cells)].transpose(1, 2)  # (cells, n, k, H, W)
         for measure in self._measures:
-            if known or not measure.needs_box:
+            if has_boxes or not measure.needs_box:
                 known_boxes = torch.from_numpy(boxes).to(columns.device)
                 names += measure.columns(self.settings.ranks)
-                table.append(torch.stack([measure(own, known_boxes) for own in cells], dim=1))
+                table.append(torch.stack([measure(phi, known_boxes) for phi in cells], dim=1))
         return names, torch.cat(table, dim=2)
 
     def measure(self, seen: SeenImages, logits: Tensor, images: Tensor) -> Tensor:
@@ -168,9 +168,6 @@ class Masking(Hiding):
         each = relative_probability(values).view(
             n, cells, settings.targets, len(KEPT), len(settings.baselines), settings.targets
         )
-        own = each.diagonal(
-            dim1=2, dim2=5
-        )  # (n, cells, kept, baselines, targets): a target's versions, its probability
-        return names, torch.cat(
-            [seen.shares.view(n, cells, -1), own.permute(0, 1, 4, 3, 2).reshape(n, cells, -1)], dim=2
-        )
+        # (n, cells, kept, baselines, targets): of a target's versions, its probability
+        probabilities = each.diagonal(dim1=2, dim2=5).permute(0, 1, 4, 3, 2).reshape(n, cells, -1)
+        return names, torch.cat([seen.shares.view(n, cells, -1), probabilities], dim=2)

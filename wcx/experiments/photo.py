@@ -75,9 +75,8 @@ def answer(subject: Subject, pixels: Tensor, names: Sequence[str], question: Que
     foils: list[int] = []
 
     def ask(logits: Tensor) -> tuple[Tensor, Asked]:
-        targets = torch.tensor(pair(subject, logits[0], question.target, question.foils), device=logits.device)[
-            :, None
-        ]  # (2, 1)
+        ids = pair(subject, logits[0], question.target, question.foils)
+        targets = torch.tensor(ids, device=logits.device)[:, None]  # (2, 1)
         onehot = nn.functional.one_hot(targets, logits.shape[1]).bool()  # (2, 1, C)
         asked = onehot.any(0)
         if question.foils is not None:

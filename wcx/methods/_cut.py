@@ -118,10 +118,8 @@ def _is_constant(model: nn.Module, output: Tensor) -> bool:
 def _write(target: Tensor, source: Tensor) -> bool:
     """Write a copy of its value into a tensor; say whether autograd allows it (not in parts of a split, or expanded ones)."""
     try:
-        with torch.autograd._unsafe_preserve_version_counter(
-            target
-        ):  # the value stays: nobody's saved tensor is spoilt
-            target.copy_(source)
+        with torch.autograd._unsafe_preserve_version_counter(target):
+            target.copy_(source)  # the value stays: nobody's saved tensor is spoilt
     except RuntimeError:
         return False
     return True

@@ -58,8 +58,8 @@ class MaskedMethod(Method):
             network: what the versions go through in the place of the model: a copy that is faster.
         """
         images = as_images(images).clone()
-        other = _reference.reference(model, images, self.baseline, self.zero_space, self.sigma)
-        return MaskedRun(self, model, images, other, network)
+        baseline = _reference.reference(model, images, self.baseline, self.zero_space, self.sigma)
+        return MaskedRun(self, model, images, baseline, network)
 
     @abstractmethod
     def count(self, height: int, width: int) -> int:
@@ -82,11 +82,11 @@ class MaskedRun(Run):
     """One forward pass of images (N, channels, H, W), and at the first explanation one for each of their versions."""
 
     def __init__(
-        self, method: MaskedMethod, model: nn.Module, images: Tensor, other: Tensor, network: Network | None
+        self, method: MaskedMethod, model: nn.Module, images: Tensor, baseline: Tensor, network: Network | None
     ) -> None:
         with evaluated(model) as state, torch.no_grad():
             super().__init__(state, forward(model, images))
-        self._method, self._images, self._other = method, images, other
+        self._method, self._images, self._baseline = method, images, baseline
         self._network = network or (lambda versions: forward(model, versions))
         self._logits: list[Tensor] = []  # of the image itself, then of its versions: (M', N, C) each
 
@@ -126,7 +126,7 @@ class MaskedRun(Run):
             self._logits.append(self._network(self._images)[None])
             for start in range(0, count, size):
                 kept = self._masks(range(start, min(start + size, count))).to(self._images)[:, None, None]
-                versions = torch.where(kept == 1, self._images, self._other + kept * (self._images - self._other))
+                versions = torch.where(kept == 1, self._images, self._baseline + kept * (self._images - self._baseline))
                 self._logits.append(self._network(versions.flatten(0, 1)).unflatten(0, (-1, n)))
             self.versions += n * (1 + count)
         return self._logits
@@ -142,8 +142,8 @@ def log_odds(v: Tensor, logits: Tensor) -> Tensor:
     if logits.shape[-1] == 1:
         return dot(v, logits)
 
-    def total(side: Tensor, other: Tensor) -> Tensor:
-        chosen = torch.where(side.any(-1, keepdim=True), side, ~other)
+    def total(side: Tensor, opposite: Tensor) -> Tensor:
+        chosen = torch.where(side.any(-1, keepdim=True), side, ~opposite)
         return torch.stack([logits.double().masked_fill(~of_v, -torch.inf).logsumexp(-1) for of_v in chosen])
 
     return total(v > 0, v < 0) - total(v < 0, v > 0)

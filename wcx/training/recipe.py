@@ -123,10 +123,8 @@ class Recipe:
             return self.lr
         if self.schedule == "cosine":
             return self.lr * (1 + math.cos(math.pi * step / steps)) / 2
-        peak, last = (
-            0.3 * steps - 1,
-            steps - 1,
-        )  # torch.optim.lr_scheduler.OneCycleLR: pct_start, div_factor, final_div_factor
+        # torch.optim.lr_scheduler.OneCycleLR: pct_start, div_factor, final_div_factor
+        peak, last = 0.3 * steps - 1, steps - 1
         start, end = self.lr / 25, self.lr / 25 / 1e4
         if step <= peak:
             return _anneal(start, self.lr, step / peak if peak > 0 else 1.0)

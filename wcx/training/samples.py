@@ -82,9 +82,8 @@ class Views(Dataset):
 
     def __init__(self, pixels: Pixels, recipe: Recipe) -> None:
         self.pixels, self.variants, self.mirror = pixels, recipe.variants, recipe.mirror
-        self.augmented = Augmented(
-            pixels, recipe.augmentation(pixels.side), seed=0
-        )  # of any run: other seeds share them
+        # of any run: other seeds share them
+        self.augmented = Augmented(pixels, recipe.augmentation(pixels.side), seed=0)
 
     def __len__(self) -> int:
         return len(self.pixels)

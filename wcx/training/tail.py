@@ -114,14 +114,13 @@ class Tail(nn.Module):
         self._image = images.to("meta")
         loose = [parameter for parameter in loose if parameter.requires_grad]
         with torch.no_grad():
-            inputs, whole = self.inputs_of(images).clone(), model(images)
+            inputs, expected = self.inputs_of(images).clone(), model(images)
         for self._dense in (False, True):  # dense: for a network that writes into what a module before the cut returned
             with suppress(RuntimeError), torch.enable_grad():
                 logits = self(inputs)
                 gradients = torch.autograd.grad(logits.sum(), loose, allow_unused=True) if loose else ()
-                if torch.allclose(
-                    logits, whole, rtol=1e-3, atol=1e-3 * float(whole.abs().max())
-                ):  # float32, rounded anew
+                # float32, rounded anew
+                if torch.allclose(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
                     return [p for p, gradient in zip(loose, gradients, strict=True) if gradient is not None]
         names = {module: name for name, module in layers.modules(model).items()}
         around = ", ".join(names[call.module] for call in self._call.around[::-1])

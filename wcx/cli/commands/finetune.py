@@ -66,9 +66,7 @@ def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) ->
         cfg: of one of its cells.
         extra: further overrides, such as the seed.
     """
-    chosen = (
-        cfg.model.get("checkpoint") is not None or cfg.model.get("weights") != "auto"
-    )  # the user's choice of weights
+    chosen = cfg.model.get("checkpoint") is not None or cfg.model.get("weights") != "auto"  # the user's weights
     if chosen or cfg.dataset.name == "imagenet" or not cfg.finetune:
         return True
     classes = opening.open_dataset(cfg, "test").class_names

@@ -121,10 +121,9 @@ class Plate:
         hidden, after = picture.hidden[view], picture.after(view)[i].tolist()
         changes = [change(picture.p(target), p) for target, p in zip(picture.targets, after, strict=True)]
         lines = [f"{name}: {text}" for name, text in zip(names, changes, strict=True)]
+        # Else no number is torn from the other, nor stands before it.
         is_short = all(len(wrap(line, side, 7.5, True)) == 1 for line in lines)
-        is_short &= not any(
-            map(fonts.is_right_to_left, names)
-        )  # else no number is torn from the other, nor stands before it
+        is_short &= not any(map(fonts.is_right_to_left, names))
         below: list[Label] = []
         own_first = sorted(range(len(names)), key=lambda j: j != i)
         for j in own_first if self.kind == "photo" else range(len(names)):
