@@ -77,7 +77,8 @@ def test_what_acts_behind_the_cut_is_trained_and_what_acts_before_it_is_not() ->
     inputs = tail.inputs_of(IMAGE[None])
     assert torch.equal(tail(inputs), tail(inputs)), "in eval mode"
     tail.train()
-    assert not torch.equal(tail(inputs), tail(inputs)), "the function drops in training mode"
+    draws = [tail(inputs) for _ in range(20)]  # of four numbers, two may drop the same
+    assert not all(torch.equal(logits, draws[0]) for logits in draws), "the function drops in training mode"
     assert not net.conv.training
 
 
