@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import wcx
 from wcx import models
 from wcx.errors import WcxError
+from wcx.methods._blocks import Blocks
 
 CLASSES = 5
 # Fused and eager attention; distillation and register tokens, attention pooling; rotary positions and gated units; biases;
@@ -132,6 +133,35 @@ def test_fused_and_eager_attention_of_timm_have_the_same_maps() -> None:
                 block.attn.fused_attn = fused
             maps.append(wcx.explain(net, images, 0, method, **options))
         assert (maps[0] - maps[1]).norm() <= 1e-8 * maps[0].norm(), method
+
+
+def test_fused_attention_shows_hooks_nothing_and_is_left_fused() -> None:
+    """Trap 2: a hook behind the softmax never runs; the probabilities are those that it sees where attention is eager."""
+    net, images = of_timm("vit_tiny_patch16_224")
+    seen: list[Tensor] = []
+    for block in net.blocks:
+        block.attn.attn_drop.register_forward_hook(lambda _module, _arguments, output: seen.append(output.detach()))
+    found = Blocks.of(net, images, "legrad")
+    blocks, _ = found.run(net, images, alone=False)
+    wcx.explain(net, images, 0, "legrad")
+    assert not seen
+    assert all(block.attn.fused_attn for block in net.blocks)
+    for block in net.blocks:
+        block.attn.fused_attn = False
+    net(images)
+    assert len(seen) == len(blocks) == 2
+    for block, expected in zip(blocks, seen, strict=True):  # in the order in which they run
+        torch.testing.assert_close(block.probabilities[0].detach(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_hugging_faces_attention_stays_the_one_that_was_chosen(attention: str) -> None:
+    net, images = of_hugging_face(attention)
+    before = net(images).detach()
+    for method in ("legrad", "attention_rollout", "lrp"):
+        wcx.explain(net, images, 0, method)
+    assert net.net.config._attn_implementation == attention
+    assert torch.equal(net(images).detach(), before)
 
 
 def test_two_sentences_are_contrasted_on_clip(tmp_path: Path) -> None:

@@ -76,6 +76,22 @@ def test_legrad_is_its_formula_on_a_vit(relu: bool) -> None:
             assert (blocks[0] - blocks[1]).norm() > 0.1 * blocks[0].norm()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_of_three_blocks_the_last_count_and_not_the_first(count: int) -> None:
+    """Trap 3: gradients come in backward order and attentions in forward order; the last block's map is not the first's."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        net = transformers.vit(num_layers=3).double().eval()
+        nn.init.normal_(net.heads[0].weight)
+    images, v = photos(), torch.eye(nets.CLASSES, dtype=torch.float64)[[1, 4]]
+    maps = wcx.Explainer(net, "legrad", blocks=count)(images).explain(v)
+    for n in range(2):
+        blocks = by_formula(net, images[n], v[n], relu=True)
+        expected, reverse = torch.stack(blocks[-count:]).mean(0), torch.stack(blocks[:count]).mean(0)
+        torch.testing.assert_close(maps[n], expected, rtol=1e-9, atol=1e-14)
+        assert (reverse - expected).norm() > 0.1 * expected.norm()
+
+
 def test_a_block_whose_attention_does_nothing_has_no_map() -> None:
     """Layers in their order: the last of three is muted, so that `blocks=1` finds nothing, and `blocks=2` half of the middle."""
     net, images = transformers.made("repeated, fused"), photos()
