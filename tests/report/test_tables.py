@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from wcx.report import tables
-from wcx.report.tables import Column, Network, Note, Span, Spread, Table
+from wcx.report.tables import Column, NamedNetwork, Note, Span, Spread, Table
 
 COLUMNS = (
     Column("dataset", "Whose images.", folded=True),
@@ -157,7 +157,7 @@ def test_numbers_as_they_are_shown(form: str, value: float, shown: str) -> None:
 
 
 def test_networks_are_named_above_the_screens_table(spread: Table) -> None:
-    network = Network("CUB", "4", (Note("stand-in", is_caution=True),))
+    network = NamedNetwork("CUB", "4", (Note("stand-in", is_caution=True),))
     lines = Table("t", "T", COLUMNS, frame(), spread=spread.spread, networks=(network,)).to_text().splitlines()
     assert lines[1] == "CUB: n = 4 images; stand-in"
     assert not any(line.startswith("dataset: CUB") for line in lines), "said already"

@@ -13,7 +13,7 @@ import pandas as pd
 from wcx import methods
 from wcx.errors import WcxError
 from wcx.records import Shard
-from wcx.report.tables import Column, Network, Note
+from wcx.report.tables import Column, NamedNetwork, Note
 
 INTERVALS = (
     "Intervals are 95 % percentile bootstrap over images: they cover the sampling of images for one trained network, "
@@ -161,7 +161,7 @@ def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(network=frame["dataset"].where(~is_shared, names))
 
 
-def networks(frame: pd.DataFrame, name: str = "network") -> tuple[Network, ...]:
+def networks(frame: pd.DataFrame, name: str = "network") -> tuple[NamedNetwork, ...]:
     """Return what is to be said of each network in a frame.
 
     Args:
@@ -169,7 +169,7 @@ def networks(frame: pd.DataFrame, name: str = "network") -> tuple[Network, ...]:
         name: the column that names a network.
     """
     return tuple(
-        Network(
+        NamedNetwork(
             str(cells[name].iloc[0]),
             "/".join(map(str, dict.fromkeys(cells["n"]))),
             tuple(_notes(cells)),

@@ -107,7 +107,7 @@ class Note:
 
 
 @dataclass(frozen=True)
-class Network:
+class NamedNetwork:
     """A trained network whose numbers stand in a table: its name there, its images, and what is to be said of them."""
 
     name: str
@@ -150,7 +150,7 @@ class Table:
     shown: tuple[str, ...] = ()
     labels: int = 1
     spread: Spread | None = None
-    networks: tuple[Network, ...] = ()
+    networks: tuple[NamedNetwork, ...] = ()
     compared: tuple[str, ...] = ()
     is_main: bool = True
     is_shown: bool = True

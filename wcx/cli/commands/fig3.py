@@ -36,7 +36,7 @@ def job(asked: Grid, block: Block, on_gpu: bool | None = None) -> tuple[Job, str
     return opening.job(cfgs), OmegaConf.to_yaml(cfgs[0], resolve=True)
 
 
-class Networks:
+class PreparedNetworks:
     """All networks: their jobs, opened and timed before the first begins, and one progress bar in expected seconds."""
 
     def __init__(self, asked: Grid, executor: Executor) -> None:
@@ -81,7 +81,7 @@ def run(cfg: DictConfig) -> None:
     """Run every network; one that fails is told at the end, and the others finish."""
     refused: list[str] = []
     with blocks.executor(cfg) as executor:
-        networks = Networks(Grid.of(cfg, "fig3"), executor)
+        networks = PreparedNetworks(Grid.of(cfg, "fig3"), executor)
         asked = networks.asked.blocks()
         failed = blocks.in_turn(asked, networks.prepare)
         prepared = [block for block in asked if block.name not in failed]

@@ -19,7 +19,7 @@ from wcx.report.sections import Plot, Section, counted
 from wcx.report.sign_perturbation import cells, numbers, plot
 from wcx.report.sign_perturbation.cells import protocol
 from wcx.report.sign_perturbation.numbers import SIGNS
-from wcx.report.tables import Network, Table
+from wcx.report.tables import NamedNetwork, Table
 
 __all__ = ["protocol", "section"]
 _INTRO = (
@@ -107,7 +107,7 @@ def _zero_gradients(changes: pd.DataFrame) -> Iterator[str]:
             )
 
 
-def _notes(networks: Sequence[Network]) -> list[str]:
+def _notes(networks: Sequence[NamedNetwork]) -> list[str]:
     """Return what is to be said of images and weights: first what is true of all networks, then what differs."""
     notes = [[f"n = {network.images} images", *(note.text for note in network.notes)] for network in networks]
     shared = [note for note in notes[0] if all(map(lambda texts, note=note: note in texts, notes))]
