@@ -200,7 +200,9 @@ def funnybirds16(shards: list[Shard]) -> None:
     """Write the tables of FunnyBirds16; what to recommend is chosen on the images 1 to 3 of each class, and reported on 4 to 6."""
     cells = _cells(shards)
     frame = numbers.frame(cells)
-    frame = frame[frame["reading"].isin(MAPS)]
+    frame = frame[frame["reading"].isin(MAPS)].sort_values(
+        "layer", key=lambda layers: -layers.map(_place), kind="stable"
+    )
     top = frame[(frame["score"] == "top_mean") & frame["question"].isin(["q1", "q3"])]
     _write("twins_funnybirds16", _rows(top, "question"))
     scores = ["auroc", "auroc_mask", "average_precision", "average_precision_mask"]
@@ -217,22 +219,35 @@ def funnybirds16(shards: list[Shard]) -> None:
         halves[key] = [rows[mask][[*asked.values()]].mean() for mask in (place < 3, place >= 3)]
     chosen = max(halves, key=lambda key: halves[key][0].iloc[0])
     print("chosen on images 1 to 3:", *chosen, f"of {len(halves)} candidates")
-    last = max((layer for layer, _, _ in halves), key=lambda layer: int(layer.rpartition(".")[2]))  # features.18
+    last = max((layer for layer, _, _ in halves), key=_place)
     reported = {"": chosen, "_gradcam": (chosen[0], "gradcam", chosen[2]), "_last": (last, chosen[1], chosen[2])}
     made: dict[str, object] = {
         f"funnybirds_chosen_{kind}": _number(halves[chosen][0][column]) for kind, column in asked.items()
     }
     for word, key in reported.items():
         made |= {f"funnybirds_reported{word}_{kind}": _number(halves[key][1][column]) for kind, column in asked.items()}
+    setting = "FunnyBirds16, verified questions, images 1 to 3 (chosen) or 4 to 6 (reported) of each class"
+    command = "wcx twins datasets=[funnybirds16] models=[mobilenet_v2]"
+    put(made, "funnybirds_(chosen|reported)", 48, setting, command)
     rows = cells[0].rows
-    made |= {
+    counts = {
         "funnybirds_accuracy": f"{cells[0].facts()['accuracy']:.3f}",
         "funnybirds_asked": int(rows["asked/q1"].sum()),
         "funnybirds_verified": int(rows["verified/q1"].sum()),
         "funnybirds_images": int((rows["asked/q1"] > 0).sum()),
     }
-    setting = "FunnyBirds16, verified questions; images 1 to 3 (chosen) or 4 to 6 (reported) of each class, 48 each"
-    put(made, "funnybirds_", 96, setting, "wcx twins datasets=[funnybirds16] models=[mobilenet_v2]")
+    put(
+        counts,
+        "funnybirds_(?!chosen|reported)",
+        len(rows),
+        "FunnyBirds16, mobilenet_v2, recipe whole, seed 0; Q1",
+        command,
+    )
+
+
+def _place(layer: str) -> int:
+    """Return 18 of features.18; -1 of none."""
+    return int(layer.rpartition(".")[2]) if layer else -1
 
 
 def _collected(folder: str) -> list[Shard]:
