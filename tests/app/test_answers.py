@@ -216,7 +216,11 @@ def test_what_is_no_image_is_one_line(network: Network, name: str, content: Call
 )
 def test_odd_photographs_are_answered(network: Network, name: str, content: Callable[[], bytes]) -> None:
     found = answers.answer(network, Upload(name, content()), Asked())
-    assert found.photograph.sentences()[0] in html.page(found).replace("&#39;", "'")
+    text = html.page(found).replace("&#39;", "'")
+    assert found.photograph.sentences()[0] in text
+    assert f"small_cnn · random · linear approximation at {found.photograph.layer}" in text, (
+        "whose weights these are, stand-ins too"
+    )
 
 
 def test_a_turned_photograph_is_seen_upright(network: Network) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from wcx import records
 from wcx.experiments.pictures import Picture, View
 from wcx.report.pictures import draw
-from wcx.report.pictures.plate import Plate, method_title, probability
+from wcx.report.pictures.plate import Plate, probability
 from wcx.report.pictures.sentences import Photograph
 from wcx.report.pictures.sheet import Label, Sheet, Tile, bold, fine
 
@@ -77,8 +77,7 @@ def photograph_figure(photograph: Photograph) -> Figure:
     method = photograph.views[0].method
     sheet = Sheet([SIDE] * 4, [0.1, 0.3, 0.1])
     sheet.text([Label(photograph.question, bold=True, size=10.5)])
-    layer = "" if photograph.layer is None else f" at {photograph.layer}"
-    sheet.text([Label(f"{photograph.model} · {photograph.weights} · {method_title(method)}{layer}", "0.3", size=7)])
+    sheet.text([Label(photograph.source, "0.3", size=7)])
     sheet.gap(0.12)
     answer, *sentences = photograph.sentences()
     answers = [Label(answer, size=8.5)]

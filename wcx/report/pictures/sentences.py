@@ -58,6 +58,12 @@ class Photograph:
         is_asked = any(view.foils == "asked" for view in self.views)
         return f"Why {self.pair[0]}, and {self.foils(0)}?" if is_asked else f"Why {self.pair[0]}?"
 
+    @property
+    def source(self) -> str:
+        """Network, weights, method and layer."""
+        layer = "" if self.layer is None else f" at {self.layer}"
+        return f"{self.model} · {self.weights} · {method_title(self.views[0].method)}{layer}"
+
     def predictions(self) -> list[tuple[int, str, float]]:
         """Return id, name and probability of the most probable classes, the most probable first."""
         picture = self.picture
