@@ -104,7 +104,8 @@ def parts(shards: list[Shard]) -> None:
         & top["question"].isin(["q1", "q3", "q4_siblings"])
     )
     asked &= top["contrast"].isin(["", "original", "weighted"])
-    _write("twins_methods", [row | {"n": _n(row)} for row in _rows(top[asked], "question")])
+    if set(top.loc[asked, "method"]) - {*CONTROLS}:
+        _write("twins_methods", [row | {"n": _n(row)} for row in _rows(top[asked], "question")])
     _write("twins_trainings", _trainings(paired.across(frame)))
     seed = frame[frame["is_first"] & frame["method"].isin([*SHARED, *CONTROLS])]
     scores = ["tau_mean", "sign", "auroc", "average_precision", "mass", "leak"]
