@@ -8,6 +8,7 @@ python docs/site/twins.py --funnybirds16 results
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def put(made: dict[str, object], prefix: str, n: int, setting: str, command: str
     path = TABLES / "figures.csv"
     figures = pd.read_csv(path, dtype=str, keep_default_na=False)
     text = "".join(template.read_text(encoding="utf-8") for template in path.parents[1].glob("*.md.j2"))
-    asked = {name: value for name, value in made.items() if f"figures.{name} " in text}
+    asked = {name: value for name, value in made.items() if re.search(rf"figures\.{name}\b", text)}
     kept = figures[~figures["quantity"].isin(made) & ~figures["quantity"].str.match(prefix)]
     rows = [
         {"quantity": name, "value": str(value), "n": str(n), "setting": setting, "command": command}

@@ -1,0 +1,85 @@
+"""Make docs/tables/table1_vit_s14.csv, and its numbers in figures.csv, from a results folder: then `wcx report docs=true`.
+
+python docs/site/vit.py results
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parent))
+from twins import TABLES, put
+
+CONTRASTS = ("original", "mean", "max", "weighted")
+LINE = ["mask", "method", "target", "features_kept"]
+COMMAND = (
+    "python scripts/table1.py datasets=[cub] models=[vit_s14_cub22] methods=[gradcam,linear_approximation] "
+    "contrasts=[original,mean,max,weighted] masks=[sign,equal] evaluation_precision=bfloat16 limit_selected={}"
+)
+SETTING = (
+    "first {} of CUB-22's test images with p_t2 > 0.1, layer encoder.layers.encoder_layer_11.ln_1, "
+    "self-supervised ViT-S/14, linear head"
+)
+
+
+def numbers(table: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
+    """Yield (column, part, value) of a line."""
+    cell = table.set_index(["baseline", "contrast"])
+    for baseline, contrast in product(("blur", "zeros", "mean"), CONTRASTS):
+        yield (
+            f"{baseline}: {' / '.join(CONTRASTS)}",
+            contrast,
+            f"{cell.loc[(baseline, contrast), 'relative_probability']:.3f}",
+        )
+    for contrast, end in product(("original", "weighted"), ("low", "high")):
+        yield f"blur, {contrast}, 95 %", end, f"{cell.loc[('blur', contrast), f'ci_{end}']:.2f}"
+
+
+def main() -> None:
+    """Write the table and the numbers of sentences."""
+    folder = Path(sys.argv[1])
+    table, pairs = (pd.read_csv(folder / f"{name}.csv") for name in ("table1", "table1_paired"))
+    n = int(table["n"].max())
+    stated = {"setting": SETTING.format(n), "command": COMMAND.format(n)}
+    rows: list[dict[str, object]] = []
+    for mask, method, target, kept in product(
+        ("sign", "equal"), sorted(set(table["method"])), ("t_1", "t_2"), ("positive", "negative")
+    ):
+        label = dict(zip(LINE, (mask, method, target, kept), strict=True))
+        chosen = table[(table[LINE] == pd.Series(label)).all(axis=1)]
+        rows += [
+            {
+                "mask": mask,
+                "n": n,
+                "method": method,
+                "target": target,
+                "kept": kept,
+                "column": column,
+                "part": part,
+                "value": value,
+            }
+            | stated
+            for column, part, value in numbers(chosen)
+        ]
+    pd.DataFrame(rows).to_csv(TABLES / "table1_vit_s14.csv", index=False)
+    made: dict[str, object] = {"vit_n": n, "vit_pairs": len(pairs[pairs["mask"] == "sign"])}
+    for mask, cells in pairs.groupby("mask"):
+        ahead, sure = cells["better"] == "weighted", cells["p_holm"] < 0.05
+        made |= {
+            f"vit_{mask}_ahead": int(ahead.sum()),
+            f"vit_{mask}_sure": int((ahead & sure).sum()),
+            f"vit_{mask}_behind": int((~ahead & sure).sum()),
+        }
+        for method, group in cells.groupby("method"):
+            made[f"vit_{mask}_{method}_sure"] = int(((group["better"] == "weighted") & (group["p_holm"] < 0.05)).sum())
+    put(made, "vit_", n, f"Table 1, vit_s14_cub22, {stated['setting']}", stated["command"])
+    print(made)
+
+
+if __name__ == "__main__":
+    main()
