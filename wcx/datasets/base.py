@@ -199,7 +199,7 @@ def _readable(path: Path, content: bytes | None = None) -> Image.Image:
     try:
         return Image.open(path if content is None else io.BytesIO(content))
     except Image.UnidentifiedImageError as error:
-        head = path.open("rb").read(12) if content is None else content[:12]
+        head = (path.read_bytes() if content is None else content)[:12]
         raise _unreadable(path, OSError(_HEIC) if head[4:] in _HEIC_HEADS else error) from error
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
