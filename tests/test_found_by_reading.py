@@ -85,7 +85,7 @@ class TestPhotograph:
         self, arguments: list[str], target: int | None, foils: list[int] | int | None, texts: list[str],
         capsys: pytest.CaptureFixture[str],
     ) -> None:  # fmt: skip
-        [about] = ask("image=photo.png", *arguments)
+        [about] = ask("image=photo.png", "method=gradcam", *arguments)
         [file] = Path("out/images").glob("*.npz")
         with np.load(file) as arrays:
             maps = {key: torch.from_numpy(arrays[key]).double() for key in arrays.files}

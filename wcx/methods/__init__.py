@@ -67,13 +67,15 @@ def create(name: str, **options: Any) -> Method:
 def settled(name: str, options: Mapping[str, Any], model: nn.Module, images: Tensor) -> dict[str, Any]:
     """Return a method's options as a network takes them: those that were asked for, but where the method has another for it.
 
+    A check's name may stand where a method's does; what is no method takes what it was asked for.
+
     Args:
         name: of the method.
         options: that were asked for.
         model: the network.
         images: (N, channels, H, W) in its input space, any.
     """
-    return {**options, **create(name, **options).settled(model, images)}
+    return {**options, **(create(name, **options).settled(model, images) if name in names() else {})}
 
 
 def differing(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
