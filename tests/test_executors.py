@@ -34,7 +34,7 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["executor=ray"], "executor=ray needs Ray: pip install 'wcx[ray]', or from a checkout -e '.[ray]'."),
+        (["executor=ray"], "executor=ray needs ray: pip install 'wcx[ray]', or from a checkout -e '.[ray]'."),
         (["executor=rey"], "unknown executor 'rey'. Did you mean 'ray'? Choose one of: local, ray."),
         (["workers=2"], "workers=2 is a setting of Ray; add executor=ray, or leave it out."),
         (["executor=ray", "workers=0"], "workers = 0: give a whole number of at least 1, or null."),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable
+from typing import Any
 
 from wcx.paths import visible
 
@@ -37,3 +39,25 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     else:
         listed = f"Choose one of: {', '.join(choices)}."
     raise WcxError(f"unknown {kind} {name!r}.{hint} {listed}")
+
+
+def import_extra(module: str, asker: str, extra: str) -> Any:
+    """Return a module of a library that an extra brings.
+
+    Args:
+        module: its name.
+        asker: what needs it, as it was typed.
+        extra: of this package.
+
+    Raises:
+        WcxError: it is not installed, or does not import; the line names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        is_absent = isinstance(error, ModuleNotFoundError) and error.name in (package, module)
+        reason = "" if is_absent else f" ({' '.join(str(error).split())})"
+        raise WcxError(
+            f"{asker} needs {package}: pip install 'wcx[{extra}]', or from a checkout -e '.[{extra}]'{reason}."
+        ) from error

@@ -75,8 +75,6 @@ def main() -> None:
             f"vit_{mask}_sure": int((ahead & sure).sum()),
             f"vit_{mask}_behind": int((~ahead & sure).sum()),
         }
-        for method, group in cells.groupby("method"):
-            made[f"vit_{mask}_{method}_sure"] = int(((group["better"] == "weighted") & (group["p_holm"] < 0.05)).sum())
     put(made, "vit_", n, f"Table 1, vit_s14_cub22, {stated['setting']}", stated["command"])
     print(made)
 

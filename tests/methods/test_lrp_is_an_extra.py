@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wcx import methods
-from wcx.errors import WcxError
+from wcx.errors import WcxError, import_extra
 
 SCRIPT = """
 import sys
@@ -45,3 +45,12 @@ def test_the_line_is_that_of_creating_it(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(WcxError) as caught:
         methods.create("lrp")
     assert str(caught.value) == LINE
+
+
+def test_a_library_that_is_there_and_does_not_import_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(tmp_path, "broken_library.py").write_text("import a_module_of_another_version")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        WcxError, match=r"^x needs broken_library: .*\[e\]' \(No module named 'a_module_of_another_version'\)\.$"
+    ):
+        import_extra("broken_library", "x", "e")

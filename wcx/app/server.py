@@ -20,18 +20,6 @@ if TYPE_CHECKING:
 ALONE = ("127.0.0.1", "localhost", "::1")
 
 
-def check() -> None:
-    """Check that gradio is there.
-
-    Raises:
-        WcxError: it is not; the line names the extra.
-    """
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise WcxError(f"wcx app needs gradio: pip install 'wcx[app]' ({error}).") from error
-
-
 def serve(page: Blocks, host: str, port: int) -> None:
     """Serve a page until it is stopped.
 

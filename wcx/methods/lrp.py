@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from wcx.errors import WcxError, choose
+from wcx.errors import WcxError, choose, import_extra
 from wcx.methods import _reference
 from wcx.methods._attention import Attention
 from wcx.methods._box import Box
@@ -191,15 +190,8 @@ class LRPRun(Run):
 
 
 def _zennit() -> Any:
-    """Return the rules of zennit, which the extra lrp brings.
-
-    Raises:
-        WcxError: it is not installed.
-    """
-    try:
-        return importlib.import_module("zennit.rules")
-    except ModuleNotFoundError as error:
-        raise WcxError("method lrp needs zennit: pip install 'wcx[lrp]', or from a checkout -e '.[lrp]'.") from error
+    """Return the rules of zennit."""
+    return import_extra("zennit.rules", "method lrp", "lrp")
 
 
 def _or_infinite(z: Tensor) -> Tensor:

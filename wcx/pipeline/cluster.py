@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from wcx.errors import WcxError
+from wcx.errors import WcxError, import_extra
 from wcx.pipeline.block import OpenedBlock
 
 _STORE = 2**28  # bytes of Ray's own store on one machine: results are small, and what is not goes to its disk
@@ -65,10 +65,7 @@ def connected(address: str | None) -> Any:
         WcxError: it is not installed, or there is no cluster at that address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise WcxError("executor=ray needs Ray: pip install 'wcx[ray]', or from a checkout -e '.[ray]'.") from error
+    ray = import_extra("ray", "executor=ray", "ray")
     if address and not _answers(address):
         raise WcxError(f"nothing answers at address={address}; start Ray there by `ray start --head`, or leave it out.")
     own = address is None and "RAY_ADDRESS" not in os.environ

@@ -26,7 +26,7 @@ from wcx.app.networks import Network, Networks
 from wcx.cli import application, opening
 from wcx.cli.commands import demo, finetune, photo
 from wcx.cli.quoting import groups
-from wcx.errors import WcxError, choose
+from wcx.errors import WcxError, choose, import_extra
 from wcx.models import custom, libraries
 from wcx.paths import exists
 
@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> None:
     shared = [argument for argument in typed if re.match("paths|device", argument)]
     on = "" if cfg.dataset.name in ("imagenet", "parts") else f" on {cfg.dataset.name}"
     with server.folder():
-        server.check()
+        import_extra("gradio", "wcx app", "app")
         networks = Networks(opened(f"{cfg.model.name}{on}", cfg, typed), lambda name: by_name(name, shared))
 
         from wcx.app import page  # gradio

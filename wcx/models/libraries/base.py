@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from wcx.errors import WcxError, choose
+from wcx.errors import WcxError, choose, import_extra
 from wcx.images import Normalized
 from wcx.models.checkpoints import file_name
 from wcx.models.factories import one_line
@@ -63,11 +63,7 @@ class Library(ABC):
         self.name, self.options, self.classes = str(name), dict(options), classes
         self.arguments = {key: value for key, value in options.items() if key not in self.own}
         for package in self.packages:
-            try:
-                importlib.import_module(package)
-            except ImportError as error:
-                command = f"pip install 'wcx[{self.extra}]'"
-                raise WcxError(f"model={type(self).label()} needs {package}: {command} ({one_line(error)}).") from error
+            import_extra(package, f"model={type(self).label()}", self.extra)
 
     @classmethod
     def label(cls) -> str:

@@ -5,33 +5,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from wcx.errors import WcxError
+from wcx.errors import import_extra
 from wcx.files import write as write_file
 
 CARD = "README.md"
 Described = Mapping[str, str]  # column -> what it is
 
 
-def library() -> Any:
-    """Return pyarrow with pyarrow.parquet.
-
-    Raises:
-        WcxError: it is not installed.
-    """
-    try:
-        importlib.import_module("pyarrow.parquet")
-    except ModuleNotFoundError as error:
-        raise WcxError(
-            "wcx export needs pyarrow: pip install 'wcx[export]', or from a checkout -e '.[export]'."
-        ) from error
-    return importlib.import_module("pyarrow")
+def pyarrow() -> Any:
+    """Return pyarrow with pyarrow.parquet."""
+    import_extra("pyarrow.parquet", "wcx export", "export")
+    return import_extra("pyarrow", "wcx export", "export")
 
 
 def write(path: Path, tables: Iterable[Any], facts: Mapping[str, str] | None = None) -> int:
@@ -42,7 +32,7 @@ def write(path: Path, tables: Iterable[Any], facts: Mapping[str, str] | None = N
         tables: pyarrow tables, one after the other: only one is in memory.
         facts: kept in the schema's metadata.
     """
-    pa, rows, writer = library(), 0, None
+    pa, rows, writer = pyarrow(), 0, None
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     for table in tables:

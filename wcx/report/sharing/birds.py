@@ -71,7 +71,7 @@ def write(job: Job, folder: Path) -> list[Path]:
     Raises:
         WcxError: another dataset; another export in the folder; no pyarrow.
     """
-    pa, dataset = sharing.library(), job.dataset
+    pa, dataset = sharing.pyarrow(), job.dataset
     if not isinstance(dataset, Parts):
         raise WcxError(
             f"wcx export experiment=twins writes drawn birds; dataset {dataset.name} has pictures of others: give dataset=parts."

@@ -147,7 +147,7 @@ def write(
     Raises:
         WcxError: no records; no pyarrow.
     """
-    pa, refused = sharing.library(), [] if refused is None else refused
+    pa, refused = sharing.pyarrow(), [] if refused is None else refused
     by_experiment: dict[str, list[SharedSet]] = defaultdict(list)
     for shard in tqdm(records.find(results_dir, experiment, refused), desc="records", unit="set"):
         if (rows := opened.rows(shard, refused)) is not None:
