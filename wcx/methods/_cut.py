@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +111,11 @@ def graft(
 def _is_constant(model: nn.Module, output: Tensor) -> bool:
     """Whether the output is a parameter or a buffer (or a view of one), or was made in inference mode: it is not written to."""
     base = output if output._base is None else output._base
-    return output.is_inference() or any(t is base for t in chain(model.parameters(), model.buffers()))
+    return (
+        output.is_inference()
+        or isinstance(base, nn.Parameter)
+        or any(t is base for module in model.modules() for t in module._buffers.values())
+    )
 
 
 def _write(target: Tensor, source: Tensor) -> bool:

@@ -152,6 +152,8 @@ def _state(output: Tensor) -> object:
 
 
 def _edge(tensor: Tensor) -> GradientEdge:
+    if torch.is_grad_enabled() and not torch.is_inference_mode_enabled():  # entering a mode takes longer than this
+        return get_gradient_edge(tensor)
     with torch.inference_mode(mode=False), torch.enable_grad():
         return get_gradient_edge(tensor)
 

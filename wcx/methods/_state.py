@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ _HOOKS = [
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
 ]
 
+_FIELDS = frozenset(vars(nn.Module()))  # of every module: none of them holds a tensor
 _SMALL = 4096  # numbers of a tensor that is compared as a whole
 
 
@@ -41,7 +44,8 @@ def evaluated(model: nn.Module, like: State | None = None) -> Iterator[State]:
         WcxError: no nn.Module, or a model that cannot be explained as it is; nothing has been touched then.
     """
     check_model(model)
-    modules, parameters = list(model.modules()), list(model.parameters())
+    modules = list(model.modules())
+    parameters = _distinct(module._parameters for module in modules)
     with _turns.take([*modules, *parameters]), ExitStack() as stack:
         state = State(model, modules, parameters)
         stack.callback(state.restore)
@@ -66,7 +70,7 @@ class State:
 
     def __init__(self, model: nn.Module, modules: list[nn.Module], parameters: list[nn.Parameter]) -> None:
         self.model, self._modules, self._parameters = model, modules, parameters
-        self._buffers = list(model.buffers())
+        self._buffers = _distinct(module._buffers for module in modules)
         self._check()
         self._modes = [module.training for module in modules]
         self._flags = [parameter.requires_grad for parameter in parameters]
@@ -75,8 +79,11 @@ class State:
         fields = [vars(module) for module in modules]
         self._entries = [dict(module._buffers) for module in modules]
         # Such as the weight that weight_norm's hook computes anew in every forward pass.
-        self._tensors = [{key: value for key, value in field.items() if isinstance(value, Tensor)} for field in fields]
-        self._hooks = [{key: field[key].copy() for key in _HOOKS if key in field} for field in fields]
+        self._tensors = [
+            {key: value for key, value in field.items() if key not in _FIELDS and isinstance(value, Tensor)}
+            for field in fields
+        ]
+        self._hooks = [{key: field[key].copy() for key in _HOOKS if field.get(key)} for field in fields]
         self._replaced: list[tuple[dict[str, object], dict[str, object]]] = []
 
     def freeze(self, like: State | None) -> None:
@@ -84,18 +91,22 @@ class State:
         for module in self._modules:
             if module.training:  # assigning an attribute of a module takes longer than asking for it
                 module.training = False
-        for parameter in self._parameters:
-            parameter.requires_grad_(requires_grad=False)
+        for parameter, flag in zip(self._parameters, self._flags, strict=True):
+            if flag:
+                parameter.requires_grad_(requires_grad=False)
         copies = {id(buffer): buffer.detach().clone() for buffer in self._buffers}
         for module, entries, tensors in zip(self._modules, self._entries, self._tensors, strict=True):
             for key, buffer in entries.items():
                 module._buffers[key] = copies.get(id(buffer))
-            vars(module).update({key: value.clone() for key, value in tensors.items() if value.is_inference()})
+            if tensors:
+                vars(module).update({key: value.clone() for key, value in tensors.items() if value.is_inference()})
         hooks = {} if like is None else dict(zip(like._modules, like._hooks, strict=True))
         for module, present in zip(self._modules, self._hooks, strict=True):
-            if hooks.get(module, present) != present:
-                self._replaced.append((vars(module), {key: vars(module)[key] for key in hooks[module]}))
-                vars(module).update({key: value.copy() for key, value in hooks[module].items()})
+            before = hooks.get(module, present)
+            if before != present:
+                keys = before.keys() | present.keys()
+                self._replaced.append((vars(module), {key: vars(module)[key] for key in keys}))
+                vars(module).update({key: before[key].copy() if key in before else OrderedDict() for key in keys})
 
     def restore(self) -> None:
         """Put everything back."""
@@ -133,6 +144,12 @@ class State:
                 )
 
 
+def _distinct(tensors: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Return each parameter or buffer of modules once, in their order: what `model.parameters()` takes three times as long for."""
+    return list({id(t): t for named in tensors for t in named.values() if t is not None}.values())
+
+
+@torch.no_grad()
 def _sample(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, torch.dtype], Tensor]:
     """Return the bytes of small tensors, and of large ones those of the first number of each row; one row a device and dtype.
 
@@ -141,10 +158,9 @@ def _sample(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, torch.dtype],
     rows: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
     for tensor in tensors:
         if tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta:
-            part = tensor.detach()
-            if part.ndim and part.numel() > _SMALL:
-                part = part[(slice(None), *[0] * (part.ndim - 1))]
-            rows.setdefault((part.device, part.dtype), []).append(part.reshape(-1))
+            large = tensor.numel() > _SMALL
+            part = tensor.as_strided(tensor.shape[:1], tensor.stride()[:1]) if large else tensor.reshape(-1)
+            rows.setdefault((tensor.device, tensor.dtype), []).append(part)
     return {kind: torch.cat(row).view(torch.uint8) for kind, row in rows.items()}
 
 

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from wcx.methods import _axes
 from wcx.methods._axes import DEFINITION, HABIT, Axis, Dims, Layout, of_map, regrouped, single
 
-_PLAIN = (int, float, str, type(None))
+_NESTED = (tuple, list, dict)
 _SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a probe: each tells its axis
 
 
@@ -81,17 +81,20 @@ class Trace(TorchFunctionMode):
         """Cut off the graph of a tensor made without gradients, should the network write into it without gradients."""
         self._constants.append(weakref.ref(tensor))
 
+    def _watched(self) -> list[Tensor]:
+        if not self._constants or torch.is_grad_enabled():
+            return []
+        return [tensor for reference in self._constants if (tensor := reference()) is not None]
+
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, arguments: tuple = (), keywords: dict[str, Any] | None = None
     ) -> Any:
-        constants = [] if torch.is_grad_enabled() else [tensor for t in self._constants if (tensor := t()) is not None]
-        versions = [tensor._version for tensor in constants]
+        constants = [(t, t._version) for t in self._watched()]
         output = function(*arguments, **(keywords or {}))
-        for tensor, version in zip(constants, versions, strict=True):
+        for tensor, version in constants:
             if tensor._version != version and tensor.requires_grad:
                 tensor.detach_()
-        outputs = tensors(output)
-        if outputs and (inputs := tensors((arguments, keywords))):
+        if (outputs := tensors(output)) and (inputs := tensors((arguments, keywords))):
             name = _name(function)
             dims = _rule(name)(self, FunctionCall(function, name, arguments, keywords or {}, inputs, outputs))
             for tensor in outputs:
@@ -104,9 +107,8 @@ class Trace(TorchFunctionMode):
         x, y = call.inputs[0], call.outputs[0]
         if x.ndim < 2:
             return ()
-        digit = next((int(letter) for letter in call.name if letter.isdigit()), None)
-        dims = self.dims(x)
-        if digit is None or x.ndim == digit + 2:
+        ndim, dims = _ndim(call.name), self.dims(x)
+        if ndim in (None, x.ndim):
             for axis in dims[1]:
                 axis.mark(channels=DEFINITION)
             for axis in frozenset().union(*dims[2:]):
@@ -279,6 +281,12 @@ def _rule(name: str) -> Callable[[Trace, FunctionCall], Dims]:
     return next((rule for rule, names in _RULES.items() if name in names.split()), Trace.kept)
 
 
+@lru_cache(1024)
+def _ndim(name: str) -> int | None:
+    """Return how many dimensions a function of maps takes: 4 of conv2d; None of one for any number."""
+    return next((int(letter) + 2 for letter in name if letter.isdigit()), None)
+
+
 def _name(function: Callable[..., Any]) -> str:
     """Return a function's name without underscores: in-place, operator, or property (Tensor.T)."""
     name = getattr(function, "__name__", "")
@@ -289,8 +297,12 @@ def tensors(value: object) -> list[Tensor]:
     """Return the tensors in nested tuples, lists and dictionaries."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, tuple | list) or isinstance(value, torch.Size):
+    if not isinstance(value, _NESTED) or isinstance(value, torch.Size):
         return []
-    return [tensor for element in value if not isinstance(element, _PLAIN) for tensor in tensors(element)]
+    nested: list[Tensor] = []
+    for element in value.values() if isinstance(value, dict) else value:
+        if isinstance(element, Tensor):
+            nested.append(element)
+        elif isinstance(element, _NESTED):
+            nested += tensors(element)
+    return nested

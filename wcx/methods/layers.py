@@ -19,6 +19,7 @@ from wcx.images import Normalized
 from wcx.methods._trace import Trace
 from wcx.methods.base import forward
 
+_COMPILED = re.compile(r"\._orig_mod(?=\.|$)")
 _WRAPPERS = (Normalized, nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -42,7 +43,7 @@ def modules(model: nn.Module, *, aliases: bool = False) -> dict[str, nn.Module]:
         aliases: a module of several names goes by each of them, not by the first alone.
     """
     named = inner(model).named_modules(remove_duplicate=not aliases)
-    return {re.sub(r"\._orig_mod(?=\.|$)", "", name): module for name, module in named if name}
+    return {_COMPILED.sub("", name) if "_orig_mod" in name else name: module for name, module in named if name}
 
 
 def resolve(model: nn.Module, layer: str | nn.Module, images: Tensor | None = None) -> tuple[str, nn.Module]:
