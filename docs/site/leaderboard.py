@@ -7,15 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 TABLES = Path(__file__).resolve().parents[1] / "tables"
-METHODS = {
-    "GradCAM": "gradcam",
-    "linear approximation": "linear approx.",
-    "XGradCAM": "xgradcam",
-}  # twins' name: Table 1's
+METHODS = ("GradCAM", "linear approximation", "XGradCAM")  # of a layer
 OTHERS = (
     "LRP",
     "DeepLIFT",
@@ -27,8 +22,14 @@ OTHERS = (
 )  # of the input
 CONTROLS = ("random maps", "centred Gaussian", "Sobel edges", "painted truth")
 CONTRASTS = ("original", "mean", "max", "weighted", "none")
-QUESTIONS = {"q1": "pairs (Q1)", "q3": "two foils, both right (Q3)", "q4_siblings": "all siblings (Q4)"}
+QUESTIONS = {
+    "q1": "pairs (Q1)",
+    "q2": "two or three parts (Q2)",
+    "q3": "two foils, both right (Q3)",
+    "q4_siblings": "all siblings (Q4)",
+}
 KEYS = ["method", "contrast"]
+PARTS = ("mean", "low", "high", "n")
 
 
 def _read(name: str) -> pd.DataFrame:
@@ -38,15 +39,16 @@ def _read(name: str) -> pd.DataFrame:
 
 
 def _twins(name: str, where: str) -> pd.DataFrame:
-    """Return the share of questions whose top part is right, of a table of the experiment twins."""
+    """Return the share of questions whose top part is right, of the first network and layer of a table of the experiment twins."""
     frame = _read(name)
     if frame.empty:
         return frame
     label, layer = frame["method"].str.split(", ", n=1, expand=True).reindex(columns=[0, 1]).to_numpy().T
-    frame = frame.assign(method=label, layer=layer, column=frame["column"].map(QUESTIONS))
-    first = frame["layer"].isin([frame["layer"].iloc[0], None]) & frame["network"].eq(frame["network"].iloc[0])
-    rows = frame[first & frame["method"].isin([*METHODS, *OTHERS, *CONTROLS]) & frame["column"].notna()]
-    return rows.assign(column=where + ": " + rows["column"])
+    frame = frame.assign(method=label, layer=layer, question=frame["column"])
+    first = frame["layer"].isin([frame[frame["layer"] != "input"]["layer"].dropna().iloc[0], None])
+    asked = frame["question"].isin(QUESTIONS) & frame["method"].isin([*METHODS, *OTHERS, *CONTROLS])
+    rows = frame[first & asked & frame["network"].eq(frame["network"].iloc[0])]
+    return rows.assign(column=where + ": " + rows["question"].map(QUESTIONS))
 
 
 def _parts() -> pd.DataFrame:
@@ -58,42 +60,55 @@ def _parts() -> pd.DataFrame:
     names = {"gradcam": "GradCAM", "linear_approximation": "linear approximation"}
     rows = frame.assign(method=frame["method"].map(names), contrast=contrasts)
     rows = rows[contrasts.notna()].replace({"part": {"map": "mean"}})
-    return rows.assign(column=f"CUB parts, mobilenet_v2: tau (n = {frame['n'].iloc[0]})")
+    return _counted(rows.assign(column="CUB parts, mobilenet_v2: tau"))
 
 
-def _gain() -> pd.DataFrame:
-    """Return Table 1's gain on AlexNet and CUB: positive features kept minus negative ones, the mean over t_1 and t_2."""
-    frame = _read("table1_sign")
-    frame = frame[(frame["network"] == "alexnet") & (frame["dataset"] == "CUB-200") & (frame["part"] != "")]
-    sign = np.where(frame["column"].str.startswith("positive"), 1.0, -1.0)
-    gain = frame.assign(value=frame["value"] * sign / frame["target"].nunique())
-    summed = gain.groupby(["method", "part"], as_index=False).agg(
-        {"value": "sum", "command": "first", "setting": "first"}
-    )
-    names = {table: name for name, table in METHODS.items()}
-    rows = summed.assign(
-        method=summed["method"].map(names), contrast=summed["part"], value=summed["value"].round(3), part="mean"
-    )
-    return rows[rows["method"].notna()].assign(column="CUB, alexnet: Table 1's gain (n = 181)")
+def _faithfulness(name: str, column: str, dataset: str, heading: str) -> pd.DataFrame:
+    """Return a number of a table of docs/site/faithfulness.py."""
+    frame = _read(name)
+    if frame.empty:
+        return frame
+    return _counted(frame[(frame["column"] == column) & (frame["dataset"] == dataset)].assign(column=heading))
+
+
+def _counted(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers of a table that has n as a label, with n as a number of its own."""
+    means = rows[rows["part"] == "mean"]
+    return pd.concat([rows, means.assign(part="n", value=means["n"])])
+
+
+def headed(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the numbers with the most frequent n in their column's heading; n stays beside those of another."""
+    counts = frame[frame["part"] == "n"].astype({"value": int})
+    most = counts.groupby("column")["value"].agg(lambda numbers: numbers.mode().iloc[0])
+    is_told = (frame["part"] == "n") & (frame["value"].astype(float) == frame["column"].map(most))
+    return frame[~is_told].assign(column=frame["column"] + ", n = " + frame["column"].map(most).astype(str))
 
 
 def gathered() -> pd.DataFrame:
-    """Return the leaderboard, a row a number, with Kendall's W of its columns."""
-    parts = [
+    """Return the leaderboard, a row a number."""
+    tables = [
         *(_twins(name, "parts") for name in ("twins", "twins_methods")),
         _twins("twins_funnybirds16", "FunnyBirds16"),
         _parts(),
-        _gain(),
+        _faithfulness("table1_gain", "gain", "CUB-200", "CUB, alexnet: Table 1's gain"),
+        _faithfulness("insertion_deletion", "SRG, log-odds", "CUB-200", "CUB, alexnet: SRG"),
+        _faithfulness("insertion_deletion", "SRG, log-odds", "Parts", "parts: SRG"),
     ]
-    whole = pd.concat([part for part in parts if not part.empty]).drop_duplicates([*KEYS, "column", "part"])
+    whole = headed(pd.concat([table for table in tables if not table.empty]).drop_duplicates([*KEYS, "column", "part"]))
     whole = whole.assign(value=whole["value"].astype(float))[[*KEYS, "column", "part", "value", "setting", "command"]]
     order = {name: place for place, name in enumerate([*METHODS, *OTHERS, *CONTROLS, *CONTRASTS])}
-    return whole.sort_values(KEYS, key=lambda names: names.map(order), kind="stable")
+    part = {name: place for place, name in enumerate(PARTS)}
+    columns = {name: place for place, name in enumerate(whole["column"].unique())}
+    return whole.sort_values(
+        [*KEYS, "column", "part"], key=lambda names: names.map(order | part | columns), kind="stable"
+    )
 
 
 def text(frame: pd.DataFrame) -> str:
-    """Return the leaderboard as CSV, two decimals."""
-    return str(frame.to_csv(index=False, float_format="%.2f"))
+    """Return the leaderboard as CSV: two decimals, and n as it is counted."""
+    values = frame["value"].map("{:.2f}".format).where(frame["part"] != "n", frame["value"].map("{:.0f}".format))
+    return str(frame.assign(value=values).to_csv(index=False))
 
 
 def concordance(frame: pd.DataFrame) -> float:

@@ -1,6 +1,7 @@
 """Make docs/tables/twins*.csv, and twins' numbers in figures.csv, from records: then leaderboard.py, then `wcx report docs=true`.
 
-python docs/site/twins.py results            # of `make twins` on parts, whatever networks and methods there are
+python docs/site/twins.py results            # of `make twins` on parts, whatever networks and methods there are: what a table
+                                             # has of others stays, and the numbers of sentences about all of them, too
 python docs/site/twins.py results random     # and of the network of random weights, in a results folder of its own
 python docs/site/twins.py --funnybirds16 results
 """
@@ -23,6 +24,8 @@ from wcx.report.twins import numbers, paired
 TABLES = Path(__file__).resolve().parents[1] / "tables"
 CONTROLS = tuple(numbers.LINES.values())
 NAMES = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "lrp": "LRP", "deeplift": "DeepLIFT", "rise": "RISE"}
+LINE = ["network", "method", "contrast"]
+SEED = ", seed "  # between a network and the seed of its training
 MAPS = ("verified", *numbers.LINES)  # the readings of a table: maps, and the controls beside them
 SHARED = ("gradcam", "linear_approximation")  # what every network was asked
 BOTH = {"original", "mean", "max", "weighted"}
@@ -38,10 +41,15 @@ def _number(value: float) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00")
 
 
+def method_name(method: str) -> str:
+    """Return a method's name in the tables."""
+    return NAMES.get(method, method.replace("_", " "))
+
+
 def _line(row: pd.Series) -> dict[str, str]:
     """Return the labels of a row's line: network, method with its layer, contrast."""
-    name = NAMES.get(row["method"], row["method"].replace("_", " "))
-    network = f"{row['model']}, {'random weights' if row['is_random'] else 'seed ' + str(int(row['seed']))}"
+    name = method_name(row["method"])
+    network = f"{row['model']}{SEED}{int(row['seed'])}" if not row["is_random"] else f"{row['model']}, random weights"
     return {
         "network": network,
         "method": name + (f", {row['layer']}" if row["layer"] else ""),
@@ -50,7 +58,7 @@ def _line(row: pd.Series) -> dict[str, str]:
 
 
 def _rows(chosen: pd.DataFrame, column: str, word: str = "") -> Iterator[dict[str, str]]:
-    """Yield mean and ends of the interval of each number."""
+    """Yield mean and ends of the interval of each number, and n."""
     for _, row in chosen.iterrows():
         on_parts = row["dataset"] == "Parts"
         what = (
@@ -64,30 +72,48 @@ def _rows(chosen: pd.DataFrame, column: str, word: str = "") -> Iterator[dict[st
                 model=row["model"], layer=row["layer"] or "...", limit=json.loads(row["limit"])[0]
             ),
         }
-        for part, value in (("mean", row["mean"]), ("low", row["ci_low"]), ("high", row["ci_high"])):
-            yield _line(row) | {"column": row[column] + word, "part": part, "value": _number(value)} | facts
+        numbers = {"mean": row["mean"], "low": row["ci_low"], "high": row["ci_high"]}
+        for part, value in [*((part, _number(number)) for part, number in numbers.items()), ("n", str(row["n"]))]:
+            yield _line(row) | {"column": row[column] + word, "part": part, "value": value} | facts
 
 
-def _write(name: str, rows: Iterator[dict[str, str]] | list[dict[str, str]]) -> None:
-    table = pd.DataFrame(rows)
-    keys = [column for column in table if column not in ("value", "setting", "command")]
-    table.drop_duplicates(keys).to_csv(TABLES / f"{name}.csv", index=False)
-    print(f"{name}.csv: {len(table)} numbers")
+def _write(name: str, rows: Iterator[dict[str, str]] | list[dict[str, str]]) -> pd.DataFrame:
+    """Write a table, with those lines of the earlier one that these rows do not have; return it."""
+    path, table = TABLES / f"{name}.csv", pd.DataFrame(rows)
+    earlier = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+    whole = merged(earlier, table)
+    whole.to_csv(path, index=False)
+    print(f"{name}.csv: {len(whole)} numbers, {len(table)} of these records")
+    return whole
 
 
-def put(made: dict[str, object], prefix: str, n: int, setting: str, command: str) -> None:
-    """Put the numbers of sentences into figures.csv, in the place of those that begin alike."""
+def merged(earlier: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with those lines of an earlier one that it has no number of; a network's lines stand together."""
+    new = table.drop_duplicates([*LINE, "column", "part"])
+    if earlier.empty:
+        return new
+    kept = earlier[~pd.MultiIndex.from_frame(earlier[LINE]).isin(pd.MultiIndex.from_frame(new[LINE]))]
+    lines = pd.concat([earlier, new])[LINE].drop_duplicates()
+    place = {network: place for place, network in enumerate(lines["network"].unique())}
+    lines = lines.sort_values("network", key=lambda networks: networks.map(place), kind="stable")
+    return lines.merge(pd.concat([kept, new]), on=LINE)
+
+
+def put(made: dict[str, object], prefix: str | None, n: int, setting: str, command: str) -> None:
+    """Put the numbers of sentences into figures.csv, in the place of those of the same name, or that begin alike."""
     path = TABLES / "figures.csv"
     figures = pd.read_csv(path, dtype=str, keep_default_na=False)
     text = "".join(template.read_text(encoding="utf-8") for template in path.parents[1].glob("*.md.j2"))
     asked = {name: value for name, value in made.items() if re.search(rf"figures\.{name}\b", text)}
-    kept = figures[~figures["quantity"].isin(made) & ~figures["quantity"].str.match(prefix)]
+    kept = figures[~figures["quantity"].isin(made)]
+    if prefix is not None:
+        kept = kept[~kept["quantity"].str.match(prefix)]
     rows = [
         {"quantity": name, "value": str(value), "n": str(n), "setting": setting, "command": command}
         for name, value in asked.items()
     ]
     pd.concat([kept, pd.DataFrame(rows)]).to_csv(path, index=False)
-    print(f"figures.csv: {len(rows)} numbers {prefix}")
+    print(f"figures.csv: {len(rows)} numbers: {', '.join(asked)}")
 
 
 def parts(shards: list[Shard]) -> None:
@@ -95,19 +121,15 @@ def parts(shards: list[Shard]) -> None:
     tables = {table.name: table for table in sections.of("twins", shards).tables}
     frame = numbers.frame(_cells(shards))
     frame = frame[~frame["is_random"]].sort_values(["model", "seed"], key=_order, kind="stable")
-    frame["is_first"] = frame["weights"].eq(frame["weights"].iloc[0])
+    frame["is_first"] = frame["weights_hash"].eq(frame["weights_hash"].iloc[0])
     top = frame[(frame["score"] == "top_mean") & (frame["question"] != "q5") & frame["reading"].isin(MAPS)]
     shared = top["method"].isin([*SHARED, *CONTROLS]) & (top["is_first"] | top["method"].isin(SHARED))
-    _write("twins", _rows(top[shared], "question"))
-    asked = (
-        top["is_first"]
-        & ~top["method"].isin([*SHARED, *CONTROLS[1:]])
-        & top["question"].isin(["q1", "q3", "q4_siblings"])
-    )
-    asked &= top["contrast"].isin(["", "original", "weighted"])
-    if set(top.loc[asked, "method"]) - {*CONTROLS}:
-        _write("twins_methods", [row | {"n": _n(row)} for row in _rows(top[asked], "question")])
-    _write("twins_trainings", _trainings(paired.across(frame)))
+    singly = _write("twins", _rows(top[shared], "question"))
+    asked = top["is_first"] & top["question"].isin(["q1", "q2", "q3", "q4_siblings"])
+    asked &= ~top["method"].isin(CONTROLS[1:]) & top["contrast"].isin(["", "original", "weighted"])
+    if set(top.loc[asked, "method"]) - {*SHARED, *CONTROLS}:
+        _write("twins_methods", _rows(top[asked], "question"))
+    _write("twins_trainings", trainings(singly))
     seed = frame[frame["is_first"] & frame["method"].isin([*SHARED, *CONTROLS])]
     scores = ["tau_mean", "sign", "auroc", "average_precision", "mass", "leak"]
     _write(
@@ -116,9 +138,17 @@ def parts(shards: list[Shard]) -> None:
     )
     _write("twins_readings", _readings(seed[seed["method"].isin(SHARED)]))
     facts = tables["twins_questions"].complete
+    facts = facts[~facts["is_random"] & (facts["n"] > 0)]
+    present = {f"{model}{SEED}{int(seed)}" for model, seed in zip(facts["model"], facts["seed"], strict=True)}
+    absent = set(singly["network"]) - present
+    print(
+        "numbers of sentences about all networks:", f"as they were, no records of {sorted(absent)}" if absent else "new"
+    )
     images = int(facts[facts["question"] == "q1"]["n"].max())
     setting = "twins, parts with factorial families, test images"
-    put(_counted(facts, tables["twins_paired"].complete), "twins_(?!random)", images, setting, "make twins")
+    put(_accuracies(facts), None, images, setting, "make twins")
+    prefix, others = ("twins_added_", "twins_added_") if absent else ("twins_", "twins_(?!random|added|.*_accuracy)")
+    put(_counted(facts, tables["twins_paired"].complete, prefix), others, images, setting, "make twins")
 
 
 def _range(counts: pd.Series) -> str:
@@ -130,20 +160,22 @@ def _order(column: pd.Series) -> pd.Series:
     return column.ne("small_cnn").astype(str) + column.astype(str) if column.name == "model" else column
 
 
-def _n(row: dict[str, str]) -> str:
-    return row["setting"].split("n = ")[1].split(" ")[0]
-
-
-def _trainings(across: pd.DataFrame) -> Iterator[dict[str, str]]:
-    chosen = across[(across["score"] == "top_mean") & (across["reading"] == "verified") & across["method"].isin(SHARED)]
-    for _, row in chosen[chosen["question"] != "q5"].iterrows():
-        line = _line(pd.Series(row.to_dict() | {"is_random": False, "seed": 0})) | {"network": row["model"]}
+def trainings(singly: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Yield the lowest and the highest mean of the networks of a kind that were trained more than once."""
+    means = singly[(singly["part"] == "mean") & ~singly["method"].str.startswith(CONTROLS)]
+    means = means.assign(number=means["value"].astype(float), kind=means["network"].str.partition(SEED)[0])
+    for (kind, method, contrast, question), group in means.groupby(
+        ["kind", "method", "contrast", "column"], sort=False
+    ):
+        if len(group) < 2:
+            continue
         facts = {
-            "setting": f"{row['model']} on parts, factorial families, {row['trainings']} trainings",
-            "command": f"make twins MODELS={row['model']} ARGS='seeds=[0,1,2] model.layer={row['layer']}' LIMIT=330",
+            "setting": f"{kind} on parts, factorial families, {len(group)} trainings",
+            "command": f"make twins MODELS={kind} ARGS='seeds=[0,1,2] model.layer={method.partition(', ')[2]}' LIMIT=330",
         }
-        for part in ("lowest", "highest"):
-            yield line | {"column": row["question"], "part": part, "value": _number(row[part])} | facts
+        label = {"network": kind, "method": method, "contrast": contrast, "column": question}
+        for part, number in (("lowest", group["number"].min()), ("highest", group["number"].max())):
+            yield label | {"part": part, "value": _number(number)} | facts
 
 
 def _readings(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
@@ -160,29 +192,31 @@ def _readings(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
         )
 
 
-def _counted(facts: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, object]:
+def _accuracies(facts: pd.DataFrame) -> dict[str, object]:
+    """Return the test accuracy of each network."""
+    networks = facts.groupby(["model", "seed"])["accuracy"].first()
+    return {f"twins_{model}_{int(seed)}_accuracy": f"{value:.3f}" for (model, seed), value in networks.items()}
+
+
+def _counted(facts: pd.DataFrame, pairs: pd.DataFrame, prefix: str) -> dict[str, object]:
     """Return what sentences say of the questions and of the paired tests."""
-    facts = facts[~facts["is_random"]]
-    whole = facts[facts["n"] > 0]
-    by_kind = dict(iter(whole.groupby("question")))
+    by_kind = dict(iter(facts.groupby("question")))
     made: dict[str, object] = {
-        "twins_images": _range(by_kind["q1"]["n"]),
-        "twins_known": by_kind["q4_siblings"]["n"].min(),
-        "twins_networks": whole["weights"].nunique(),
-        "twins_other_part": f"{by_kind['q1']['other_part'].max():.3f}",
-        "twins_flip": f"{by_kind['q1']['flip'].min():.3f}",
-        "twins_m": int(pairs["m"].iloc[0]),
+        "images": _range(by_kind["q1"]["n"]),
+        "known": by_kind["q4_siblings"]["n"].min(),
+        "networks": len(facts[["model", "seed"]].drop_duplicates()),
+        "other_part": f"{by_kind['q1']['other_part'].max():.3f}",
+        "flip": f"{by_kind['q1']['flip'].min():.3f}",
+        "m": int(pairs["m"].iloc[0]),
     }
-    for (model, seed), rows in whole.groupby(["model", "seed"]):
-        made[f"twins_{model}_{int(seed)}_accuracy"] = f"{rows['accuracy'].iloc[0]:.3f}"
     for (kind, minus), rows in pairs.groupby(["question", "minus"]):
-        sure, name = rows["p_holm"] < 0.05, f"twins_{kind}_{'original' if minus == paired.BASE else 'others'}"
+        sure, name = rows["p_holm"] < 0.05, f"{kind}_{'original' if minus == paired.BASE else 'others'}"
         made |= {
             f"{name}_better": int((sure & (rows["difference"] > 0)).sum()),
             f"{name}_worse": int((sure & (rows["difference"] < 0)).sum()),
             f"{name}_of": len(rows),
         }
-    return made
+    return {prefix + name: value for name, value in made.items()}
 
 
 def random(shards: list[Shard]) -> None:
