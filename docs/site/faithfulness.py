@@ -112,15 +112,13 @@ def lines(cells: Iterable[Opened], measure: Callable[[Opened], pd.DataFrame]) ->
 
 def _facts(cell: Opened) -> dict[str, str]:
     """Return what a cell was measured with."""
-    settings, facts = cell.settings, cell.facts()
+    settings = cell.settings
     baselines = ", ".join(settings["baselines"])
     select = "all images" if settings["select"] == "all" else f"images with p_t2 > {settings['threshold']:g}"
     steps = f"K = {settings['steps']}, " if "steps" in settings else f"mask={settings['mask']}, "
     name = "insertion_deletion" if "steps" in settings else "table1_gain"
-    accuracy = "" if facts["accuracy"] is None else f", accuracy {facts['accuracy']:.3f}"
-    setting = (
-        f"{steps}{select}, foils: {cell.foils}, mean over {baselines} and t_1, t_2, recipe {facts['recipe']}{accuracy}"
-    )
+    weights = "; ".join(filter(None, (cell.weights, cell.subset)))
+    setting = f"{steps}{select}, foils: {cell.foils}, mean over {baselines} and t_1, t_2; {weights}"
     asked = {"dataset": cell.shard.key[0], "model": cell.names["model"]} | settings
     return {"setting": setting, "command": COMMANDS[name].format(**asked)}
 

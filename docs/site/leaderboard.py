@@ -95,14 +95,17 @@ def gathered() -> pd.DataFrame:
         _faithfulness("insertion_deletion", "SRG, log-odds", "CUB-200", "CUB, alexnet: SRG"),
         _faithfulness("insertion_deletion", "SRG, log-odds", "Parts", "parts: SRG"),
     ]
-    whole = headed(pd.concat([table for table in tables if not table.empty]).drop_duplicates([*KEYS, "column", "part"]))
+    lines = pd.concat([table for table in tables if not table.empty], ignore_index=True)
+    whole = headed(lines.drop_duplicates([*KEYS, "column", "part"]))
     whole = whole.assign(value=whole["value"].astype(float))[[*KEYS, "column", "part", "value", "setting", "command"]]
-    order = {name: place for place, name in enumerate([*METHODS, *OTHERS, *CONTROLS, *CONTRASTS])}
-    part = {name: place for place, name in enumerate(PARTS)}
-    columns = {name: place for place, name in enumerate(whole["column"].unique())}
-    return whole.sort_values(
-        [*KEYS, "column", "part"], key=lambda names: names.map(order | part | columns), kind="stable"
-    )
+    order = {
+        "method": (*METHODS, *OTHERS, *CONTROLS),
+        "contrast": CONTRASTS,
+        "column": whole["column"].unique(),
+        "part": PARTS,
+    }
+    places = {label: {name: place for place, name in enumerate(names)} for label, names in order.items()}
+    return whole.sort_values(list(order), key=lambda names: names.map(places[names.name]), kind="stable")
 
 
 def text(frame: pd.DataFrame) -> str:

@@ -128,7 +128,9 @@ def parts(shards: list[Shard]) -> None:
     asked = top["is_first"] & top["question"].isin(["q1", "q2", "q3", "q4_siblings"])
     asked &= ~top["method"].isin(CONTROLS[1:]) & top["contrast"].isin(["", "original", "weighted"])
     if set(top.loc[asked, "method"]) - {*SHARED, *CONTROLS}:
-        _write("twins_methods", _rows(top[asked], "question"))
+        rows = list(_rows(top[asked], "question"))
+        counts = [row | {"column": "images", "part": ""} for row in rows if (row["column"], row["part"]) == ("q1", "n")]
+        _write("twins_methods", [*counts, *rows])
     _write("twins_trainings", trainings(singly))
     seed = frame[frame["is_first"] & frame["method"].isin([*SHARED, *CONTROLS])]
     scores = ["tau_mean", "sign", "auroc", "average_precision", "mass", "leak"]
