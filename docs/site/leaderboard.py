@@ -88,7 +88,7 @@ def headed(frame: pd.DataFrame) -> pd.DataFrame:
 def gathered() -> pd.DataFrame:
     """Return the leaderboard, a row a number."""
     tables = [
-        *(_twins(name, "parts") for name in ("twins", "twins_methods")),
+        *(_twins(name, "parts") for name in ("twins_methods", "twins")),
         _twins("twins_funnybirds16", "FunnyBirds16"),
         _parts(),
         _faithfulness("table1_gain", "gain", "CUB-200", "CUB, alexnet: Table 1's gain"),

@@ -3,6 +3,7 @@
 python docs/site/twins.py results            # of `make twins` on parts, whatever networks and methods there are: what a table
                                              # has of others stays, and the numbers of sentences about all of them, too
 python docs/site/twins.py results random     # and of the network of random weights, in a results folder of its own
+python docs/site/twins.py --methods results  # of one network, trained again: every method
 python docs/site/twins.py --funnybirds16 results
 """
 
@@ -27,6 +28,10 @@ NAMES = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "lrp": "LRP", "deeplift":
 LINE = ["network", "method", "contrast"]
 SEED = ", seed "  # between a network and the seed of its training
 MAPS = ("verified", *numbers.LINES)  # the readings of a table: maps, and the controls beside them
+METHODS = (
+    *("gradcam", "linear_approximation", "xgradcam", "gradient", "input_x_gradient", "integrated_gradients"),
+    *("lrp", "deeplift", "occlusion", "rise"),
+)
 SHARED = ("gradcam", "linear_approximation")  # what every network was asked
 BOTH = {"original", "mean", "max", "weighted"}
 COMMAND = "make twins MODELS={model} METHODS=... CONTRASTS='original mean max weighted' LIMIT={limit} ARGS=model.layer={layer}"
@@ -61,13 +66,10 @@ def _rows(chosen: pd.DataFrame, column: str, word: str = "") -> Iterator[dict[st
     """Yield mean and ends of the interval of each number, and n."""
     for _, row in chosen.iterrows():
         on_parts = row["dataset"] == "Parts"
-        what = (
-            "parts, factorial families"
-            if on_parts
-            else f"FunnyBirds16 (our renderings), accuracy {row['accuracy']:.3f}"
-        )
+        what = "parts, factorial families" if on_parts else "FunnyBirds16 (our renderings)"
         facts = {
-            "setting": f"{what}, n = {row['n']} images with a verified question, intervals over images",
+            "setting": f"{what}, accuracy {row['accuracy']:.3f}, n = {row['n']} images with a verified question, "
+            "intervals over images",
             "command": (COMMAND if on_parts else FUNNYBIRDS).format(
                 model=row["model"], layer=row["layer"] or "...", limit=json.loads(row["limit"])[0]
             ),
@@ -125,20 +127,9 @@ def parts(shards: list[Shard]) -> None:
     top = frame[(frame["score"] == "top_mean") & (frame["question"] != "q5") & frame["reading"].isin(MAPS)]
     shared = top["method"].isin([*SHARED, *CONTROLS]) & (top["is_first"] | top["method"].isin(SHARED))
     singly = _write("twins", _rows(top[shared], "question"))
-    asked = top["is_first"] & top["question"].isin(["q1", "q2", "q3", "q4_siblings"])
-    asked &= ~top["method"].isin(CONTROLS[1:]) & top["contrast"].isin(["", "original", "weighted"])
-    if set(top.loc[asked, "method"]) - {*SHARED, *CONTROLS}:
-        rows = list(_rows(top[asked], "question"))
-        counts = [row | {"column": "images", "part": ""} for row in rows if (row["column"], row["part"]) == ("q1", "n")]
-        _write("twins_methods", [*counts, *rows])
     _write("twins_trainings", trainings(singly))
-    seed = frame[frame["is_first"] & frame["method"].isin([*SHARED, *CONTROLS])]
-    scores = ["tau_mean", "sign", "auroc", "average_precision", "mass", "leak"]
-    _write(
-        "twins_scores",
-        _rows(seed[(seed["question"] == "q1") & seed["reading"].isin(MAPS) & seed["score"].isin(scores)], "score"),
-    )
-    _write("twins_readings", _readings(seed[seed["method"].isin(SHARED)]))
+    if frame["model"].iloc[0] == "small_cnn":
+        _of_first(frame[frame["is_first"] & frame["method"].isin([*SHARED, *CONTROLS])])
     facts = tables["twins_questions"].complete
     facts = facts[~facts["is_random"] & (facts["n"] > 0)]
     present = {f"{model}{SEED}{int(seed)}" for model, seed in zip(facts["model"], facts["seed"], strict=True)}
@@ -149,7 +140,9 @@ def parts(shards: list[Shard]) -> None:
     images = int(facts[facts["question"] == "q1"]["n"].max())
     setting = "twins, parts with factorial families, test images"
     put(_accuracies(facts), None, images, setting, "make twins")
-    prefix, others = ("twins_added_", "twins_added_") if absent else ("twins_", "twins_(?!random|added|.*_accuracy)")
+    prefix, others = (
+        ("twins_added_", "twins_added_") if absent else ("twins_", "twins_(?!random|added|methods|.*_accuracy)")
+    )
     put(_counted(facts, tables["twins_paired"].complete, prefix), others, images, setting, "make twins")
 
 
@@ -192,6 +185,34 @@ def _readings(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
         yield from _rows(
             frame[(frame["score"] == "tau_mean") & several & (frame["reading"] == reading)], "question", f", {word}"
         )
+
+
+def _of_first(seed: pd.DataFrame) -> None:
+    """Write the tables of the network with which the others are compared."""
+    scores = ["tau_mean", "sign", "auroc", "average_precision", "mass", "leak"]
+    chosen = seed[(seed["question"] == "q1") & seed["reading"].isin(MAPS) & seed["score"].isin(scores)]
+    _write("twins_scores", _rows(chosen, "score"))
+    _write("twins_readings", _readings(seed[seed["method"].isin(SHARED)]))
+
+
+def methods(shards: list[Shard]) -> None:
+    """Write the table of every method, of one network."""
+    frame = numbers.frame(_cells(shards))
+    questions = ["q1", "q2", "q3", "q4_siblings", "q4_pairs"]
+    asked = frame["question"].isin(questions) & (frame["score"] == "top_mean") & frame["reading"].isin(MAPS)
+    order = {name: place for place, name in enumerate((*METHODS, *CONTROLS))}
+    chosen = frame[asked].sort_values("method", key=lambda names: names.map(order), kind="stable")
+    if chosen["weights_hash"].nunique() != 1:
+        raise SystemExit(f"the records are of {chosen['weights'].unique()}; give a folder with those of one network.")
+    rows = list(_rows(chosen, "question"))
+    counts = [row | {"column": "images", "part": ""} for row in rows if (row["column"], row["part"]) == ("q1", "n")]
+    table = pd.DataFrame([*counts, *rows]).drop_duplicates([*LINE, "column", "part"])
+    table.to_csv(TABLES / "twins_methods.csv", index=False)
+    print(f"twins_methods.csv: {len(table)} numbers")
+    made = {"twins_methods_accuracy": f"{chosen['accuracy'].iloc[0]:.3f}"}
+    put(
+        made, "twins_methods_", int(chosen["n"].max()), rows[0]["setting"], "wcx twins models=[small_cnn] methods=[...]"
+    )
 
 
 def _accuracies(facts: pd.DataFrame) -> dict[str, object]:
@@ -297,6 +318,8 @@ def _collected(folder: str) -> list[Shard]:
 if __name__ == "__main__":
     if sys.argv[1] == "--funnybirds16":
         funnybirds16(_collected(sys.argv[2]))
+    elif sys.argv[1] == "--methods":
+        methods(_collected(sys.argv[2]))
     else:
         parts(_collected(sys.argv[1]))
         if len(sys.argv) > 2:
