@@ -182,6 +182,36 @@ def test_in_an_experiment_the_versions_go_through_the_evaluation_and_are_planned
         )  # signs of rounding
 
 
+@pytest.mark.parametrize("names", [["occlusion"], ["gradcam", "occlusion", "rise"]], ids="+".join)
+def test_versions_are_made_of_the_images_that_are_selected_alone(names: list[str]) -> None:
+    """Of five images two are above the threshold; every other image costs its first pass. Their maps are those of a run of them."""
+    passed: Counter[str] = Counter()
+    model, made = Normalized(nets.conv_batchnorm()).eval(), {}
+    model.register_forward_hook(lambda _module, args, _output: passed.update(images=len(args[0])))
+    subject = Subject(model, None, {name: methods.create(name, **OPTIONS.get(name, {})) for name in names})
+    pixels = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        p_t2 = model(pixels).softmax(1).topk(2).values[:, 1]
+    threshold = float(p_t2.sort().values[2])  # two are above
+    masking = Masking(
+        subject, [Cell(name, "weighted") for name in names], Settings(threshold=threshold, baselines=("zeros",))
+    )
+    items = [Item(i, str(i), 0, image) for i, image in enumerate(pixels)]
+    passed.clear()
+    rows = masking.rows(items, keep=lambda cell, index, phi: made.__setitem__((cell.method, index), phi))
+    versions = sum(1 + subject.methods[name].count(16, 16) for name in names if name != "gradcam")
+    assert sum(row["above_threshold"] for row in rows[masking.cells[0]]) == 2
+    assert subject.passes["versions"] == 2 * versions
+    assert passed["images"] == len(names) * 5 + 2 * versions + subject.passes["masked"]
+    chosen = (p_t2 > threshold).nonzero().flatten()
+    with torch.no_grad():
+        targets = contrasts.most_probable(model(pixels[chosen]), 2)
+    for name in names:
+        maps = wcx.explain(model, pixels[chosen], targets, name, "weighted", **OPTIONS.get(name, {}))
+        for place, index in enumerate(chosen.tolist()):
+            assert error(made[name, index], maps[:, place]) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [

@@ -202,7 +202,7 @@ class Hiding(Experiment):
         expected = images if self.settings.select == "all" else round(above * images)
         expected = expected if most is None else min(expected, most)
         masked = expected * self.passes()[self.hidden]
-        versions = images * self.explanations()["versions"]
+        versions = expected * self.explanations()["versions"]
         return {
             "above_threshold": f"about {expected} (probe of {len(probe)})",
             "forward_passes": images,
@@ -231,15 +231,16 @@ class Hiding(Experiment):
         if not selected:
             return above, []
         foils = self.subject.foil_masks(look.logits, targets, self.settings.foils)
-        maps = look.maps(self.explained, targets, foils)
+        places = torch.tensor(selected, device=pixels.device) if len(selected) < len(items) else None
+        maps = look.maps(self.explained, targets, foils, places)
         if keep is not None:
-            for cell, i in product(self.cells, selected):
-                keep(cell, items[i].index, maps[cell][:, i])
-        index = torch.tensor(selected, device=pixels.device) if len(selected) < len(items) else slice(None)
+            for cell, (place, i) in product(self.cells, enumerate(selected)):
+                keep(cell, items[i].index, maps[cell][:, place])
+        index = slice(None) if places is None else places
         cotangents = {name: v[:, index] for name, v in self.frozen(look.logits, targets, foils).items()}
         logits, of_selected = look.logits[index], [rows[i] for i in selected]
         seen = SeenImages(of_selected, logits, targets[:, index], foils[:, index], cotangents)
-        phi = [maps[cell][:, index] for cell in self.explained]
+        phi = [maps[cell] for cell in self.explained]
         self._hide(seen, [items[i] for i in selected], pixels[index], phi, pending)
         return above, [seen]
 

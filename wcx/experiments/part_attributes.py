@@ -133,10 +133,10 @@ class PartAttributes(Experiment):
                 row.update(facts)
         if scored:
             foils = self.subject.foil_masks(look.logits, targets[:1], self.settings.foils)
-            maps = look.maps(self.cells, targets[:1], foils)
+            maps = look.maps(self.cells, targets[:1], foils, torch.tensor(scored, device=pixels.device))
             side, corners = pixels.shape[-2:], self.settings.align_corners
-            for i in scored:
-                large = [at_pixels(maps[cell][:, i : i + 1], side, corners)[0, 0] for cell in self.cells]
+            for place, i in enumerate(scored):
+                large = [at_pixels(maps[cell][:, place : place + 1], side, corners)[0, 0] for cell in self.cells]
                 scores = self._scores(torch.stack(large).double().cpu(), items[i], pairs[i])
                 for cell, columns in zip(self.cells, scores, strict=True):
                     rows[i][cell].update(columns)

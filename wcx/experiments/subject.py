@@ -18,7 +18,7 @@ from wcx.errors import WcxError
 from wcx.explainer import cotangents, upsample
 from wcx.images import device_of
 from wcx.methods import Method, Run
-from wcx.methods._masked import MaskedMethod
+from wcx.methods._masked import MaskedMethod, MaskedRun
 from wcx.methods._parts import distinct
 from wcx.methods.activation import ActivationMethod, ActivationRun
 from wcx.methods.base import Cotangent
@@ -119,7 +119,9 @@ class SeenBatch:
         self._apart: dict[str, ActivationRun] = {}
         self.logits = self._run(0).logits
 
-    def maps(self, cells: Sequence[Cell], targets: Tensor, foils: Tensor) -> dict[Cell, Tensor]:
+    def maps(
+        self, cells: Sequence[Cell], targets: Tensor, foils: Tensor, places: Tensor | None = None
+    ) -> dict[Cell, Tensor]:
         """Return the signed maps of cells: (T, N, h, w) at the layer's resolution, (T, N, channels, H, W) of input methods.
 
         One backward pass per (target, contrast) for all methods of an activation's gradient together.
@@ -128,26 +130,48 @@ class SeenBatch:
             cells: of the subject's methods.
             targets: (T, N).
             foils: masks (T, N, C), see `contrasts.foil_masks`.
+            places: of the images that maps are wanted of, (n,), which the maps have in the place of N; None: of all. What
+                costs passes for each image alone (`MaskedMethod`) is spent on them alone.
         """
-        return self.answers(dict.fromkeys(cells, foils), targets)
+        return self.answers(dict.fromkeys(cells, foils), targets, places)
 
-    def answers(self, asked: Mapping[Question, Tensor], targets: Tensor) -> dict[Question, Tensor]:
+    def answers(
+        self, asked: Mapping[Question, Tensor], targets: Tensor, places: Tensor | None = None
+    ) -> dict[Question, Tensor]:
         """Return what `maps` returns, of questions that may differ in their foils; a path is walked once for all of them.
 
         Args:
             asked: the foils of each question, which begins with method and contrast as a cell does. Questions that differ in
                 the method alone have the same foils.
             targets: (T, N).
+            places: see `maps`.
         """
         answers: dict[Question, Tensor] = {}
         for number, group in enumerate(self._groups):
             questions = {question: foils for question, foils in asked.items() if question[0] in group}
-            views = list(dict.fromkeys(question[1:] for question in questions))
-            size = self._at_once(next(iter(group.values())), len(targets))
-            for start in range(0, len(views), size):
-                part = views[start : start + size]
-                answers |= self._explain(number, {q: foils for q, foils in questions.items() if q[1:] in part}, targets)
+            if not questions:
+                continue
+            run = self._run(number)
+            if places is None:
+                answers |= self._answer(run, group, questions, targets)
+            elif isinstance(run, MaskedRun):
+                questions = {question: foils[:, places] for question, foils in questions.items()}
+                answers |= self._answer(run.chosen(places), group, questions, targets[:, places])
+            else:  # other runs are of the whole batch: in batches of other sizes their numbers would move by rounding
+                maps = self._answer(run, group, questions, targets)
+                answers |= {question: each[:, places] for question, each in maps.items()}
         return {question: answers[question] for question in asked}
+
+    def _answer(
+        self, run: Run, methods: Mapping[str, Method], asked: Mapping[Question, Tensor], targets: Tensor
+    ) -> dict[Question, Tensor]:
+        """Return the maps (T, N, ...) of questions to the methods of one group, so many at once as memory holds."""
+        views = list(dict.fromkeys(question[1:] for question in asked))
+        size, answers = self._at_once(next(iter(methods.values())), len(targets)), {}
+        for start in range(0, len(views), size):
+            part = views[start : start + size]
+            answers |= self._explain(run, methods, {q: foils for q, foils in asked.items() if q[1:] in part}, targets)
+        return answers
 
     def _at_once(self, method: Method, targets: int) -> int:
         """Return how many (contrast, foils) are explained together, so that memory is bounded.
@@ -160,13 +184,14 @@ class SeenBatch:
         images = max(len(self._pixels), self._subject.batch_size)
         return max(1, GRADIENTS // (targets * images * self._pixels[0].numel()))
 
-    def _explain(self, number: int, asked: Mapping[Question, Tensor], targets: Tensor) -> dict[Question, Tensor]:
+    def _explain(
+        self, run: Run, methods: Mapping[str, Method], asked: Mapping[Question, Tensor], targets: Tensor
+    ) -> dict[Question, Tensor]:
         """Return the maps (T, N, ...) of questions to the methods of one group."""
-        run, options = self._run(number), self._subject.contrast_options
+        options = self._subject.contrast_options
         views = {question[1:]: foils for question, foils in asked.items()}
         v = stacked([cotangents([view[0]], run.logits, targets, foils, options) for view, foils in views.items()])
-        group = {question[0]: self._groups[number][question[0]] for question in asked}
-        maps = self._explained(run, group, v)
+        maps = self._explained(run, {question[0]: methods[question[0]] for question in asked}, v)
         parts = {name: dict(zip(views, stack.split(len(targets)), strict=True)) for name, stack in maps.items()}
         return {question: parts[question[0]][question[1:]] for question in asked}
 

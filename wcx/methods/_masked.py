@@ -7,6 +7,7 @@ but the others), which is the log-odds of t against its foils under the contrast
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable
 
@@ -32,6 +33,7 @@ class MaskedMethod(Method):
 
     space = "input"
     parts = ()
+    version = 2  # 2: an experiment has the versions of the images it selects alone, in batches of other sizes
 
     def __init__(
         self,
@@ -89,6 +91,13 @@ class MaskedRun(Run):
         self._method, self._images, self._baseline = method, images, baseline
         self._network = network or (lambda versions: forward(model, versions))
         self._logits: list[Tensor] = []  # of the image itself, then of its versions: (M', N, C) each
+
+    def chosen(self, places: Tensor) -> MaskedRun:
+        """Return the run of some of the images, by their places (n,), whose versions alone it passes; before any explanation."""
+        run = copy.copy(self)
+        run.logits, run._images, run._baseline = (t[places] for t in (self.logits, self._images, self._baseline))
+        run._logits = []
+        return run
 
     def log_odds(self, v: Tensor) -> Tensor:
         """Return what `explain` returns with value log_odds, from the same passes."""
