@@ -15,6 +15,7 @@ from wcx import records, statistics
 from wcx.errors import WcxError
 from wcx.experiments.masking import Settings
 from wcx.records import Shard
+from wcx.report import sections
 from wcx.report.masking import cells, main, paper
 
 HEADER = (
@@ -258,3 +259,20 @@ def test_protocol_in_words(tmp_path: Path) -> None:
     )
     assert table([cell.shard])["foils"].unique().tolist() == ["3"]
     assert json.loads((cell.shard.path / "shard.json").read_text())["parts"]["settings"]["foils"] == 3
+
+
+def test_two_recipes_of_one_network_stand_side_by_side(tmp_path: Path) -> None:
+    """Once the newer records' network alone had a line; each has its numbers, its tests, and its comparison with the paper."""
+    for recipe in ("head", "tail"):
+        label = f"cub checkpoint (vgg16, recipe {recipe}, accuracy 0.8)"
+        pair(tmp_path, weights=label, seed=0, labels={"recipe": recipe})
+    found, left_out = sections.collect("masking", tmp_path)
+    assert (len(found), left_out) == (4, [])
+    section, lines = written(found, tmp_path / "tables")
+    [table] = [table for table in section.tables if table.name == "table1"]
+    assert set(table.frame["network"]) == {
+        f"CUB-200, cub checkpoint (vgg16, recipe {recipe}, accuracy 0.8), seed 0" for recipe in ("head", "tail")
+    }
+    compared = [line for line in lines if line.startswith("against the paper")]
+    named = {tuple(recipe in line.split("]:")[0] for recipe in ("recipe head", "recipe tail")) for line in compared}
+    assert (len(compared), named) == (2, {(True, False), (False, True)})

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import DictConfig
 
 from tests.training.tiny import Drawn
 from wcx import models
-from wcx.cli import application
+from wcx.cli import application, opening
 from wcx.cli.commands import finetune as script
+from wcx.errors import WcxError
 
 
 @pytest.fixture
@@ -49,6 +51,7 @@ def test_the_script_plans_trains_and_skips(recipe: str, folder: Path, capsys: py
     path = models.checkpoint_path(
         folder / "checkpoints", "folder", "squeezenet1_1", sorted(["rows", "columns", "checks"])
     )
+    assert path.stem.endswith(f"-{recipe}")
     written = path.stat().st_mtime_ns
     assert call().startswith("finished: ")
     assert path.stat().st_mtime_ns == written
@@ -56,3 +59,65 @@ def test_the_script_plans_trains_and_skips(recipe: str, folder: Path, capsys: py
     assert path.stat().st_mtime_ns > written
     assert models.load("squeezenet1_1", checkpoint=path).class_names == ["checks", "columns", "rows"]
     assert len(pd.read_csv(folder / "checkpoints" / "accuracies.csv")) == 1
+
+
+def composed(folder: Path, *overrides: str, config: str = "finetune") -> DictConfig:
+    settings = [
+        f"dataset.root={folder / 'data' / 'mine'}",
+        f"paths.checkpoints_dir={folder / 'checkpoints'}",
+        "dataset.transform.size=64",
+        "device=cpu",
+        "num_workers=0",
+    ]
+    return application.compose(["dataset=folder", "model=squeezenet1_1", *settings, *overrides], config)
+
+
+def opened(folder: Path, *overrides: str) -> models.LoadedModel:
+    cfg = composed(folder, *overrides, config="config")
+    return opening.open_model(cfg, opening.open_dataset(cfg, "test"))
+
+
+def test_two_recipes_stand_side_by_side_and_none_is_taken_for_the_other(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Head and tail of one network, dataset and seed in one folder: training the second once said `finished` of the first."""
+
+    def train(*overrides: str) -> str:
+        script.run(composed(folder, "model.weights=random", *overrides))
+        return capsys.readouterr().out
+
+    assert "test accuracy" in train("recipe=head", "recipe.epochs=1")
+    [head] = (folder / "checkpoints").glob("folder/*.safetensors")
+    assert opened(folder).meta["recipe"]["name"] == "head", "the only one"
+    with pytest.raises(
+        WcxError,
+        match=r"no checkpoint of squeezenet1_1 at .*-tail.*one by recipe head: recipe=head takes it.*recipe=tail",
+    ):
+        opened(folder, "recipe=tail")
+
+    head = head.rename(head.with_name(head.name.replace("-head", "")))  # as files were called before
+    assert "test accuracy" in train("recipe=tail", "recipe.epochs=1")
+    assert len(list((folder / "checkpoints").glob("folder/*.safetensors"))) == 2
+    for recipe in ("head", "tail"):
+        assert opened(folder, f"recipe={recipe}").meta["recipe"]["name"] == recipe
+        assert f"recipe {recipe}, accuracy" in opened(folder, f"checkpoint_recipe={recipe}").weights
+        assert train(f"recipe={recipe}", "recipe.epochs=1").startswith("finished")
+    with pytest.raises(
+        WcxError, match=r"2 checkpoints of squeezenet1_1 .* by recipes head, tail; say which: recipe=head"
+    ):
+        opened(folder)
+    with pytest.raises(WcxError, match=r"made by recipe tail with other values \(epochs=1\).* force=true replaces it"):
+        train("recipe=tail", "recipe.epochs=2")
+    assert "test accuracy" in train("recipe=tail", "recipe.epochs=2", "recipe.name=long")
+    assert opened(folder, "recipe.name=long").meta["recipe"]["epochs"] == 2
+    assert head.is_file()
+    assert len(pd.read_csv(folder / "checkpoints" / "accuracies.csv")) == 3
+
+
+def test_another_seed_is_another_checkpoint_of_the_same_recipe(tmp_path: Path) -> None:
+    first, second = (models.checkpoint_path(tmp_path, "pets", "alexnet", ["a", "b"], seed, "head") for seed in (0, 1))
+    assert (first.stem[-5:], second.stem[-11:]) == ("-head", "-head-seed1")
+    first.parent.mkdir()
+    second.touch()
+    assert models.checkpoint_path(tmp_path, "pets", "alexnet", ["a", "b"]) != second
+    assert models.checkpoint_path(tmp_path, "pets", "alexnet", ["a", "b"], 1) == second

@@ -41,6 +41,7 @@ class Request(ABC):
         seed: of the images' order.
         epsilon: largest change of a pixel, of the perturbation.
         checkpoints_dir: of fine-tuned networks.
+        recipe: by which they were made; None: whichever it was.
         common: arguments that every `Job` gets: results_dir, num_workers, on_error.
     """
 
@@ -51,6 +52,7 @@ class Request(ABC):
     seed: int = 0
     epsilon: float = 1e-3
     checkpoints_dir: Path = Path("checkpoints")
+    recipe: str | None = None
     common: Mapping[str, Any] = field(default_factory=dict)
 
     @abstractmethod

@@ -40,7 +40,8 @@ class MeanAgainstOriginal(Verification):
         cells = [Cell(method, contrast) for method, contrast in product(METHODS, CONTRASTS)]
         for name, network in PAIRS:
             dataset = request.images(name, network)
-            path = models.checkpoint_path(request.checkpoints_dir, name, network, dataset.class_names, request.seed)
+            place = request.checkpoints_dir, name, network, dataset.class_names, request.seed
+            path = models.checkpoint_path(*place, request.recipe)
             if name != "imagenet" and not path.is_file():
                 print(f"mean: no checkpoint of {network} on {name}; python scripts/finetune.py makes one")
                 continue

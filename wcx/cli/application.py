@@ -49,7 +49,7 @@ def main(
     prepare_process()
     run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)
     with user_errors.one_line_each():
-        sys.argv[1:] = complete(sys.argv[1:])
+        sys.argv[1:] = with_recipe(complete(sys.argv[1:]))
         check_overrides(sys.argv[1:])
         sys.argv[1:] = quoting.quoted(flags_first(sys.argv[1:]), sweep)
         paths = [
@@ -65,9 +65,16 @@ def compose(overrides: Sequence[str], config_name: str = "config") -> DictConfig
     """Return the configuration with `overrides` as a user types them, inside of a Hydra application or outside."""
     running = GlobalHydra.instance().is_initialized()
     with nullcontext() if running else hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = hydra.compose(config_name, quoting.quoted(overrides))
+        cfg = hydra.compose(config_name, quoting.quoted(with_recipe(overrides)))
     check_values(_at_home(cfg))
     return cfg
+
+
+def with_recipe(arguments: Sequence[str]) -> list[str]:
+    """Return a command line in which a recipe that is named says which checkpoint is loaded, too."""
+    keys = {argument.lstrip("+").partition("=")[0] for argument in arguments}
+    implied = keys & {"recipe", "recipe.name"} and "checkpoint_recipe" not in keys
+    return [*arguments, *["checkpoint_recipe=${recipe.name}"] * bool(implied)]
 
 
 def prepare_process() -> None:

@@ -150,8 +150,8 @@ def loading(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> partial[m
     if labelled is not None and checkpoint is None and not knows(cfg, labelled.class_names):
         num_classes = len(labelled.class_names)
         if weights == "auto":
-            folder = cfg.paths.checkpoints_dir
-            checkpoint = models.checkpoint_path(folder, labelled.name, name, labelled.class_names, cfg.seed)
+            checkpoint = checkpoint_path(cfg, labelled.name, labelled.class_names)
+            arguments["recipe"] = cfg.checkpoint_recipe or arguments.get("recipe", "quick")
         elif weights not in (None, "random"):
             command = models.finetune_command(
                 labelled.name, arguments.get("choice", name), arguments.get("recipe", "quick")
@@ -170,6 +170,21 @@ def loading(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> partial[m
         dataset=dataset.name if dataset else None,
         num_classes=None if checkpoint else num_classes,
         classes=dataset.class_names if dataset else None,
+    )
+
+
+def checkpoint_path(cfg: DictConfig, dataset: str, class_names: Sequence[str]) -> Path:
+    """Return where the checkpoint of the network is for a dataset, or would be: by the recipe asked for, or the only one there is.
+
+    Raises:
+        WcxError: several, and none was asked for.
+    """
+    place = cfg.paths.checkpoints_dir, dataset, cfg.model.name, class_names, cfg.seed
+    path = models.checkpoint_path(*place, cfg.checkpoint_recipe)
+    return (
+        path
+        if path.is_file()
+        else models.checkpoint_path(*place, cfg.checkpoint_recipe or cfg.model.get("recipe", "quick"))
     )
 
 

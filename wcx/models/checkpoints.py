@@ -6,8 +6,10 @@ recipe, accuracy, seed and more (see `wcx.training`), and a SHA-256 over all of 
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,11 +32,62 @@ def file_name(model: str) -> str:
 
 
 def checkpoint_path(
-    checkpoints_dir: str | Path, dataset: str, model: str, class_names: Sequence[str], seed: int = 0
+    checkpoints_dir: str | Path,
+    dataset: str,
+    model: str,
+    class_names: Sequence[str],
+    seed: int = 0,
+    recipe: str | None = None,
 ) -> Path:
-    """Return `<checkpoints_dir>/<dataset>/<model>-<hash of class list>.safetensors`; seeds but 0 add `-seed<seed>`."""
-    digest, model = hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()[:10], file_name(model)
-    return Path(checkpoints_dir) / dataset / f"{model}-{digest}{f'-seed{seed}' if seed else ''}.safetensors"
+    """Return `<checkpoints_dir>/<dataset>/<model>-<hash of class list>-<recipe>.safetensors`; seeds but 0 add `-seed<seed>`.
+
+    Names told no recipe once (`<model>-<hash of class list>.safetensors`): such a file is that of the recipe that stands in it.
+
+    Args:
+        checkpoints_dir: the folder of all checkpoints.
+        dataset: its name.
+        model: the network's.
+        class_names: the dataset's.
+        seed: of the training.
+        recipe: its name; None: whichever has made the only checkpoint there is.
+
+    Raises:
+        WcxError: several checkpoints, and no recipe to choose by; a file without a recipe in its name that is damaged.
+    """
+    folder, end = Path(checkpoints_dir) / dataset, f"-seed{seed}" if seed else ""
+    begin = f"{file_name(model)}-{hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()[:10]}"
+    unnamed = folder / f"{begin}{end}.safetensors"
+    if recipe is not None:
+        named = folder / f"{begin}-{recipe.replace('/', '--')}{end}.safetensors"
+        return unnamed if not named.is_file() and unnamed.is_file() and recipe_of(unnamed) == recipe else named
+    candidates = [path for path in sorted(folder.glob(f"{glob.escape(begin)}-*.safetensors")) if _seed(path) == seed]
+    present = list(dict.fromkeys([*(path for path in candidates if path != unnamed), *[unnamed] * unnamed.is_file()]))
+    if len(present) > 1:
+        recipes = sorted(map(recipe_of, present))
+        raise WcxError(
+            f"{len(present)} checkpoints of {model} on {dataset} in {folder}, by recipes {', '.join(recipes)}; say which: "
+            f"recipe={recipes[0]}"
+        )
+    return present[0] if present else unnamed
+
+
+def recipe_of(path: str | Path) -> str:
+    """Return the name of the recipe that stands in a checkpoint; raises as `read_meta`."""
+    return str(read_meta(path).get("recipe", {}).get("name"))
+
+
+def others(path: str | Path, model: str) -> str:
+    """Return what to say where there is no checkpoint at `path`: which of the network lie beside it, by which recipes; or ""."""
+    begin = re.match(re.escape(file_name(model)) + r"-[0-9a-f]{10}", Path(path).name)
+    beside = sorted(Path(path).parent.glob(f"{glob.escape(begin[0])}*.safetensors")) if begin else []
+    recipes = sorted({recipe_of(file) for file in beside if _seed(file) == _seed(Path(path))})
+    return f" (there is one by recipe {', '.join(recipes)}: recipe={recipes[0]} takes it)" if recipes else ""
+
+
+def _seed(path: Path) -> int:
+    """Return the seed that a checkpoint's name tells."""
+    match = re.search(r"-seed(\d+)$", path.stem)
+    return int(match[1]) if match else 0
 
 
 def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

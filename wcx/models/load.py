@@ -16,7 +16,7 @@ from torch import nn
 
 from wcx.errors import WcxError, choose
 from wcx.images import IMAGENET_MEAN, IMAGENET_STD, Normalized, Preset, Transform
-from wcx.models.checkpoints import read_checkpoint
+from wcx.models.checkpoints import others, read_checkpoint
 from wcx.models.class_names import NAMES, NONE, label_map, read_map, read_names
 from wcx.models.state_dicts import fill, read_weights, weights_hash
 from wcx.models.weights import RANDOM, Weights, resolve, torchvision_entries
@@ -168,7 +168,7 @@ def load(
         path = Path(checkpoint)
         if not path.exists():
             command = finetune_command(dataset or path.parent.name, choice or name, recipe)
-            raise WcxError(f"no checkpoint of {name} at {path}; make it with: {command}")
+            raise WcxError(f"no checkpoint of {name} at {path}{others(path, name)}; make it with: {command}")
         return from_checkpoint(
             name, path, layer, device, options, lambda count, stated: build(name, count, 0, stated, init_weights=False)
         )

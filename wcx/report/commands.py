@@ -83,6 +83,8 @@ def _recorded(shard: Shard, config: Mapping[str, Any]) -> dict[str, Any]:
         values["model.weights"] = label
     if config.get("class_map"):
         values["class_map"] = config["class_map"]
+    if recipe := shard.labels.get("recipe"):
+        values["checkpoint_recipe"] = recipe
     options = _options(shard)
     values |= {f"dataset.{key}": value for key, value in config.get("dataset", {}).items() if key in options}
     network = {key: value for key, value in config.get("model", {}).items() if key not in _UNUSED}

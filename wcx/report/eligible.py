@@ -24,9 +24,9 @@ def eligible(
 ) -> tuple[list[Shard], list[str]]:
     """Return all records that belong into one report, and why others do not.
 
-    They are complete and of this version of the experiment: for each (dataset, model, seed) of one network, that of `shards`
-    or else of the newest records, a trained one first. Where two sets would be one line (other limits, say), it is the one of
-    `shards`, or else of the method's newer version, or else the one of more images, or else the newer.
+    They are complete and of this version of the experiment: for each (dataset, model, seed, recipe) of one network, that of
+    `shards` or else of the newest records, a trained one first. Where two sets would be one line (other limits, say), it is the
+    one of `shards`, or else of the method's newer version, or else the one of more images, or else the newer.
 
     Args:
         results_dir: searched for records.
@@ -42,7 +42,7 @@ def eligible(
     """
 
     def line(shard: Shard) -> tuple[Hashable, ...]:
-        return (*shard.key, protocol(shard), shard.labels.get("seed"))
+        return (*shard.key, protocol(shard), shard.labels.get("seed"), shard.parts["weights"])
 
     chosen = {line(shard): shard for shard in shards}
     networks = {_trained(shard): shard.parts["weights"] for shard in shards}
@@ -88,7 +88,7 @@ def _is_random(shard: Shard) -> bool:
 
 
 def _trained(shard: Shard) -> tuple[object, ...]:
-    return (*shard.key[:2], shard.labels.get("seed"))
+    return (*shard.key[:2], shard.labels.get("seed"), shard.labels.get("recipe"))
 
 
 def _method(shard: Shard) -> int:

@@ -32,14 +32,23 @@ log = logging.getLogger("wcx")
 
 
 def finished(path: Path, recipe: Recipe) -> str | None:
-    """Return a line about the finished checkpoint at `path` (is its recipe another?), or None if there is none."""
+    """Return a line about the finished checkpoint at `path`, or None if there is none.
+
+    Raises:
+        WcxError: it was made by another recipe, or by the same with other values.
+    """
     if not path.is_file():
         return None
     meta = read_meta(path)
     known = Recipe.of(meta["recipe"])  # an older one has fewer settings
-    same = json.dumps(asdict(known), sort_keys=True) == json.dumps(asdict(recipe), sort_keys=True)
-    remark = "" if same else f", made by another recipe ({known.name}) than asked for ({recipe.name})"
-    return f"finished: {path}, test accuracy {meta['accuracy']:.3f}{remark}; force=true trains again"
+    stated, asked = (json.loads(json.dumps(asdict(each))) for each in (known, recipe))
+    if differing := [f"{key}={json.dumps(stated[key])}" for key in asked if stated[key] != asked[key]]:
+        values = "" if known.name != recipe.name else f" with other values ({', '.join(differing)})"
+        raise WcxError(
+            f"{path} was made by recipe {known.name}{values}, not by {recipe.name} as asked for; recipe.name=<another> trains "
+            f"one beside it, force=true replaces it"
+        )
+    return f"finished: {path}, test accuracy {meta['accuracy']:.3f}; force=true trains again"
 
 
 def finetune(

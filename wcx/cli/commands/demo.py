@@ -11,7 +11,7 @@ import sys
 from wcx.cli.commands import finetune, table1
 
 TRAINING = ("dataset=parts", "model=small_cnn", "recipe=demo")
-TABLE = ("datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "contrasts=[original,weighted]")
+TABLE = ("datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "contrasts=[original,weighted]", "recipe=demo")
 
 
 def main() -> None:

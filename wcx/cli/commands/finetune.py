@@ -7,6 +7,7 @@ python scripts/finetune.py dataset=cub model=vgg16 recipe=tail recipe.cut=featur
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def run(cfg: DictConfig) -> None:
     folder, name = Path(cfg.paths.checkpoints_dir), arguments["name"]
     path = Path(
         arguments.pop("checkpoint", None)
-        or models.checkpoint_path(folder, train.name, name, train.class_names, cfg.seed)
+        or models.checkpoint_path(folder, train.name, name, train.class_names, cfg.seed, recipe.name)
     )
     if not cfg.force and (line := training.finished(path, recipe)):
         print(line)
@@ -72,19 +73,21 @@ def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) ->
     classes = opening.open_dataset(cfg, "test").class_names
     if opening.knows(cfg, classes):
         return True
-    path = models.checkpoint_path(cfg.paths.checkpoints_dir, cfg.dataset.name, cfg.model.name, classes, cfg.seed)
-    if path.exists():
+    path = opening.checkpoint_path(cfg, cfg.dataset.name, classes)
+    typed = [text.partition("=")[0].lstrip("+") for text in asked.overrides if re.match(r"\+*recipe[.=]", text)]
+    if path.exists() and not typed:
         return True
-    typed = any(text.startswith("recipe=") for text in asked.overrides)
-    recipe = [] if typed else [f"recipe={cfg.model.recipe}"]
+    recipe = [] if "recipe" in typed else [f"recipe={cfg.model.recipe}"]
     dataset, model = block.pair
-    training = application.compose(
+    composed = application.compose(
         [f"dataset={dataset}", f"model={model}", *recipe, *asked.overrides, *extra], asked.config
     )
+    if not cfg.force and training.finished(path, training.Recipe.of(opening.plain(composed.recipe))):
+        return True
     print(
-        f"{block.name}: no checkpoint {path}; fine-tuning comes first, recipe {training.recipe.name} (finetune=false refuses)"
+        f"{block.name}: no checkpoint {path}; fine-tuning comes first, recipe {composed.recipe.name} (finetune=false refuses)"
     )
-    run(training)
+    run(composed)
     return path.exists()
 
 

@@ -84,6 +84,7 @@ def request(cfg: DictConfig) -> Request:
         seed=cfg.seed,
         epsilon=cfg.epsilon,
         checkpoints_dir=Path(cfg.paths.checkpoints_dir),
+        recipe=cfg.checkpoint_recipe,
         common={
             "results_dir": Path(cfg.paths.results_dir),
             "num_workers": cfg.num_workers,

@@ -16,7 +16,7 @@ from torch import nn
 
 from wcx.errors import WcxError, choose, import_extra
 from wcx.images import Normalized
-from wcx.models.checkpoints import file_name
+from wcx.models.checkpoints import file_name, others
 from wcx.models.factories import one_line
 from wcx.models.load import LoadedModel, finetune_command, from_checkpoint
 from wcx.models.state_dicts import fill, read_weights, weights_hash
@@ -134,7 +134,8 @@ def load(
     if checkpoint is not None:
         if not Path(checkpoint).exists():
             command = finetune_command(dataset or Path(checkpoint).parent.name, choice or name, recipe)
-            raise WcxError(f"no checkpoint of {name} at {checkpoint}; make it with: {command}{network.instead}")
+            line = f"no checkpoint of {name} at {checkpoint}{others(checkpoint, name)}; make it with: {command}"
+            raise WcxError(line + network.instead)
         return from_checkpoint(
             name, Path(checkpoint), layer, device, network.options, lambda n, _: network.build(n, None)
         )

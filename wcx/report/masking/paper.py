@@ -163,10 +163,19 @@ def comparisons(frame: pd.DataFrame, protocol: str, folder: Path = FOLDER) -> li
     """
     reproduction = read(folder, REPRODUCTION).drop(columns="model").rename(columns={VALUES[1]: "reproduction"})
     reproduced = read(folder, PAPER).rename(columns={VALUES[1]: "published"}).merge(reproduction, on=list(CELL))
-    groups = frame.dropna(subset="published").groupby(["model", "seed"], sort=False, dropna=False)
+    networks = ["model", "seed", *({"recipe"} & {*frame})]
+    groups = frame.dropna(subset="published").groupby(networks, sort=False, dropna=False)
+    several = len({names[0] for names, _ in groups}) < len({(names[0], *names[2:]) for names, _ in groups})
     return [
-        Comparison(str(model), protocol, cells, _notes(model, seed, cells), agreement(cells, VALUES[1]), reproduced)
-        for (model, seed), cells in groups
+        Comparison(
+            str(model),
+            protocol,
+            cells,
+            _notes(model, seed, cells) + [f"recipe {name}" for name in recipe if several],
+            agreement(cells, VALUES[1]),
+            reproduced,
+        )
+        for (model, seed, *recipe), cells in groups
     ]
 
 
