@@ -11,10 +11,12 @@ from torch import nn
 
 from tests import nets
 from tests.methods import transformers
+from tests.report import shards
 from wcx import datasets, experiments, methods, models, pipeline
 from wcx.experiments import Cell
 from wcx.experiments.masking import Settings
-from wcx.report import commands
+from wcx.records import Shard
+from wcx.report import commands, compare, sections
 from wcx.report.masking import cells as opened
 from wcx.report.masking import main, paper
 
@@ -50,3 +52,35 @@ def test_a_network_without_attention_takes_what_was_asked_for() -> None:
     assert methods.settled("lrp", asked, nets.bias_free(), nets.images(1)) == asked
     assert methods.differing("lrp", asked) == {"relu": True}
     assert methods.differing("no method any more", asked) == {}
+
+
+def test_records_that_do_not_tell_the_rules_that_ran_say_unchecked(tmp_path: Path) -> None:
+    """Made before they were told: a transformer's say epsilon_plus where attnlrp was taken. They give way to newer ones."""
+    asked = {"composite": "epsilon_plus", "epsilon": 1e-6}
+
+    def make(model: str, contrast: str = "weighted", composite: str = "epsilon_plus", **options: int) -> Shard:
+        return shards.make(
+            tmp_path, contrast, model=model, method="lrp", parts={"method": asked | {"composite": composite}}, **options
+        )
+
+    old, convolutional, foreign = make("vit_b_16"), make("vgg16"), make("deit_tiny_patch16_224")
+    frame = main.frame(opened.read([old, convolutional, foreign]))
+    assert dict(zip(frame["model"], frame["options"], strict=True)) == {
+        "vit_b_16": "composite=unchecked",
+        "vgg16": "",
+        "deit_tiny_patch16_224": "composite=unchecked",
+    }
+    notes = sections.of("masking", [old, convolutional, foreign]).notes
+    assert any("composite unchecked: 2 of 3 sets of records" in note for note in notes)
+    new = make("vit_b_16", composite="attnlrp", n=6)  # fewer images
+    new.describe({"method": asked | {"composite": "attnlrp"}})
+    found, left_out = sections.collect("masking", tmp_path)
+    assert {shard.path for shard in found} == {new.path, convolutional.path, foreign.path}
+    assert left_out == [
+        f"left out: {old.path}: {new.path} is the same line of the table, and tells the composite of lrp"
+    ]
+    told = make("vit_b_16", "max")
+    told.describe({"method": asked})
+    assert main.frame(opened.read([told]))["options"].tolist() == [""] * 8
+    assert compare.facts(old)["method.composite"] == "unchecked"
+    assert compare.facts(new)["method.composite"] == "attnlrp"

@@ -77,6 +77,7 @@ _HASHES = ("weights", "dataset")  # among the parts
 def facts(shard: Shard) -> dict[str, str]:
     """Return everything that is stated of a set of records but its cell, as text by name: settings, network, images, machine."""
     parts = {f"{name} hash" if name in _HASHES else name: value for name, value in shard.parts.items()}
+    parts |= {"method": opened.stated(shard)} if "method" in parts else {}
     labels = {name: value for name, value in shard.labels.items() if name != "class_names"}
     try:
         manifest = json.loads((shard.path / "manifest.json").read_bytes())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wcx import records
 from wcx.records import Shard
+from wcx.report.opened import UNCHECKED, stated
 
 _CONTRASTS = ("original", "mean", "max", "weighted", "probability")  # as in the paper's text; others follow
 _LABELS = ("dataset", "weights", "subset")
@@ -26,7 +27,8 @@ def eligible(
 
     They are complete and of this version of the experiment: for each (dataset, model, seed, recipe) of one network, that of
     `shards` or else of the newest records, a trained one first. Where two sets would be one line (other limits, say), it is the
-    one of `shards`, or else of the method's newer version, or else the one of more images, or else the newer.
+    one of `shards`, or else of the method's newer version, or else one that tells LRP's composite, or else the one of more
+    images, or else the newer.
 
     Args:
         results_dir: searched for records.
@@ -61,8 +63,9 @@ def eligible(
         if shard.parts["weights"] != networks[_trained(shard)]:
             left_out.append(f"left out: {shard.path}: another network of the same name than the newest records'")
         elif (rival := chosen.setdefault(line(shard), shard)) is not shard:
-            newer = _method(rival) > _method(shard)
-            by = f", by version {_method(rival)} of the method, not {_method(shard)}" if newer else ""
+            (newer, is_told), (older, was_told) = _method(rival), _method(shard)
+            by = f", by version {newer} of the method, not {older}" if newer > older else ""
+            by = by or ", and tells the composite of lrp" * (is_told and not was_told)
             left_out.append(f"left out: {shard.path}: {rival.path} is the same line of the table{by}")
     return sorted(chosen.values(), key=_place), sorted(left_out)
 
@@ -91,8 +94,9 @@ def _trained(shard: Shard) -> tuple[object, ...]:
     return (*shard.key[:2], shard.labels.get("seed"), shard.labels.get("recipe"))
 
 
-def _method(shard: Shard) -> int:
-    return int(shard.parts.get("method_version", 1))
+def _method(shard: Shard) -> tuple[int, bool]:
+    """Return the method's version, and whether the records tell the rules that were taken."""
+    return int(shard.parts.get("method_version", 1)), stated(shard).get("composite") != UNCHECKED
 
 
 def _finished(shard: Shard) -> float:

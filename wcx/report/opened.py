@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wcx import methods
+from wcx import methods, models
 from wcx.errors import WcxError
 from wcx.records import Shard
 from wcx.report.tables import Column, NamedNetwork, Note
@@ -19,6 +20,8 @@ INTERVALS = (
     "Intervals are 95 % percentile bootstrap over images: they cover the sampling of images for one trained network, "
     "not another training."
 )
+UNCHECKED = "unchecked"
+_TRANSFORMERS = ("vit_", "swin_", "maxvit", "convnext")  # torchvision's networks with attention or LayerNorm
 COLUMNS = (
     Column("dataset", "Whose test images.", folded=True),
     Column("model", "The network.", folded=True),
@@ -88,7 +91,7 @@ class Opened:
     @property
     def options(self) -> str:
         """The method's options that are not at their defaults, for tables; of a transformer under LRP the composite that ran."""
-        options = methods.differing(self.shard.key[2], self.shard.parts.get("method", {}))
+        options = methods.differing(self.shard.key[2], stated(self.shard))
         return ", ".join(f"{key}={json.dumps(value).strip(chr(34))}" for key, value in options.items())
 
     @property
@@ -125,6 +128,28 @@ class Opened:
         return facts | {key: json.dumps(value) if isinstance(value, list) else value for key, value in settings.items()}
 
 
+def stated(shard: Shard) -> dict[str, Any]:
+    """Return the options of a shard's method; LRP's composite is `UNCHECKED` where another than the stated one may have run.
+
+    Records of a time state the default composite, which has no rules for transformers, where attnlrp was taken; their manifests
+    do not state the method's options, as later ones do.
+    """
+    options: dict[str, Any] = dict(shard.parts.get("method", {}))
+    default = inspect.signature(methods.get("lrp")).parameters["composite"].default
+    if shard.key[2] != "lrp" or options.get("composite", default) != default or _is_convolutional(shard.key[1]):
+        return options
+    try:
+        is_settled = "method" in json.loads((shard.path / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        is_settled = False
+    return options if is_settled else options | {"composite": UNCHECKED}
+
+
+def _is_convolutional(network: str) -> bool:
+    """Return whether a network's name tells that it has no attention and no LayerNorm."""
+    return network in models.names() and not network.startswith(_TRANSFORMERS)
+
+
 def rows(shard: Shard, refused: list[str] | None) -> pd.DataFrame | None:
     """Return the rows of a shard; None if they are not what was written.
 
@@ -145,10 +170,15 @@ def rows(shard: Shard, refused: list[str] | None) -> pd.DataFrame | None:
 
 
 def unchecked(shards: Collection[Shard]) -> list[str]:
-    """Return a line on records that cannot be compared with what was written, if there are some."""
+    """Return lines on records that cannot be compared with what was written, or do not tell what was computed."""
     old = sum(shard.unchecked for shard in shards)
     without = "sets of records, without sums of what was written (made before, or lost)"
-    return [f"unchecked: {old} of {len(shards)} {without}"] if old else []
+    unstated = sum(stated(shard).get("composite") == UNCHECKED for shard in shards)
+    rules = (
+        f"lrp, composite {UNCHECKED}: {unstated} of {len(shards)} sets of records were made before records told which rules a "
+        "transformer takes in the place of epsilon_plus; run again to have them told"
+    )
+    return [f"unchecked: {old} of {len(shards)} {without}"] * bool(old) + [rules] * bool(unstated)
 
 
 def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
