@@ -236,6 +236,21 @@ def test_a_pair_of_classes_is_explained_a_stage_before_the_last_by_the_linear_ap
     assert composed("model=torchvision", "model.name=resnet50").pair_layer is None, "it is looked for"
 
 
+def test_where_no_comparison_speaks_for_the_default_a_sentence_says_so() -> None:
+    assert photo.remarks(composed("model=mobilenet_v2")) == photo.remarks(composed("model=small_cnn")) == []
+    for name in ("vgg16", "googlenet", "torchvision"):
+        [line] = photo.remarks(composed(f"model={name}", *["model.name=resnet50"] * (name == "torchvision")))
+        assert line.endswith(f"compared on mobilenet_v2, small_cnn, not on {name.replace('torchvision', 'resnet50')}.")
+        assert "chosen by analogy" in line
+    [line] = photo.remarks(composed("model=resnet18"))
+    assert (
+        line
+        == "On resnet18 gradcam was measured better at this layer than linear_approximation (docs/results.md): method=gradcam."
+    )
+    assert photo.remarks(composed("model=resnet18", "method=gradcam")) == []
+    assert photo.remarks(composed("model=googlenet", "model.layer=inception5b")) == [], "the user's choice"
+
+
 @pytest.mark.parametrize(("name", "layer"), composed().pair_layers.items())
 def test_the_stage_before_the_last_has_twice_its_grid(name: str, layer: str) -> None:
     if name == "small_cnn":

@@ -77,7 +77,7 @@ def run(cfg: DictConfig) -> None:
         confusion=opening.confusion(cfg, loaded) if _is_confused(cfg.foils) else None,
     )
     facts = {"stand_in": loaded.stand_in, "weights_hash": loaded.weights_hash, "transform": asdict(transform)}
-    facts["manifest"] = manifest(opening.device(cfg))
+    facts |= {"manifest": manifest(opening.device(cfg)), "remarks": remarks(cfg)}
 
     from wcx.report.pictures import photo as report  # matplotlib: not needed to find a mistake in the above
     from wcx.report.pictures.plate import SCALES
@@ -108,9 +108,26 @@ def run(cfg: DictConfig) -> None:
         )
         path = report.write_photograph(answer, Path(cfg.paths.results_dir) / "images")
         print(f"{visible(file)}: {', '.join(f'{name} {p:.3f}' for _, name, p in answer.predictions())}")
-        print(answer.question, *answer.sentences(), f"figure, .npz and .json beside it: {path}", sep="\n")
+        print(
+            answer.question, *answer.sentences(), *remarks(cfg), f"figure, .npz and .json beside it: {path}", sep="\n"
+        )
     if skipped == len(files):
         raise DataError(f"none of the {skipped} images could be read.")
+
+
+def remarks(cfg: DictConfig) -> list[str]:
+    """Return the sentence that is due where no comparison speaks for the default method and layer on this network, or none."""
+    name, compared = cfg.model.name, opening.plain(cfg.pair_methods)
+    is_default = cfg.pair_layer == cfg.pair_layers.get(name, cfg.model.layer)
+    better = compared.get(name)
+    if cfg.method.name != "linear_approximation" or not is_default or better == cfg.method.name:
+        return []
+    if better:
+        return [
+            f"On {name} {better} was measured better at this layer than {cfg.method.name} (docs/results.md): method={better}."
+        ]
+    networks = ", ".join(network for network, method in compared.items() if method == cfg.method.name)
+    return [f"This method and layer are chosen by analogy: they were compared on {networks}, not on {name}."]
 
 
 def _options(cfg: DictConfig, subject: Subject, pixels: Tensor) -> dict[str, object]:
