@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+import wcx
 from tests import nets
 from tests.methods import transformers
 from tests.report import shards
@@ -84,3 +88,34 @@ def test_records_that_do_not_tell_the_rules_that_ran_say_unchecked(tmp_path: Pat
     assert main.frame(opened.read([told]))["options"].tolist() == [""] * 8
     assert compare.facts(old)["method.composite"] == "unchecked"
     assert compare.facts(new)["method.composite"] == "attnlrp"
+
+
+class Viewed(nn.Module):
+    """A network that takes no empty batch: view(0, -1) is ambiguous."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 4, 4), nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(x).relu().view(len(x), -1))
+
+
+@pytest.mark.parametrize(
+    ("net", "composite", "passed"),
+    [
+        (lambda: transformers.vit(image_size=32), "attnlrp", 0),
+        (nets.conv_batchnorm, "epsilon_plus", 0),
+        (Viewed, "epsilon_plus", 1),
+    ],
+    ids=["vit", "convolutions", "no empty batch"],
+)
+def test_the_rules_are_known_without_a_pass_of_an_image(
+    net: Callable[[], nn.Module], composite: str, passed: int
+) -> None:
+    model, images = net().eval(), torch.rand(2, 3, *2 * [32 if composite == "attnlrp" else 16])
+    counts: Counter[str] = Counter()
+    model.register_forward_hook(lambda _module, args, _output: counts.update(images=len(args[0])))
+    assert methods.settled("lrp", {}, model, images) == {"composite": composite}
+    assert counts["images"] == passed
+    assert wcx.Explainer(model, "lrp")(images).composite == composite

@@ -83,7 +83,27 @@ class LRP(Method):
         Raises:
             WcxError: the network calls a function that has no rule; the message names it.
         """
+        return self._fitting(model, as_images(images))
+
+    def settled(self, model: nn.Module, images: Tensor) -> dict[str, object]:
+        """See `Method.settled`: the composite, where the default has no rules for the network.
+
+        Which functions a network calls shows in a pass of no image, too, which costs no arithmetic; a network that takes no empty
+        batch gets one image.
+        """
+        if self.composite != DEFAULT:
+            return {}
         images = as_images(images)
+        try:
+            run = self._fitting(model, images[:0])
+        except (UnruledError, torch.OutOfMemoryError):
+            raise
+        except Exception:
+            run = self._fitting(model, images[:1])
+        return {"composite": run.composite}
+
+    def _fitting(self, model: nn.Module, images: Tensor) -> LRPRun:
+        """Return the run of the composite, or that of attnlrp where the default has no rules for the network."""
         try:
             return self._run(model, images, self.composite)
         except UnruledError as error:
@@ -94,10 +114,6 @@ class LRP(Method):
                 raise
             say(f"lrp: composite {DEFAULT} has no rules for transformers; this one is explained by composite attnlrp.")
             return run
-
-    def settled(self, model: nn.Module, images: Tensor) -> dict[str, object]:
-        """See `Method.settled`: the composite, where the default has no rules for the network."""
-        return {"composite": self.run(model, images).composite} if self.composite == DEFAULT else {}
 
     def _run(self, model: nn.Module, images: Tensor, composite: str) -> LRPRun:
         rules = self._rules(model, images, composite)
