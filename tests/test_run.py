@@ -89,8 +89,17 @@ def test_foils_by_confusion_are_looked_up_once_and_are_part_of_the_fingerprint(
     before = kept.stat().st_mtime_ns
     again = run(*command)
     assert "none, all records were there" in again.stdout
-    assert "complete: 1" in run(*command, "plan=true").stdout
+    planned = run(*command, "plan=true").stdout
+    assert "complete: 1" in planned
+    assert "confusion" not in planned
     assert kept.stat().st_mtime_ns == before
+    hidden = kept.rename(kept.with_suffix(".elsewhere"))
+    planned = run(*command, "plan=true").stdout
+    assert "complete: 0" in planned
+    assert (
+        "confusion: is not kept beside the checkpoints: it comes first, and finished records are known by it" in planned
+    )
+    hidden.rename(kept)
     np.save(kept, np.load(kept)[:, ::-1])  # another confusion, other foils
     assert "none, all" not in run(*command).stdout
     wrong = run(*SMALL, "foils=confused:x", *folders)

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from wcx import records
+from wcx.contrasts import Confused
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
 from wcx.files import write
@@ -56,6 +57,10 @@ def plan(job: Job, probe: int = 16, executor: Executor | None = None) -> dict[st
     todo = [Cell(shard.key[2], shard.key[3]) for shard in checks]
     images_left = sum(len(chunks[chunk]) for chunk in job.missing(checks))
     estimate = (executor or Local()).plan(job, todo, probe, images_left) if todo else {"seconds": 0}
+    if job.confusion is None and Confused.count(getattr(job.settings, "foils", None)) is not None:
+        estimate["confusion"] = (
+            "is not kept beside the checkpoints: it comes first, and finished records are known by it alone"
+        )
     return {
         "dataset": job.dataset.name,
         "model": job.loaded.name,
