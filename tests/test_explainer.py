@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from tests import nets
 from wcx import contrasts, methods
 from wcx.errors import WcxError
 from wcx.images import Normalized
+from wcx.methods.base import say
 
 METHODS = ["gradient", "input_x_gradient", "gradcam", "linear_approximation", "xgradcam"]
 SPACE = {name: methods.get(name).space for name in METHODS}
@@ -280,6 +282,18 @@ def test_squeezenet_like_class_scores_are_no_activation() -> None:
         ({"model": "vgg16"}, "the model is a str; expected an nn.Module"),
         ({"model": nn.Sequential(nn.Conv2d(3, 4, 3))}, r"expected logits of shape \(N, C\)"),
         ({"model": nn.Sequential(nn.Flatten(), nn.Linear(768, 4))}, "found no convolutional activation"),
+        ({"contrast": None}, "contrast = None: give a name, or a list of names, of: original"),
+        ({"contrast": ["mean", 3]}, r"contrast = \['mean', 3\]: give a name"),
+        ({"method": methods.get("gradcam")}, "method is its class; call it: give a name .*gradcam"),
+        ({"method": None}, "method is NoneType: give a name"),
+        ({"method": methods.create("gradient"), "samples": 3}, "options samples beside a method that is made already"),
+        (
+            {
+                "model": nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)),
+                "images": torch.rand(3, 3, 2, 2),
+            },
+            r"takes torch.float32 images \(3, 3, 224, 224\), got .*; give images of 224 x 224 pixels",
+        ),
     ],
 )
 def test_wrong_input_is_one_clear_line(arguments: dict, message: str) -> None:
@@ -299,3 +313,56 @@ def test_upsample() -> None:
         expected = nn.functional.interpolate(maps, (9, 7), mode="bilinear", align_corners=align)
         assert torch.equal(wcx.upsample(maps, (9, 7), align), expected)
     assert wcx.upsample(maps[0], 8).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("maps", "size", "message"),
+    [
+        (torch.rand(2, 3, 3), 0, "size = 0; give"),
+        (torch.rand(2, 3, 3), "55", "size = '55'; give"),
+        (torch.rand(2, 3, 3), (5, 5, 5), r"size = \(5, 5, 5\); give"),
+        (torch.rand(3), 5, r"maps are \(3,\) torch.float32; expected"),
+        (torch.ones(3, 3, dtype=torch.long), 5, "maps are .*int64; expected"),
+        ([[1.0]], 5, "maps are list"),
+    ],
+)
+def test_maps_or_sizes_that_are_none_are_one_clear_line(maps: object, size: object, message: str) -> None:
+    with pytest.raises(WcxError, match=message):
+        wcx.upsample(maps, size)  # type: ignore[arg-type]
+    assert wcx.upsample(torch.rand(2, 3, 3), np.int64(5)).shape == (2, 5, 5)
+
+
+def test_a_cotangent_that_is_no_tensor_is_one_clear_line() -> None:
+    run = wcx.Explainer(nets.conv_batchnorm(), "gradcam")(nets.images())
+    for value in ("weighted", 1, lambda logits: "mean"):
+        with pytest.raises(WcxError, match=r"is no tensor; give \(N, C\) or \(K, N, C\), such as wcx.cotangent"):
+            run.explain(value)
+    with pytest.raises(WcxError, match="logits are a list; expected a floating tensor"):
+        wcx.cotangent([[1.0, 2.0]], 1)
+
+
+@pytest.mark.parametrize(
+    ("last", "word"),
+    [
+        (nn.Softmax(1), "probabilities"),
+        (nn.LogSoftmax(1), "log-probabilities"),
+        (nn.Identity(), None),
+        (nn.ReLU(), None),
+    ],
+    ids=["softmax", "log_softmax", "logits", "relu"],
+)
+def test_outputs_that_are_no_logits_are_named(
+    last: nn.Module, word: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network that ends in a softmax was explained without a word: contrasts of its probabilities are no contrasts."""
+    say.cache_clear()
+    wcx.explain(nn.Sequential(nets.conv_batchnorm(), last), nets.images(), 1)
+    assert (f"outputs are {word}, not logits" in caplog.text) == (word is not None)
+
+
+def test_logits_that_are_rounded_are_named_where_they_are_compared(caplog: pytest.LogCaptureFixture) -> None:
+    say.cache_clear()
+    wcx.explain(nets.conv_batchnorm(), nets.images(), 1, "occlusion")
+    assert "rounded" not in caplog.text
+    wcx.explain(nets.conv_batchnorm().bfloat16(), nets.images().bfloat16(), 1, "occlusion")
+    assert "those of torch.bfloat16 are rounded" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from wcx.contrasts import Foils, Target
 from wcx.errors import WcxError
 from wcx.methods import Method, Run
 from wcx.methods._state import check_model
-from wcx.methods.base import Cotangent
+from wcx.methods.base import Cotangent, say
 
 
 class Explainer:
@@ -48,6 +49,13 @@ class Explainer:
         check_model(model)
         self.model = model
         self.method = methods.create(method, **options) if isinstance(method, str) else method
+        if not isinstance(self.method, Method):
+            called = "its class; call it" if isinstance(method, type) else type(method).__name__
+            raise WcxError(f"method is {called}: give a name ({', '.join(methods.names())}), or a wcx.methods.Method.")
+        if options and not isinstance(method, str):
+            raise WcxError(
+                f"options {', '.join(options)} beside a method that is made already; give them to it, or its name."
+            )
         if layer is not None and self.method.space == "input":
             layered = ", ".join(name for name in methods.names() if methods.get(name).space == "activation")
             name = method if isinstance(method, str) else type(method).__name__
@@ -67,8 +75,20 @@ class Explainer:
             WcxError: images that the model does not take; a model that cannot be explained; what the method says of its own.
         """
         run = self.method.run(self.model, images, self.layer)
+        if kind := _softmax(run.logits):
+            say(f"the model's outputs are {kind}, not logits: contrasts are defined on logits; leave the softmax out.")
         self.layer = self.layer if run.layer is None else run.layer
         return run
+
+
+def _softmax(outputs: Tensor) -> str:
+    """Return what outputs (N, C) look like if not like logits: "probabilities", "log-probabilities", or ""."""
+    if outputs.shape[1] == 1:
+        return ""
+    y = outputs.double()
+    near = torch.stack([(y.sum(1) - 1).abs().amax() + (y.amin() < 0), y.logsumexp(1).abs().amax()]) < 1e-2
+    is_probability, is_log = near.tolist()
+    return "probabilities" if is_probability else "log-probabilities" if is_log else ""
 
 
 def explain(
@@ -112,7 +132,7 @@ def explain(
         >>> wcx.explain(model, images, target=1, method="gradient", contrast=["original", "max"], foils=[0, 3]).shape
         torch.Size([2, 2, 3, 8, 8])
     """
-    names = [contrast] if isinstance(contrast, str) else list(contrast)
+    names = contrasts.as_names(contrast)
     split = contrasts.split_options(names, contrast_options or {})
     run = Explainer(model, method, layer, **options)(images)
     targets = contrasts.as_targets(target, run.logits)
@@ -160,12 +180,21 @@ def upsample(maps: Tensor, size: int | tuple[int, int], align_corners: bool = Fa
         size: (H, W), or an int for a square.
         align_corners: False as the paper's text implies, True as the authors' code has it.
 
+    Raises:
+        WcxError: no floating maps; no size.
+
     Example:
         >>> import torch, wcx
         >>> wcx.upsample(torch.rand(2, 14, 14), (224, 224)).shape
         torch.Size([2, 224, 224])
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = (size, size) if isinstance(size, Integral) else size
+    if not (isinstance(maps, Tensor) and maps.ndim >= 2 and maps.is_floating_point()):
+        got = f"{tuple(maps.shape)} {maps.dtype}" if isinstance(maps, Tensor) else type(maps).__name__
+        raise WcxError(f"maps are {got}; expected a floating tensor (..., h, w).")
+    if not (isinstance(sides, Sequence) and len(sides) == 2 and all(isinstance(n, Integral) and n >= 1 for n in sides)):
+        raise WcxError(f"size = {size!r}; give (H, W), or an int for a square, of at least 1.")
+    height, width = map(int, sides)
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     resized = nn.functional.interpolate(flat, (height, width), mode="bilinear", align_corners=align_corners)
     return resized.reshape(*maps.shape[:-2], height, width)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from wcx.contrasts import paper, rivals  # noqa: F401  # their order is that of tables
-from wcx.contrasts.base import Contrast, contrast, get, names, split_options
+from wcx.contrasts.base import Contrast, as_names, contrast, get, names, split_options
 from wcx.contrasts.classes import Confused, Foils, Target, as_targets, foil_masks, most_probable
 from wcx.errors import WcxError
 
@@ -31,6 +31,7 @@ __all__ = [
     "Contrast",
     "Foils",
     "Target",
+    "as_names",
     "as_targets",
     "contrast",
     "cotangent",
@@ -73,7 +74,7 @@ def cotangent(
         >>> wcx.cotangent(torch.tensor([[2.0, 1.0, 1.0]]), target=0, contrast="weighted")
         tensor([[ 1.0000, -0.5000, -0.5000]])
     """
-    names = [contrast] if isinstance(contrast, str) else list(contrast)
+    names = as_names(contrast)
     options = split_options(names, contrast_options)
     targets = as_targets(target, logits)
     masks = foil_masks(logits, targets, foils)

@@ -64,6 +64,19 @@ def get(name: str) -> Contrast:
     return _CONTRASTS[choose("contrast", name, _CONTRASTS)]
 
 
+def as_names(contrast: str | Sequence[str]) -> list[str]:
+    """Return the names of contrasts that are given as one name or several.
+
+    Raises:
+        WcxError: it is neither.
+    """
+    if isinstance(contrast, str):
+        return [contrast]
+    if not isinstance(contrast, Sequence) or not all(isinstance(name, str) for name in contrast):
+        raise WcxError(f"contrast = {contrast!r}: give a name, or a list of names, of: {', '.join(names())}.")
+    return list(contrast)
+
+
 def split_options(contrasts: Sequence[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return for each of `contrasts` those of `options` that it knows; WcxError if none does, or no contrast is named."""
     if not contrasts:

@@ -71,6 +71,8 @@ def as_targets(target: Target, logits: Tensor) -> Tensor:
     Raises:
         WcxError: not integers, of another shape, or outside 0 ... C - 1.
     """
+    if not isinstance(logits, Tensor):
+        raise WcxError(f"logits are a {type(logits).__name__}; expected a floating tensor (N, C).")
     if logits.ndim != 2 or not logits.is_floating_point() or logits.numel() == 0:
         raise WcxError(f"logits have shape {tuple(logits.shape)} and dtype {logits.dtype}; expected floating (N, C).")
     n, classes = logits.shape

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError, choose
 from wcx.methods import _reference
-from wcx.methods.base import Method, Run, as_images, evaluated, forward
+from wcx.methods.base import Method, Run, as_images, evaluated, forward, say
 
 VALUES = ("contrast", "log_odds")
 Network = Callable[[Tensor], Tensor]  # images (N, channels, H, W) -> logits (N, C)
@@ -88,6 +88,10 @@ class MaskedRun(Run):
     ) -> None:
         with evaluated(model) as state, torch.no_grad():
             super().__init__(state, forward(model, images))
+        if torch.finfo(self.logits.dtype).bits < 32:
+            say(
+                f"methods that hide pixels compare logits, and those of {self.logits.dtype} are rounded; give model.float()."
+            )
         self._method, self._images, self._baseline = method, images, baseline
         self._network = network or (lambda versions: forward(model, versions))
         self._logits: list[Tensor] = []  # of the image itself, then of its versions: (M', N, C) each

@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError
 
+SIDES = (224, 256, 299, 384, 32)  # that networks are made for
+
 
 def mismatch(model: nn.Module, images: Tensor) -> str | None:
     """Return in one line what a model that has failed on `images` takes instead; None if that is not why it failed.
 
-    It is tried: the dtype and device of its parameters, channels first, another number of channels. Nothing is said that did not
-    work, so that errors of the model itself stay what they are.
+    It is tried: the dtype and device of its parameters, channels first, another number of channels, another size. Nothing is said
+    that did not work, so that errors of the model itself stay what they are.
     """
     for candidate, change in _candidates(model, images):
         if change and _takes(model, candidate):
@@ -40,6 +42,9 @@ def _candidates(model: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, str]
                 if count != candidate.shape[1]:
                     change = _with_channels(f"images{move}{cast}", candidate.shape[1], count)
                     yield candidate[:, :1].expand(-1, count, -1, -1), change
+    for side in SIDES if 0 not in images.shape else ():
+        if images.shape[2:] != (side, side):
+            yield torch.zeros_like(images[:, :, :1, :1]).expand(-1, -1, side, side), f"images of {side} x {side} pixels"
 
 
 def _with_channels(images: str, n: int, count: int) -> str:

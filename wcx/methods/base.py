@@ -69,6 +69,10 @@ class Run(ABC):
             WcxError: v does not fit the logits; the model has changed; what the method says of its own.
         """
         at_clean = v(self.logits.clone()) if callable(v) else v
+        if not isinstance(at_clean, Tensor):
+            raise WcxError(
+                f"cotangent {at_clean!r} is no tensor; give (N, C) or (K, N, C), such as wcx.cotangent(run.logits, target)."
+            )
         path = (lambda logits: self._stack(v(logits.clone()))) if callable(v) else None
         with self.again():
             cotangents, self._single = self._stack(at_clean), at_clean.ndim == 2
