@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
-from collections.abc import Iterable
-from typing import Any
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from wcx.paths import visible
 
+T = TypeVar("T")
+_NUMBERS: dict[Any, type] = {int: Integral, float: Real}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
 _MOST = 200  # choices that a line lists; timm knows 1300 networks
 
 
@@ -39,6 +46,67 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     else:
         listed = f"Choose one of: {', '.join(choices)}."
     raise WcxError(f"unknown {kind} {name!r}.{hint} {listed}")
+
+
+def made(what: str, kind: Callable[..., T], options: Mapping[str, Any]) -> T:
+    """Return `kind(**options)`, where each option has the type that it is annotated with: `relu="no"` would be true.
+
+    Args:
+        what: whose options they are, for the message: "method lrp: ".
+        kind: a class.
+        options: by their names.
+
+    Raises:
+        WcxError: an option of another type; what the constructor says of its own.
+    """
+    try:
+        value = kind(**options)
+    except WcxError:
+        raise
+    except Exception:
+        _check_types(what, kind, options)
+        raise
+    _check_types(what, kind, options)
+    return value
+
+
+def _check_types(what: str, kind: Callable[..., object], options: Mapping[str, Any]) -> None:
+    hints = _hints(kind)
+    for name, value in options.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise WcxError(f"{what}{name} = {value!r}: give {_in_words(hints[name])}.")
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    """Return the annotations of a constructor; those of a foreign class may name what is not there."""
+    try:
+        return get_type_hints(kind if dataclasses.is_dataclass(kind) else kind.__init__)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence):  # a tuple from YAML is a list
+        return isinstance(value, (list, tuple)) and all(_fits(item, parts[0]) for item in value if parts)
+    if hint in _NUMBERS:
+        return isinstance(value, _NUMBERS[hint]) and not isinstance(value, bool)
+    hint = origin or hint
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _in_words(hint: Any) -> str:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_in_words, parts)))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Sequence) and parts:
+        return f"a list, each item {_in_words(parts[0])}"
+    return _WORDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def import_extra(module: str, asker: str, extra: str) -> Any:

@@ -254,11 +254,13 @@ def blur(images: Tensor, sigma: float | Sequence[float] | Tensor = 15.0, kernel:
         kernel: the width in pixels of an image of side 224, scaled likewise and made odd.
 
     Raises:
-        WcxError: sigma is not positive.
+        WcxError: sigma is not positive, or kernel below 1.
     """
     widths = sigma.flatten().tolist() if isinstance(sigma, Tensor) else np.ravel(sigma).tolist()
     if not all(width > 0 for width in widths):  # NaN is not
         raise WcxError(f"blur: sigma = {min(widths)} is not positive; give a width in pixels, such as 15.")
+    if not kernel >= 1:
+        raise WcxError(f"blur: kernel = {kernel} is no width in pixels; give one such as 101.")
     sigmas = torch.tensor(widths[:1] if len(set(widths)) == 1 else widths, dtype=torch.float64)
     rows, columns = (_blur_matrices(side, sigmas, kernel).to(images)[:, None] for side in images.shape[2:])
     return rows @ images @ columns.mT

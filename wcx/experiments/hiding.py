@@ -75,6 +75,9 @@ class Protocol:
             choose("baseline", name, BASELINES)
         if self.targets < 2:
             raise WcxError(f"targets = {self.targets}: the experiment compares classes; give at least 2.")
+        ends = self.blur_sigma if isinstance(self.blur_sigma, (tuple, list)) else (self.blur_sigma, self.blur_sigma)
+        if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
+            raise WcxError(f"blur_sigma = {self.blur_sigma!r}; give a width in pixels, or a range [lowest, highest].")
         if not 0 <= self.threshold < 1:
             raise WcxError(f"threshold = {self.threshold} is no probability; give a number from 0 to below 1.")
 

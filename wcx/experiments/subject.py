@@ -167,7 +167,8 @@ class SeenBatch:
     ) -> dict[Question, Tensor]:
         """Return the maps (T, N, ...) of questions to the methods of one group, so many at once as memory holds."""
         views = list(dict.fromkeys(question[1:] for question in asked))
-        size, answers = self._at_once(next(iter(methods.values())), len(targets)), {}
+        size = self._at_once(next(iter(methods.values())), len(targets))
+        answers: dict[Question, Tensor] = {}
         for start in range(0, len(views), size):
             part = views[start : start + size]
             answers |= self._explain(run, methods, {q: foils for q, foils in asked.items() if q[1:] in part}, targets)

@@ -56,7 +56,9 @@ def plan(job: Job, probe: int = 16, executor: Executor | None = None) -> dict[st
     checks = {shard: check for shard, check in job.checks(shards).items() if not check.complete}
     todo = [Cell(shard.key[2], shard.key[3]) for shard in checks]
     images_left = sum(len(chunks[chunk]) for chunk in job.missing(checks))
-    estimate = (executor or Local()).plan(job, todo, probe, images_left) if todo else {"seconds": 0}
+    estimate: dict[str, Any] = {"seconds": 0}
+    if todo:
+        estimate = (executor or Local()).plan(job, todo, probe, images_left)
     if job.confusion is None and Confused.count(getattr(job.settings, "foils", None)) is not None:
         estimate["confusion"] = (
             "is not kept beside the checkpoints: it comes first, and finished records are known by it alone"

@@ -20,7 +20,7 @@ from wcx import contrasts, datasets, methods, models
 from wcx.cli import application, opening
 from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
-from wcx.errors import DataError, WcxError, choose
+from wcx.errors import DataError, WcxError, choose, made
 from wcx.experiments import Subject, photo
 from wcx.experiments.base import FoilSetting
 from wcx.manifest import manifest
@@ -58,15 +58,16 @@ def run(cfg: DictConfig) -> None:
         return
     loaded = opening.open_model(cfg, labelled(cfg))
     classes, transform = outputs(cfg, loaded), input_transform(cfg, loaded)
-    question = photo.Question(
-        target=None if cfg.target is None else photo.class_id(cfg.target, classes),
-        foils=_foils(cfg.foils, classes),
-        contrasts=names,
-        blur_sigma=cfg.blur_sigma,
-        blur_kernel=cfg.blur_kernel,
-        align_corners=cfg.align_corners,
-        strongest=cfg.strongest,
-    )
+    asked = {
+        "target": None if cfg.target is None else photo.class_id(cfg.target, classes),
+        "foils": _foils(cfg.foils, classes),
+        "contrasts": names,
+        "blur_sigma": cfg.blur_sigma,
+        "blur_kernel": cfg.blur_kernel,
+        "align_corners": cfg.align_corners,
+        "strongest": cfg.strongest,
+    }
+    question = made("", photo.Question, asked)
     method = methods.create(cfg.method.name, **opening.options(cfg.method))
     contrast_options = {cfg.contrast.name: opening.options(cfg.contrast)}
     subject = Subject(
