@@ -146,3 +146,18 @@ def test_a_lock_is_held_once(tmp_path: Path) -> None:
         raise AssertionError("held twice")
     with files.locked(lock):
         pass
+
+
+def test_of_two_that_write_a_file_at_once_the_last_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first once found its part gone: "No such file or directory"."""
+    sync = os.fsync
+
+    def meanwhile(number: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        files.write(tmp_path / "a", "second")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    files.write(tmp_path / "a", "first")
+    assert (tmp_path / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np  # imported where it is needed, for a quick start
 
 log = logging.getLogger("wcx")
+_WRITTEN = count()  # files: the parts of two that write one file at once have different names
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # as file systems say it
 
 
@@ -25,8 +27,8 @@ def encoded(text: str) -> bytes:
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
+    """Write a file whole or not at all; of several processes that write it, the last one's stays."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{next(_WRITTEN)}.part")
     with part.open("wb") as file:
         file.write(encoded(content) if isinstance(content, str) else content)
         file.flush()

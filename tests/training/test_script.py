@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from omegaconf import DictConfig
 
 from tests.training.tiny import Drawn
-from wcx import models
+from wcx import files, models
 from wcx.cli import application, opening
 from wcx.cli.commands import finetune as script
 from wcx.errors import WcxError
@@ -121,3 +122,24 @@ def test_another_seed_is_another_checkpoint_of_the_same_recipe(tmp_path: Path) -
     second.touch()
     assert models.checkpoint_path(tmp_path, "pets", "alexnet", ["a", "b"]) != second
     assert models.checkpoint_path(tmp_path, "pets", "alexnet", ["a", "b"], 1) == second
+
+
+def test_of_two_at_once_one_trains_and_the_other_waits(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both trained once, into the same files; the second now finds the first one's checkpoint."""
+    settings = ["recipe=head", "recipe.epochs=1", "model.weights=random"]
+    other = threading.Thread(target=lambda: script.run(composed(folder, *settings)))
+    path = models.checkpoint_path(
+        folder / "checkpoints", "folder", "squeezenet1_1", ["checks", "columns", "rows"], recipe="head"
+    )
+    path.parent.mkdir(parents=True)
+    with files.locked(path.with_name(f".{path.stem}.lock")):
+        other.start()
+        other.join(timeout=3)
+        assert other.is_alive(), "it waits"
+        assert not path.exists()
+    other.join()
+    out = capsys.readouterr().out
+    assert "is being trained by another process; waiting for it" in out
+    assert path.exists()
+    script.run(composed(folder, *settings))
+    assert capsys.readouterr().out.startswith("finished")

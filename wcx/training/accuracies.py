@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from wcx import files
 from wcx.models.checkpoints import read_meta
 
 COLUMNS = (
@@ -40,7 +41,5 @@ def accuracies(checkpoints_dir: Path) -> pd.DataFrame:
 def write_accuracies(checkpoints_dir: Path) -> Path:
     """Write `accuracies` to `<checkpoints_dir>/accuracies.csv`; return the file."""
     path = checkpoints_dir / "accuracies.csv"
-    part = path.with_name(path.name + ".part")
-    accuracies(checkpoints_dir).to_csv(part, index=False)
-    part.replace(path)
+    files.write(path, accuracies(checkpoints_dir).to_csv(index=False))
     return path

@@ -9,29 +9,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
-from wcx import models, training
+from wcx import files, models, training
 from wcx.cli import application, opening
 from wcx.cli.blocks import Block
 from wcx.cli.grid import Grid
+from wcx.datasets import ImageDataset
 
 
 def run(cfg: DictConfig) -> None:
     """Make the checkpoint of one (dataset, model, seed), or print the plan."""
     recipe = training.Recipe.of(opening.plain(cfg.recipe))
     train, test = opening.open_dataset(cfg, "train"), opening.open_dataset(cfg, "test")
-    arguments = opening.plain(cfg.model)
-    folder, name = Path(cfg.paths.checkpoints_dir), arguments["name"]
-    path = Path(
-        arguments.pop("checkpoint", None)
-        or models.checkpoint_path(folder, train.name, name, train.class_names, cfg.seed, recipe.name)
-    )
+    place = cfg.paths.checkpoints_dir, train.name, cfg.model.name, train.class_names, cfg.seed, recipe.name
+    path = Path(cfg.model.get("checkpoint") or models.checkpoint_path(*place))
+    if cfg.plan or (not cfg.force and path.is_file()):  # nothing is written
+        _make(cfg, recipe, train, test, path)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waits = partial(print, f"{path} is being trained by another process; waiting for it", flush=True)
+    with files.locked(path.with_name(f".{path.stem}.lock"), waits):
+        _make(cfg, recipe, train, test, path)
+
+
+def _make(cfg: DictConfig, recipe: training.Recipe, train: ImageDataset, test: ImageDataset, path: Path) -> None:
+    """Train what is not there yet, or print the plan."""
     if not cfg.force and (line := training.finished(path, recipe)):
         print(line)
         return
+    arguments = opening.plain(cfg.model) | {"checkpoint": None}
+    folder, name = Path(cfg.paths.checkpoints_dir), arguments["name"]
     start = models.load(
         **arguments, num_classes=len(train.class_names), weights_dir=cfg.paths.weights_dir, seed=cfg.seed
     )
