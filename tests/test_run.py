@@ -210,6 +210,7 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
             "make it with: python scripts/finetune.py dataset=parts model=small_cnn recipe=",
         ),
         (["model.weights=random", "device=cuda:7"], "error: device 'cuda:7' is not there"),
+        (["model.weights=random", "device=meta"], "error: device 'meta' cannot be used here; give auto, cpu"),
         (["model.weights=random", "model.layer=nonsense"], "error: the model has no layer 'nonsense'; try one of"),
         (
             ["model.weights=random", "experiment=sign_perturbation", "method=gradcam"],

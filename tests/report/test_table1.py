@@ -276,3 +276,11 @@ def test_two_recipes_of_one_network_stand_side_by_side(tmp_path: Path) -> None:
     compared = [line for line in lines if line.startswith("against the paper")]
     named = {tuple(recipe in line.split("]:")[0] for recipe in ("recipe head", "recipe tail")) for line in compared}
     assert (len(compared), named) == (2, {(True, False), (False, True)})
+
+
+def test_a_table_of_no_image_says_what_to_do(tmp_path: Path) -> None:
+    """It said: The widest interval is ± nan."""
+    section, lines = written([make(tmp_path, "weighted")], tmp_path / "tables", threshold=0.9)
+    text = "\n".join(lines)
+    assert "No image is above the threshold: lower it." in text
+    assert "nan" not in text

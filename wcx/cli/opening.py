@@ -60,6 +60,11 @@ def device(cfg: DictConfig) -> torch.device:
         chosen = torch.device(name)
     except RuntimeError as error:
         raise WcxError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:<number>.") from error
+    if chosen.type not in ("cpu", "cuda"):
+        try:
+            torch.ones(1, device=chosen).cpu()
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
+            raise WcxError(f"device {name!r} cannot be used here; give auto, cpu, cuda or cuda:<number>.") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise WcxError(
             f"device {name!r} is not there: {torch.cuda.device_count()} GPUs are visible; give device=cpu or auto."

@@ -69,9 +69,13 @@ def tables(rows: pd.DataFrame, protocol: str) -> list[Table]:
         lines = ("network", "method", "target", *(() if is_beside else ("contrast",)))
         papers = ((PROBABILITY.name, "published"), (UNMASKED.name, "published_unmasked"))
         spread = Spread(lines, blocks, "contrast", papers, f"the paper's {paper.NETWORK}")
+        width = (block["ci_high"] - block["ci_low"]).max() / 2
+        widest = (
+            "No image is above the threshold: lower it." if pd.isna(width) else f"The widest interval is ± {width:.3f}."
+        )
         note = (
             "Pos. / Neg.: only positive / negative features are kept, which should raise / lower it; the better is marked. "
-            f"The widest interval is ± {(block['ci_high'] - block['ci_low']).max() / 2:.3f}. {opened.INTERVALS}"
+            f"{widest} {opened.INTERVALS}"
         )
         tables.append(
             Table(

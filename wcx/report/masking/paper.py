@@ -164,7 +164,7 @@ def comparisons(frame: pd.DataFrame, protocol: str, folder: Path = FOLDER) -> li
     reproduction = read(folder, REPRODUCTION).drop(columns="model").rename(columns={VALUES[1]: "reproduction"})
     reproduced = read(folder, PAPER).rename(columns={VALUES[1]: "published"}).merge(reproduction, on=list(CELL))
     networks = ["model", "seed", *({"recipe"} & {*frame})]
-    groups = frame.dropna(subset="published").groupby(networks, sort=False, dropna=False)
+    groups = frame.dropna(subset=["published", VALUES[1]]).groupby(networks, sort=False, dropna=False)
     several = len({names[0] for names, _ in groups}) < len({(names[0], *names[2:]) for names, _ in groups})
     return [
         Comparison(
