@@ -280,7 +280,7 @@ def test_two_recipes_of_one_network_stand_side_by_side(tmp_path: Path) -> None:
 
 def test_a_table_of_no_image_says_what_to_do(tmp_path: Path) -> None:
     """It said: The widest interval is ± nan."""
-    section, lines = written([make(tmp_path, "weighted")], tmp_path / "tables", threshold=0.9)
+    _section, lines = written([make(tmp_path, "weighted")], tmp_path / "tables", threshold=0.9)
     text = "\n".join(lines)
     assert "No image is above the threshold: lower it." in text
     assert "nan" not in text
