@@ -86,13 +86,14 @@ NEAR = 1e-2  # to 1, as sums of rounded probabilities are
 
 def _softmax(outputs: Tensor) -> str:
     """Return what outputs (N, C) look like if not like logits: "probabilities", "log-probabilities", or ""."""
-    for rows in (outputs[:1], outputs):  # the first image's tell nearly always, and cost little
-        y = rows.double()
-        total, log_total = torch.stack([(y.sum(1) - 1).abs().amax(), y.logsumexp(1).abs().amax()]).tolist()
-        is_probability = total < NEAR and float(y.amin()) >= 0
-        if outputs.shape[1] == 1 or not (is_probability or log_total < NEAR):
-            return ""
-    return "probabilities" if is_probability else "log-probabilities"
+    first = outputs[0].tolist()
+    if len(first) == 1 or min(first) < 0 < max(first):  # as those of logits are nearly always
+        return ""
+    y = outputs.double()
+    total, log_total = torch.stack([(y.sum(1) - 1).abs().amax(), y.logsumexp(1).abs().amax()]).tolist()
+    if total < NEAR and min(first) >= 0:
+        return "probabilities"
+    return "log-probabilities" if log_total < NEAR else ""
 
 
 def explain(
