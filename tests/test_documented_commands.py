@@ -62,7 +62,7 @@ def test_a_documented_command_is_composed(
             OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
             composed.append(cfg)
             if "datasets" in cfg and "contrasts" in cfg:
-                asked = grid.Grid.of(cfg, config_name)
+                asked = grid.Grid.of(cfg)
                 assert [cell for block in asked.blocks() for cell in asked.cells(block.pair)]
 
         run(stop, config_name, complete)

@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from wcx.cli import user_errors
 from wcx.errors import choose
@@ -28,12 +30,31 @@ def main(command: str | None = None) -> None:
             if "=" not in first and not first.startswith("-"):
                 command = sys.argv.pop(1)
                 sys.argv[0] = f"wcx {command}"  # as manifests have it
-        if command in command_names():
-            importlib.import_module(f"wcx.cli.commands.{command}").main()
-            return
-        experiments = _experiments()
-        choose("command", command, [*command_names(), *experiments, *_checks()])
-        importlib.import_module(f"wcx.cli.commands.{'grid' if command in experiments else 'verify'}").main(command)
+        if command not in command_names():
+            experiments = _experiments()
+            choose("command", command, [*command_names(), *experiments, *_checks()])
+            sys.argv.insert(1, f"experiment={command}" if command in experiments else f"parts=[{command}]")
+            command = "grid" if command in experiments else "verify"
+        start(command)
+
+
+def start(name: str) -> None:
+    """Run a command that has a file: its function `run`, with conf/<name>.yaml where there is one.
+
+    The command line is completed by the file's `complete`, where it has one, and else by the configuration's lists. With
+    --help, the file's docstring is printed instead.
+    """
+    from wcx.cli import application, grid
+
+    command: Any = importlib.import_module(f"wcx.cli.commands.{name}")
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(command.__doc__)
+        return
+    if hasattr(command, "main"):  # one that is made of others
+        command.main()
+        return
+    config = name if (application.CONF / f"{name}.yaml").is_file() else "config"
+    application.main(command.run, config, getattr(command, "complete", partial(grid.complete, config_name=config)))
 
 
 def command_names() -> list[str]:

@@ -30,11 +30,8 @@ def main(
     """Run `function` with the composed configuration; a user's mistake is one line on stderr and exit code 2.
 
     `complete` may add to the command line first. In a sweep (-m) the other jobs go on; what was skipped or failed is
-    listed at the end; a failure makes exit code 1. With --help, what the command says of itself is printed instead.
+    listed at the end; a failure makes exit code 1.
     """
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        print(sys.modules[function.__module__].__doc__)
-        return
     sweep = any(argument in ("-m", "--multirun") for argument in sys.argv[1:])
 
     typed = list(sys.argv)

@@ -93,9 +93,11 @@ class Grid:
     overrides: Sequence[str]
 
     @classmethod
-    def of(cls, cfg: DictConfig, config: str) -> Grid:
+    def of(cls, cfg: DictConfig) -> Grid:
         """Return the grid of a running application's configuration."""
-        runtime, listed = HydraConfig.get(), list(_lists(config))
+        runtime = HydraConfig.get()
+        config = str(runtime.job.config_name)
+        listed = list(_lists(config))
         lists = {key: [runtime.runtime.choices[group]] for key, group in GROUPS.items()}
         lists |= {key: plain(cfg[key]) for key in listed if cfg[key]}
         named = {*listed, *GROUPS.values()}

@@ -2,7 +2,8 @@
 
 A section is made by ``wcx.report.<experiment>``, where there is such a module, and by `summary` for every other experiment: a
 new one appears without an edit. Such a module has `section(shards, refused)` and `protocol(shard)`, which tells apart what
-stands side by side; IS_RANDOM_FIT = False keeps networks of random weights out where records are collected.
+stands side by side. It may have `pictures(job, shards, most)`; IS_RANDOM_FIT = False keeps networks of random weights out where
+records are collected.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from wcx import experiments, records
 from wcx.files import write as write_file
+from wcx.pipeline import Job
 from wcx.records import Shard
 from wcx.report import backends, tables
 from wcx.report.eligible import eligible
@@ -155,6 +157,12 @@ def collect(
         refused=refused,
         is_random_fit=getattr(module, "IS_RANDOM_FIT", True),
     )
+
+
+def pictures(job: Job, shards: Sequence[Shard], most: int) -> list[Path]:
+    """Draw some images of a job beside its records, at most so many, as `pictures` of its module does; return the files."""
+    draw = getattr(_module(job.experiment.name()), "pictures", None)
+    return draw(job, shards, most) if draw and most else []
 
 
 def outdated(shards: Sequence[Shard]) -> list[str]:

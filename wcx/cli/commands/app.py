@@ -132,8 +132,3 @@ def python(call: partial[models.LoadedModel]) -> str:
     package = "wcx.models" if module == "custom" else "wcx"
     arguments = ", ".join(f"{key}={value!r}" for key, value in shown.items())
     return f"from {package} import {module}\n\nloaded = {module}.load({arguments})"
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run, "app", complete)

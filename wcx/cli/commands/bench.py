@@ -24,7 +24,7 @@ from wcx.checks.bench import MEASURES, Bench, BenchRequest
 from wcx.checks.libraries import missing
 from wcx.checks.peers import Peers
 from wcx.checks.workloads import WORKLOADS
-from wcx.cli import allocator, application, grid, opening
+from wcx.cli import allocator, grid, opening
 from wcx.cli.commands.verify import filled, show
 from wcx.cli.grid import Grid
 from wcx.errors import WcxError, choose
@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> None:
     for key, counts in (("images", [cfg.images]), ("repeats", [cfg.repeats]), ("memory", opening.plain(cfg.memory))):
         if not all(type(count) is int and count >= 1 for count in counts):
             raise WcxError(f"{key} = {opening.plain(cfg[key])!r}: give whole numbers of at least 1.")
-    runner, asked = grid.settings(RUNNERS[cfg.experiment]), Grid.of(cfg, "bench")
+    runner, asked = grid.settings(RUNNERS[cfg.experiment]), Grid.of(cfg)
     lists = {key: opening.plain(cfg[key]) or runner[key] for key in ("methods", "contrasts")}
     asked = dataclasses.replace(asked, lists={**asked.lists, **lists})
     if "estimate" in parts and not cfg.plan:
@@ -69,8 +69,3 @@ def wanted(cfg: DictConfig, asked: Grid, pair: Sequence[str], parts: Sequence[st
     return BenchRequest(
         partial(open_job, asked, pair), parts, cfg.images, cfg.repeats, tuple(opening.plain(cfg.memory))
     )
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run, "bench", lambda arguments: grid.complete(arguments, "bench"))

@@ -69,8 +69,3 @@ def run(cfg: DictConfig) -> None:
     print(f"{findings.verdict(measured)}; {folder / 'check_gpu.md'}, {folder / 'check_gpu.json'}")
     if findings.failed(measured):
         sys.exit(1)
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run, "check_gpu")

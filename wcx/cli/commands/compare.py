@@ -14,7 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from wcx.cli import application, grid, opening
+from wcx.cli import grid, opening
 
 
 def run(cfg: DictConfig) -> None:
@@ -26,8 +26,3 @@ def run(cfg: DictConfig) -> None:
     files = section.write(Path(cfg.paths.results_dir))
     print(section.to_text().lstrip("\n"), f"tables: {', '.join(map(str, files))}", sep="\n")
     grid.fail({}, refused)
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run, "compare")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from wcx.cli.commands import finetune, table1
+from wcx.cli import start
 
 TRAINING = ("dataset=parts", "model=small_cnn", "recipe=demo")
 TABLE = ("datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "contrasts=[original,weighted]", "recipe=demo")
@@ -18,10 +18,7 @@ def main() -> None:
     """Run both commands."""
     typed = sys.argv[1:]
     shared = [argument for argument in typed if argument.startswith(("paths.", "-"))]
-    if {"-h", "--help"} & set(typed):
-        print(__doc__)
-        return
     sys.argv[1:] = [*TRAINING, *shared]
-    finetune.main()
+    start("finetune")
     sys.argv[1:] = [*TABLE, *typed]
-    table1.main()
+    start("table1")

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from wcx import experiments
-from wcx.cli import application, grid, opening
+from wcx.cli import grid, opening
 
 
 def run(cfg: DictConfig) -> None:
@@ -31,8 +31,3 @@ def run(cfg: DictConfig) -> None:
         files = results.write(Path(cfg.paths.results_dir), Path(cfg.to), name, refused)
     print(f"{len(files)} files, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB; data card: {files[-1]}")
     grid.fail({}, refused)
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run, "export")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from wcx import pipeline
-from wcx.cli import application, blocks, grid, opening
+from wcx.cli import blocks, grid, opening
 from wcx.cli.blocks import Block, Results
 from wcx.cli.grid import Grid
 from wcx.pipeline import Executor, Job
@@ -81,7 +81,7 @@ def run(cfg: DictConfig) -> None:
     """Run every network; one that fails is told at the end, and the others finish."""
     refused: list[str] = []
     with blocks.executor(cfg) as executor:
-        networks = PreparedNetworks(Grid.of(cfg, "fig3"), executor)
+        networks = PreparedNetworks(Grid.of(cfg), executor)
         asked = networks.asked.blocks()
         failed = blocks.in_turn(asked, networks.prepare)
         prepared = [block for block in asked if block.name not in failed]
@@ -99,8 +99,3 @@ def run(cfg: DictConfig) -> None:
         files = ", ".join(map(str, section.write(results)))
         print(section.to_text(), f"Fig. 3: {files}", f"records: {results / 'records'}", sep="\n")
     grid.fail(failed, refused)
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run, "fig3", lambda arguments: grid.complete(arguments, "fig3"))

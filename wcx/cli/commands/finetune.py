@@ -100,8 +100,3 @@ def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) ->
     )
     run(composed)
     return path.exists()
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run, "finetune")

@@ -67,7 +67,7 @@ def draw(cfg: DictConfig, commands: dict[str, str]) -> None:
         print("figure:", *paths, flush=True)
 
 
-def run(cfg: DictConfig) -> None:
+def run_cell(cfg: DictConfig) -> None:
     """Make the figures that run.py's configuration asks for."""
     typed = [argument for argument in sys.argv[1:] if not argument.startswith("figures=")]
     draw(cfg, {name: command("run.py", [*typed, f"figures=[{name}]"]) for name in cfg.figures})
@@ -78,11 +78,11 @@ def command(script: str, arguments: Sequence[str]) -> str:
     return shlex.join(["python", script, *arguments])
 
 
-def run_all(cfg: DictConfig) -> None:
+def run(cfg: DictConfig) -> None:
     """Make the figures of every dataset and model; what fails is reported at the end, and the others are made."""
     for name in cfg.figures:
         choose("figure", name, FIGURES)
-    asked = Grid.of(cfg, "gallery")
+    asked = Grid.of(cfg)
     typed = [text for text in asked.overrides if not text.startswith("figures=")]
 
     def work(block: Block) -> None:
@@ -93,11 +93,6 @@ def run_all(cfg: DictConfig) -> None:
         draw(application.compose([*pair, *asked.overrides], "gallery"), commands)
 
     grid.fail(blocks.in_turn(asked.blocks(), work))
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run_all, "gallery", lambda arguments: grid.complete(arguments, "gallery"))
 
 
 def _options(cfg: DictConfig, group: str, name: str) -> dict[str, object]:

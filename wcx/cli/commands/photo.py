@@ -1,4 +1,4 @@
-"""One's own photographs: what `image=...` means to run.py.
+"""One's own photographs: what `image=...` means to run.py; `wcx photo image=...` is the same.
 
 python run.py image=photo.jpg model=resnet18
 python run.py image=[a.jpg,b.jpg] dataset=cub model=alexnet target="Laysan Albatross" foils=["Sooty Albatross"]
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig
 from torch import Tensor
 
 from wcx import contrasts, datasets, methods, models
-from wcx.cli import application, opening
+from wcx.cli import opening
 from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
 from wcx.errors import DataError, WcxError, choose, made
@@ -48,7 +48,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
 
 def run(cfg: DictConfig) -> None:
     """Explain each photograph, or print what would be done."""
-    if cfg.image in (None, "", []):
+    if cfg.get("image") in (None, "", []):
         raise WcxError("experiment photo needs an image: image=photo.jpg, image=[a.jpg,b.jpg] or image=folder.")
     files = photo.image_files(_list(cfg.image))
     names = tuple(dict.fromkeys(("original", cfg.contrast.name)))
@@ -187,10 +187,3 @@ def _foils(value: object, classes: Sequence[str]) -> FoilSetting:
 
 def _list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (ListConfig, list, tuple)) else [value]
-
-
-def main() -> None:
-    """Run the command line: `wcx photo image=...` is `wcx image=...`."""
-    from wcx.cli.commands import run as cell  # it imports this file
-
-    application.main(cell.run, complete=lambda arguments: complete([*arguments, "experiment=photo"]))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from wcx.cli import application, grid
+from wcx.cli import grid
 from wcx.cli.quoting import CONF
 
 
@@ -26,8 +26,3 @@ def run(cfg: DictConfig) -> None:
     refused: list[str] = []
     print(*page.write(Path(cfg.paths.results_dir), refused), sep="\n")
     grid.fail({}, refused)
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run)

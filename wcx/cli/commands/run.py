@@ -48,9 +48,5 @@ def run(cfg: DictConfig) -> None:
         print(f"figure: {selected.write_selected(shown, shard.path / 'selected.png', title, shard.labels)}")
 
 
-PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run}  # without records
-
-
-def main() -> None:
-    """Run the command line."""
-    application.main(run, complete=photo.complete)
+PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run_cell}  # without records
+complete = photo.complete

@@ -79,7 +79,7 @@ def request(cfg: DictConfig) -> Request:
             choose(key.removesuffix("s"), name, choices[key])
     return ComposedRequest(
         **lists,
-        typed=tuple(Grid.of(cfg, "verify").overrides),
+        typed=tuple(Grid.of(cfg).overrides),
         limit=cfg.limit,
         seed=cfg.seed,
         epsilon=cfg.epsilon,
@@ -155,10 +155,3 @@ def complete(arguments: Sequence[str]) -> list[str]:
         if text.startswith(("dataset=", "model=")):
             raise WcxError(f"{text}: every part has its own; networks=[...] chooses those of the oracle.")
     return grid.complete(arguments, "verify")
-
-
-def main(check: str | None = None) -> None:
-    """Run the command line for all parts, or for one check."""
-    if check is not None:
-        sys.argv.insert(1, f"parts=[{check}]")
-    application.main(run, "verify", complete)

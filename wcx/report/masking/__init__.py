@@ -13,9 +13,11 @@ from wcx.records import Shard
 from wcx.report import opened
 from wcx.report.masking import cells, findings, localisation, main, paired, paper, scatter, seeds, strata
 from wcx.report.masking.cells import MaskedCell
+from wcx.report.pictures import selected
 from wcx.report.sections import Plot, Section, counted
 from wcx.report.tables import Table
 
+pictures = selected.write
 IS_RANDOM_FIT = False  # networks of random weights stand in no Table 1 but that of their own command
 _INTRO = (
     "Hide the pixels that speak against a class, and its relative probability should rise; hide those that speak for it, and it "

@@ -49,6 +49,23 @@ def title_of(name: str, count: int, threshold: float) -> str:
     )
 
 
+def write(job: Job, shards: Sequence[Shard], most: int) -> list[Path]:
+    """Draw the first selected images of a job under every contrast, a figure for each method; return the figures."""
+    figures = []
+    mask, seed = job.settings.mask, job.loaded.meta.get("seed")
+    variant = (f"-{mask}" if mask != "sign" else "") + (f"-seed{seed}" if seed else "")
+    labels = shards[0].labels
+    for method in dict.fromkeys(cell.method for cell in job.cells):
+        path = job.results_dir / "figures" / f"{job.dataset.name}-{job.loaded.name}-{method}{variant}.png"
+        if shown := selected(job, [shard for shard in shards if shard.key[2] == method], most):
+            name = f"{job.dataset.name} {job.loaded.name} {method}"
+            title = title_of(name, len(shown), job.settings.threshold)
+            figures.append(write_selected(shown, path, title, labels))
+            facts = {key: labels[key] for key in ("dataset", "weights", "stand_in", "subset")}
+            write_frames(shown, path.with_suffix(""), title, model=job.loaded.name, method=method, **facts)
+    return figures
+
+
 def write_selected(explained: Sequence[Picture], path: Path, title: str, labels: Mapping[str, Any]) -> Path:
     """Draw the pictures and write them to `path`; the maps of one image under one contrast share one scale.
 

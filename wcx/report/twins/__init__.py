@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
+from wcx.pipeline import Job
 from wcx.records import Shard
 from wcx.report import opened
 from wcx.report.opened import Opened
@@ -30,6 +32,13 @@ def protocol(shard: Shard) -> str:
     """Return what tells apart what stands side by side: settings but the seed, and the layer."""
     settings = {key: value for key, value in shard.parts.get("settings", {}).items() if key != "seed"}
     return json.dumps([settings, shard.parts.get("layer")], sort_keys=True)
+
+
+def pictures(job: Job, shards: Sequence[Shard], _most: int) -> list[Path]:
+    """Draw one image for each method with a contrast; see `wcx.report.pictures.twins`."""
+    from wcx.report.pictures import twins  # matplotlib
+
+    return twins.write(job, shards)
 
 
 def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Section:
