@@ -246,14 +246,12 @@ def test_large_pictures_are_shown_smaller_and_too_many_not_at_all(tmp_path: Path
     assert (over.used, over.damaged) == (0, []), "a bound, no damage"
 
 
-def test_commands_are_the_recorded_ones_or_are_made_from_the_records(tmp_path: Path) -> None:
+def test_commands_are_the_recorded_ones(tmp_path: Path) -> None:
     shard = shards.make(tmp_path, "weighted", settings=Settings(threshold=0.2, mask="equal"))
     recorded = RecordSet(shard, {"command": ["/home/x/scripts/table1.py", "datasets=[cub]", "limit=10"]})
     assert recorded.command == "python scripts/table1.py 'datasets=[cub]' limit=10"
     for argv in (["/usr/bin/pytest", "tests"], [], None, [3]):
-        assert RecordSet(shard, {"command": argv}).command == (
-            "python run.py experiment=masking dataset=cub model=vgg16 method=gradcam contrast=weighted threshold=0.2 mask=equal"
-        )
+        assert RecordSet(shard, {"command": argv}).command == "", "another program's"
 
 
 def test_protocols_have_tables_of_their_own(tmp_path: Path) -> None:

@@ -158,8 +158,7 @@ _PHOTOGRAPHS = Section(
 _REPRODUCE = Section(
     "reproduce",
     "How to reproduce",
-    "Run in the repository, in this order. The commands are those that made the numbers, as recorded with them; one that was run "
-    "from elsewhere is written anew from its records.",
+    "Run in the repository, in this order. The commands are those that made the numbers, as recorded with them.",
 )
 _MANIFEST = Section(
     "manifest",

@@ -14,7 +14,6 @@ from wcx import records
 from wcx.errors import WcxError
 from wcx.manifest import command_line
 from wcx.records import Shard
-from wcx.report import commands
 from wcx.report.sections import counted
 
 Facts = Mapping[str, Any]
@@ -129,8 +128,8 @@ class RecordSet:
 
     @property
     def command(self) -> str:
-        """The command that made them: as the manifest has it; from the records, if that was no runner of ours."""
-        return command_line(self.manifest.get("command")) or commands.command(self.shard)
+        """The command that made them; "" if that was none of ours."""
+        return command_line(self.manifest.get("command"))
 
 
 @dataclass
