@@ -114,9 +114,9 @@ def test_paired() -> None:
     a, b = sample(50, 1), sample(50, 2, 0)
     result = paired(a, b, KEY)
     assert (result.n, result.difference) == (50, pytest.approx((a - b).mean()))
-    assert (result.low, result.high) == bootstrap(a - b, KEY)
+    assert (result.ci_low, result.ci_high) == bootstrap(a - b, KEY)
     assert result.p == sign_flip(a - b, KEY)
-    assert result.low < result.difference < result.high
+    assert result.ci_low < result.difference < result.ci_high
     nothing = paired([], [], KEY)
     assert nothing.n == 0
     assert np.isnan(nothing[1:]).all()

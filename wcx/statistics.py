@@ -25,15 +25,15 @@ class Paired(NamedTuple):
     Attributes:
         n: images.
         difference: mean of a - b.
-        low: lower end of its 95 % bootstrap interval.
-        high: upper end.
+        ci_low: lower end of its 95 % bootstrap interval.
+        ci_high: upper end.
         p: two-sided, of the sign-flip test.
     """
 
     n: int
     difference: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
     p: np.ndarray
 
 
@@ -128,17 +128,20 @@ def sign_flip(differences: ArrayLike, key: Sequence[object], flips: int = FLIPS)
     return np.asarray((count + 1) / (flips + 1))
 
 
-def paired(a: ArrayLike, b: ArrayLike, key: Sequence[object]) -> Paired:
+def paired(a: ArrayLike, b: ArrayLike, key: Sequence[object], resamples: int = RESAMPLES) -> Paired:
     """Return the mean of a - b with its 95 % bootstrap interval and sign-flip p-value.
 
     Args:
         a: (n, ...), a row an image.
         b: the same images.
         key: of the cell, from which the random numbers are seeded.
+        resamples: of the bootstrap.
     """
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     mean = differences.mean(0) if len(differences) else np.full(differences.shape[1:], np.nan)
-    return Paired(len(differences), mean, *bootstrap(differences, key), sign_flip(differences, key))
+    return Paired(
+        len(differences), mean, *bootstrap(differences, key, resamples=resamples), sign_flip(differences, key)
+    )
 
 
 def holm(p: ArrayLike) -> np.ndarray:

@@ -46,9 +46,7 @@ COLUMNS = (
     Column("mean_a", "Over those images.", "a", ".4g"),
     Column("mean_b", "Over those images.", "b", ".4g"),
     Column("difference", "Paired over images.", "b − a", "+.4g", interval=("ci_low", "ci_high")),
-    Column("p", "Two-sided, of the sign-flip test.", format="p"),
-    Column("p_holm", "Corrected by Holm for the m tests of this table.", "p Holm", "p"),
-    Column("m", "Tests that p is corrected for.", format="d", folded=True),
+    *opened.TESTS,
 )
 SETS = (
     *_CELL,
@@ -141,9 +139,8 @@ class MatchedSets:
         for mask, columns in opened.same_images((b - a)[names]):
             key = [*self.a.shard.key, self.a.shard.experiment, "compare", int(mask.sum())]
             result = statistics.paired(b.loc[mask, columns], a.loc[mask, columns], key)
-            ends = {"difference": result.difference, "ci_low": result.low, "ci_high": result.high, "p": result.p}
             means = {"mean_a": a.loc[mask, columns].mean(), "mean_b": b.loc[mask, columns].mean()}
-            frame = pd.DataFrame({"quantity": columns, "n": result.n, **means, **ends}, index=columns)
+            frame = pd.DataFrame({"quantity": columns, "n": result.n, **means, **result._asdict()}, index=columns)
             yield from frame.to_dict("records")
 
 
@@ -241,8 +238,7 @@ def section(a: Path, b: Path, quantities: Sequence[str] = (), refused: list[str]
     if pairs and sets and not rows and quantities:
         raise WcxError(f"quantities = {list(quantities)}: none fits; leave it out to see what there is.")
     frame = pd.DataFrame(rows, columns=None if rows else [*HEADER, "set"])
-    frame["p_holm"] = statistics.holm(frame["p"].to_numpy(dtype=float))
-    frame["m"] = int(frame["p"].notna().sum())
+    frame = opened.corrected(frame)
     low = frame.loc[frame["p_holm"] < LEVEL]
     sets = [row | {"differ": int((low["set"] == number).sum())} for number, row in enumerate(sets)]
     sets += [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from wcx import methods, models
+from wcx import methods, models, statistics
 from wcx.errors import WcxError
 from wcx.records import Shard
 from wcx.report.tables import Column, NamedNetwork, Note
@@ -44,6 +44,11 @@ COLUMNS = (
     Column("foils", "The classes a contrast may be against.", folded=True),
     Column("weights", "The network's weights, with the seed of the fine-tuning.", folded=True),
     Column("subset", "What the images are not, of the official test set.", folded=True),
+)
+TESTS = (
+    Column("p", "Two-sided, of the sign-flip test.", format="p"),
+    Column("p_holm", "Corrected by Holm for the m tests of this table.", "p Holm", "p"),
+    Column("m", "Tests that p is corrected for.", format="d", folded=True),
 )
 
 
@@ -189,6 +194,17 @@ def with_networks(frame: pd.DataFrame) -> pd.DataFrame:
     seeds = pd.to_numeric(frame["seed"]).map("seed {:g}".format)
     names = frame["dataset"] + ", " + seeds.where(is_seeded, frame["weights"])
     return frame.assign(network=frame["dataset"].where(~is_shared, names))
+
+
+def framed(rows: Sequence[Mapping[str, Any]] | pd.DataFrame, header: Sequence[str]) -> pd.DataFrame:
+    """Return rows with the column of `with_networks`, the header's columns first; of no row the header alone."""
+    frame = with_networks(pd.DataFrame(rows)) if len(rows) else pd.DataFrame(columns=list(header))
+    return frame[[*header, *(name for name in frame if name not in header)]]
+
+
+def corrected(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with `p_holm` and `m` of its column `p`: its rows are one family of tests; NaN is no test."""
+    return frame.assign(p_holm=statistics.holm(frame["p"].to_numpy(dtype=float)), m=int(frame["p"].notna().sum()))
 
 
 def networks(frame: pd.DataFrame, name: str = "network") -> tuple[NamedNetwork, ...]:

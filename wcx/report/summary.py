@@ -42,7 +42,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     cells = [Opened(shard, rows) for shard in shards if (rows := opened.rows(shard, refused)) is not None]
     axes = _axes(name, dict.fromkeys(chain.from_iterable(map(measured, cells))))
     rows = list(chain.from_iterable(_quantities(cell, axes) for cell in cells))
-    frame = opened.with_networks(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=list(HEADER))
+    frame = opened.framed(rows, HEADER)
     title = name.replace("_", " ").capitalize()
     tables: list[Table] = []
     for _, block in frame.groupby(["model", "protocol"], sort=False) if rows else ():

@@ -11,7 +11,7 @@ import pandas as pd
 
 from wcx.records import Shard
 from wcx.report import opened
-from wcx.report.masking import cells, findings, localisation, main, paired, paper, scatter, seeds, strata
+from wcx.report.masking import cells, findings, main, paired, paper, scatter, seeds
 from wcx.report.masking.cells import MaskedCell
 from wcx.report.pictures import selected
 from wcx.report.sections import Plot, Section, counted
@@ -85,15 +85,11 @@ def _tables(members: list[MaskedCell], name: str, published_dir: Path) -> list[T
     """Return the tables of one protocol; those that have no line stand in none."""
     pairs = cells.pairs(members)
     rows = paper.beside(main.frame(members), published_dir)
-    differences = paired.frame(pairs)
-    return [
-        *main.tables(rows, name),
-        paired.table(paper.with_differences(differences, rows), name),
-        strata.table(strata.frame(members, published_dir), name),
-        localisation.table(localisation.frame(pairs), name),
-        seeds.table(seeds.frame(members), name),
-        paper.table(rows, name),
-    ]
+    differences = paper.with_differences(paired.frame(pairs), rows)
+    beside, boxes = paired.tables(differences, paired.localisation(pairs), name)
+    strata = main.strata_table(main.strata(members, published_dir), name)
+    across = seeds.seeds_table(seeds.frame(members), name)
+    return [*main.tables(rows, name), beside, strata, boxes, across, paper.published_table(rows, name)]
 
 
 def _findings(tables: Sequence[Table]) -> list[str]:

@@ -16,10 +16,12 @@ from wcx.experiments.masking import Settings
 from wcx.records import Shard
 from wcx.report import opened
 from wcx.report.opened import Opened
-from wcx.report.tables import Column
+from wcx.report.tables import Column, Table
 from wcx.statistics import bootstrap
 
 SIDE = {"positive": "higher", "negative": "lower"}  # what keeping these features should make of the probability
+KEYS = ("dataset", "model", "method", "target", "baseline", "features_kept")  # of a line
+FACTS = ("n_skipped", "threshold", "foils", "weights", "subset")  # behind its numbers, in every file
 _BASELINES = {"blur": "Gaussian Blur", "zeros": "Zeros", "mean": "Channel-wise Mean"}
 _SEPARATE = ("threshold", "mask", "fraction", "seed")  # settings that are named first, or are no part of the protocol
 COLUMNS = (
@@ -99,6 +101,20 @@ class MaskedCell(Opened):
         facts = self.names | {"mask": self.settings["mask"], "n_skipped": self.n_skipped, "threshold": self.threshold}
         facts |= {"foils": self.foils, "weights": self.weights, "subset": self.subset, "protocol": self.protocol}
         return facts | super().facts()
+
+
+def table(
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    rows: pd.DataFrame,
+    header: Sequence[str],
+    note: str,
+    **layout: Any,
+) -> Table:
+    """Return a table beside Table 1, which is shown on request; `layout` is that of `Table`."""
+    options: dict[str, Any] = {"is_main": False, "header": tuple(header), "digits": "%.6f"}
+    return Table(f"table1_{name}", title, tuple(columns), rows, note, **options, **layout)
 
 
 Pair = tuple[MaskedCell, MaskedCell]  # weighted and original, of one network and method

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from wcx.errors import WcxError
-from wcx.report.masking.cells import COLUMNS
+from wcx.report.masking.cells import COLUMNS, FACTS, KEYS, table
 from wcx.report.tables import Column, Table
 
 FOLDER = Path(__file__).parent.parent / "published"
@@ -17,7 +17,7 @@ NETWORK = "vgg16"
 PAPER = "table1_published.csv"
 REPRODUCTION = "table1_independent_reproduction.csv"
 REPRODUCTION_BELOW = "table1_independent_reproduction_below.csv"
-CELL = ("dataset", "method", "target", "baseline", "features_kept", "contrast")
+CELL = (*(name for name in KEYS if name != "model"), "contrast")
 VALUES = ("relative_probability_unmasked", "relative_probability")
 _COLUMNS = (
     Column("relative_probability", "Ours.", "ours", ".3f", interval=("ci_low", "ci_high")),
@@ -26,15 +26,11 @@ _COLUMNS = (
     Column("reproduction", "Of the independent reproduction.", "the reproduction's", ".3f"),
     Column("difference_from_reproduction", "Ours minus the reproduction's.", "ours − the reproduction's", "+.3f"),
 )
-_SHOWN = (
-    *("model", "network", "method", "target", "baseline", "features_kept", "contrast", "n"),
-    *(column.name for column in _COLUMNS),
-)
+_SHOWN = ("model", "network", *KEYS[2:], "contrast", "n", *(column.name for column in _COLUMNS))
 HEADER = (
-    "dataset", "model", "method", "target", "baseline", "features_kept", "contrast", "mask", "n",
-    "relative_probability_unmasked", "relative_probability", "ci_low", "ci_high", "published_model", "published_unmasked",
-    "published", "difference", "reproduction_model", "reproduction", "difference_from_reproduction", "n_skipped", "threshold",
-    "foils", "weights", "subset",
+    *KEYS, "contrast", "mask", "n", "relative_probability_unmasked", "relative_probability", "ci_low", "ci_high",
+    "published_model", "published_unmasked", "published", "difference", "reproduction_model", "reproduction",
+    "difference_from_reproduction", *FACTS,
 )  # fmt: skip
 
 
@@ -124,7 +120,7 @@ def beside(rows: pd.DataFrame, folder: Path = FOLDER) -> pd.DataFrame:
     )
 
 
-def table(rows: pd.DataFrame, protocol: str) -> Table:
+def published_table(rows: pd.DataFrame, protocol: str) -> Table:
     """Return the cells that have a published number, ours beside it.
 
     Args:
@@ -133,24 +129,10 @@ def table(rows: pd.DataFrame, protocol: str) -> Table:
     """
     frame = rows[rows["published"].notna() | rows["reproduction"].notna()].reset_index(drop=True)
     frame = frame[[*HEADER, *(name for name in frame if name not in HEADER)]]
-    columns = (*COLUMNS, *_COLUMNS)
-    title, note = (
-        f"Beside the paper, cell by cell ({protocol})",
-        "The reproduction is another team's, of its own network.",
-    )
-    return Table(
-        "table1_vs_published",
-        title,
-        columns,
-        frame,
-        note,
-        _SHOWN,
-        6,
-        is_main=False,
-        is_shown=False,
-        header=HEADER,
-        digits="%.6f",
-    )
+    title = f"Beside the paper, cell by cell ({protocol})"
+    note = "The reproduction is another team's, of its own network."
+    columns, layout = (*COLUMNS, *_COLUMNS), {"shown": _SHOWN, "labels": 6, "is_shown": False}
+    return table("vs_published", title, columns, frame, HEADER, note, **layout)
 
 
 def comparisons(frame: pd.DataFrame, protocol: str, folder: Path = FOLDER) -> list[Comparison]:

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 from scipy import stats
 
-from wcx.report.masking.cells import COLUMNS, MaskedCell
+from wcx.report.masking.cells import COLUMNS, KEYS, MaskedCell, table
 from wcx.report.tables import Column, Table
 
 HEADER = (
-    "dataset", "model", "method", "target", "baseline", "features_kept", "contrast", "mask", "seeds", "n",
-    "relative_probability", "sd", "ci_low", "ci_high", "lowest", "highest", "n_skipped", "threshold", "foils",
-    "subset",
+    *KEYS, "contrast", "mask", "seeds", "n", "relative_probability", "sd", "ci_low", "ci_high", "lowest", "highest",
+    "n_skipped", "threshold", "foils", "subset",
 )  # fmt: skip
 _COLUMNS = (
     Column("seeds", "Of the fine-tuning."),
@@ -22,10 +21,7 @@ _COLUMNS = (
     Column("lowest", "Of the seeds' means.", format=".3f"),
     Column("highest", "Of the seeds' means.", format=".3f"),
 )
-_SHOWN = (
-    *("dataset", "model", "method", "target", "baseline", "features_kept", "contrast", "seeds", "mask", "threshold"),
-    *("foils", "n", *(column.name for column in _COLUMNS[1:])),
-)
+_SHOWN = (*KEYS, "contrast", "seeds", "mask", "threshold", "foils", "n", *(column.name for column in _COLUMNS[1:]))
 
 
 def frame(cells: Sequence[MaskedCell]) -> pd.DataFrame:
@@ -52,14 +48,14 @@ def frame(cells: Sequence[MaskedCell]) -> pd.DataFrame:
     return rows[[*HEADER, *(name for name in rows if name not in HEADER)]]
 
 
-def table(rows: pd.DataFrame, protocol: str) -> Table:
+def seeds_table(rows: pd.DataFrame, protocol: str) -> Table:
     """Return the table of a frame."""
     note = (
         "Mean over the seeds of each network's mean; the interval (Student's t over seeds) covers another training, and with a "
         "limit other images, as each seed draws its own. n: images, all seeds together."
     )
     columns, title = (*COLUMNS, *_COLUMNS), f"Across fine-tuning seeds ({protocol})"
-    return Table("table1_seeds", title, columns, rows, note, _SHOWN, 11, is_main=False, header=HEADER, digits="%.6f")
+    return table("seeds", title, columns, rows, HEADER, note, shown=_SHOWN, labels=11)
 
 
 def _trainings(cells: Sequence[MaskedCell]) -> Iterator[Mapping[str, Mapping[int, MaskedCell]]]:

@@ -111,8 +111,7 @@ def _frame(chart: Chart, make: Callable[[NetworkPanel], Iterable[dict[str, objec
     """Return the rows of all panels, the header's columns first."""
     rows = list(chain.from_iterable(map(make, chart.panels)))
     header = {_changes: HEADER, _paired: PAIRED, _correlation: CORRELATION}[make]
-    frame = opened.with_networks(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=list(header))
-    return frame[[*header, *(name for name in frame if name not in header)]]
+    return opened.framed(rows, header)
 
 
 def _changes(panel: NetworkPanel) -> Iterator[dict[str, object]]:

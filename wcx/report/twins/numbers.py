@@ -15,22 +15,9 @@ from wcx.report.tables import Column
 
 RESAMPLES = 2000  # of the bootstrap: thousands of numbers a network
 HEADER = (
-    *(
-        "dataset",
-        "model",
-        "method",
-        "layer",
-        "contrast",
-        "score",
-        "question",
-        "reading",
-        "n",
-        "mean",
-        "ci_low",
-        "ci_high",
-    ),
-    *("n_skipped", "weights", "subset"),
-)
+    "dataset", "model", "method", "layer", "contrast", "score", "question", "reading", "n", "mean", "ci_low", "ci_high",
+    "n_skipped", "weights", "subset",
+)  # fmt: skip
 # Readings that are the same whatever the map stand in lines of their own.
 LINES = {"chance": "random maps", "centre": "centred Gaussian", "edges": "Sobel edges", "ceiling": "painted truth"}
 COLUMNS = (
@@ -73,11 +60,13 @@ def protocol(cell: Opened) -> str:
 
 def frame(cells: Sequence[Opened]) -> pd.DataFrame:
     """Return a row a number: columns `HEADER`, then the facts of `Opened.facts`."""
-    rows = [row for group in networks(cells) for row in _rows(group)]
-    if not rows:
-        return pd.DataFrame(columns=list(HEADER))
-    table = opened.with_networks(pd.DataFrame(rows))
-    return table[[*HEADER, *(name for name in table if name not in HEADER)]]
+    return opened.framed([row for group in networks(cells) for row in _rows(group)], HEADER)
+
+
+def labels(cell: Opened) -> dict[str, Any]:
+    """Return what every table of twins says of a cell."""
+    facts = {"n_skipped": cell.n_skipped, "weights": cell.weights, "subset": cell.subset, "foils": "others"}
+    return cell.names | facts
 
 
 def _rows(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
@@ -87,8 +76,6 @@ def _rows(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
     low, high = intervals(stacked, cells[0].key("twins")[:2])
     lines: set[tuple[object, ...]] = set()
     for number, (cell, table) in enumerate(zip(cells, tables, strict=True)):
-        labels = cell.names | {"contrast": cell.shard.key[3], "layer": layer(cell), "n_skipped": cell.n_skipped}
-        labels |= {"weights": cell.weights, "subset": cell.subset, "foils": "others"}
         for name, mean in table.mean().items():
             score, question, reading = str(name).split("/")
             count = int(table[name].notna().sum())
@@ -96,7 +83,7 @@ def _rows(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
                 continue
             numbers = {"score": score, "question": question, "reading": reading, "n": count, "mean": mean}
             numbers |= {"ci_low": low[number, name], "ci_high": high[number, name]}
-            row = cell.facts() | labels | numbers
+            row = cell.facts() | labels(cell) | {"contrast": cell.shard.key[3], "layer": layer(cell)} | numbers
             if reading in LINES:
                 row |= {"method": LINES[reading], "contrast": "", "layer": _grid(cell) if reading == "chance" else ""}
                 line = (*(row[key] for key in ("method", "layer", "score", "question")),)

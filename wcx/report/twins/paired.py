@@ -20,9 +20,7 @@ KINDS = ("q1", "q2", "q3", "q4_siblings", "q4_all", "q4_pairs")
 DIFFERENCE = (
     Column("minus", "What it is compared with, image by image."),
     Column("difference", "Of the share whose top part is right.", format="+.3f", interval=("ci_low", "ci_high")),
-    Column("p", "Two-sided, of the sign-flip test over images.", format="p"),
-    Column("p_holm", "Corrected by Holm for the m tests of this table.", "p Holm", "p"),
-    Column("m", "Tests that p is corrected for.", format="d"),
+    *opened.TESTS,
 )
 SPREAD = (
     Column("trainings", "Networks of this kind.", format="d"),
@@ -39,8 +37,7 @@ def differences(cells: Sequence[Opened]) -> pd.DataFrame:
     rows = [row for group in networks(cells) for row in _differences(group)]
     if not rows:
         return pd.DataFrame()
-    table = opened.with_networks(pd.DataFrame(rows))
-    return table.assign(p_holm=statistics.holm(table["p"].to_numpy()), m=int(table["p"].notna().sum()))
+    return opened.corrected(opened.with_networks(pd.DataFrame(rows)))
 
 
 def _differences(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
@@ -60,21 +57,13 @@ def _differences(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
                     pairs[method, place, contrast, kind, minus] = scores - compared
     differences = pd.DataFrame(pairs)
     for mask, columns in opened.same_images(differences):
-        sample = differences.loc[mask, columns].to_numpy()
         key = [*cells[0].key()[:2], "twins", int(mask.sum())]
-        low, high = statistics.bootstrap(sample, key, resamples=numbers.RESAMPLES)
-        tests = statistics.sign_flip(sample, key)
-        for place, name in enumerate(columns):
+        result = statistics.paired(differences.loc[mask, columns], 0, key, numbers.RESAMPLES)
+        compared = pd.DataFrame(result._asdict(), index=columns)
+        for name, row in zip(columns, compared.to_dict("records"), strict=True):
             cell = tables[name[:3]][0]
-            labels = cell.names | {"contrast": name[2], "layer": name[1], "question": name[3], "minus": name[4]}
-            ends = {
-                "difference": sample[:, place].mean(),
-                "ci_low": low[place],
-                "ci_high": high[place],
-                "p": tests[place],
-            }
-            counts = {"n": int(mask.sum()), "n_skipped": cell.n_skipped, "weights": cell.weights, "subset": cell.subset}
-            yield cell.facts() | labels | ends | counts | {"foils": "others"}
+            places = {"contrast": name[2], "layer": name[1], "question": name[3], "minus": name[4]}
+            yield cell.facts() | numbers.labels(cell) | places | row
 
 
 def across(frame: pd.DataFrame) -> pd.DataFrame:
@@ -95,13 +84,12 @@ def facts(cells: Sequence[Opened]) -> pd.DataFrame:
         cell, table = group[0], numbers.facts(group[0])
         for kind in ("q1", "q2", "q3", "q4_siblings", "q4_all", "q4_pairs", "q5"):
             asked, verified = (table[f"{fact}/{kind}"].fillna(0) for fact in ("asked", "verified"))
-            row = cell.names | {"question": kind, "n": int((verified > 0).sum()), "asked": int(asked.sum())}
+            row = {"question": kind, "n": int((verified > 0).sum()), "asked": int(asked.sum())}
             row |= {"verified": int(verified.sum()), "correct": _accuracy(cell)}
             row |= {
                 fact: table[f"{fact}/{kind}"].mean() for fact in ("flip", "other_part") if f"{fact}/{kind}" in table
             }
-            row |= {"n_skipped": cell.n_skipped, "weights": cell.weights, "subset": cell.subset, "foils": "others"}
-            rows.append(row | cell.facts())
+            rows.append(numbers.labels(cell) | row | cell.facts())
     return opened.with_networks(pd.DataFrame(rows)) if rows else pd.DataFrame()
 
 
