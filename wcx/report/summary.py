@@ -34,9 +34,7 @@ def protocol(shard: Shard) -> str:
 def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Section:
     """Return the section of an experiment's records: its quantities, divided by how many parts their names have.
 
-    Args:
-        shards: of one experiment.
-        refused: where a line goes for each shard that is not what was written; None raises.
+    See `sections.of`.
     """
     name = shards[0].experiment
     cells = [Opened(shard, rows) for shard in shards if (rows := opened.rows(shard, refused)) is not None]

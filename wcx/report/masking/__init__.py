@@ -41,11 +41,11 @@ def section(
     threshold: float | None = None,
     published_dir: Path = paper.FOLDER,
 ) -> Section:
-    """Return the section.
+    """Return the section; see `sections.of`.
 
     Args:
         shards: of the masking experiment.
-        refused: where a line goes for each shard that is not what was written; None raises.
+        refused: see there.
         threshold: on p_t2; None is the records' own.
         published_dir: with the paper's numbers and the reproduction's.
 

@@ -133,57 +133,34 @@ def _there(pa: Any, path: Path, stamp: str) -> bool:
 
 
 def _schemas(pa: Any) -> dict[str, Any]:
-    text, number = pa.string(), pa.float64()
+    text, number, texts = pa.string(), pa.float64(), pa.list_(pa.string())
     picture = pa.struct([("bytes", pa.binary()), ("path", text)])  # as dataset hubs have images
-    twin = pa.struct(
-        [
-            ("swapped", pa.list_(text)),
-            ("label", pa.int64()),
-            ("class_name", text),
-            ("image", picture),
-            ("logits", pa.list_(number)),
-        ]
-    )
-    of_part = {kind: pa.list_(pa.struct([("part", text), ("value", kind)])) for kind in (number, pa.bool_())}
-    types = {
-        **dict.fromkeys(("index", "label", "target"), pa.int64()),
-        **dict.fromkeys(("parts", "varying", "swapped"), pa.list_(text)),
-        **dict.fromkeys(("answered", "verified"), pa.bool_()),
-        **{
-            "image": picture,
-            "masks": pa.list_(pa.struct([("part", text), ("mask", picture)])),
-            "twins": pa.list_(twin),
-        },
-        **{"logits": pa.list_(number), "foils": pa.list_(pa.int64()), "answer": number},
-        **{"effects": of_part[number], "candidate": of_part[pa.bool_()]},
-    }
-    return {
-        kind: pa.schema([(name, types.get(name, text)) for name in columns])
-        for kind, columns in (("images", IMAGES), ("questions", QUESTIONS))
-    }
+    names = {"label": pa.int64(), "class_name": text}
+    twin = {"swapped": texts, **names, "image": picture, "logits": pa.list_(number)}
+    nested = {"masks": {"part": text, "mask": picture}, "twins": twin, "effects": {"part": text, "value": number}}
+    nested |= {"candidate": {"part": text, "value": pa.bool_()}}
+    types = {name: pa.list_(pa.struct(list(fields.items()))) for name, fields in nested.items()}
+    types |= dict.fromkeys(("index", "label", "target"), pa.int64()) | {"foils": pa.list_(pa.int64())}
+    types |= dict.fromkeys(("parts", "varying", "swapped"), texts) | dict.fromkeys(("answered", "verified"), pa.bool_())
+    types |= {"image": picture, "logits": pa.list_(number), "answer": number}
+    columns = {"images": IMAGES, "questions": QUESTIONS}
+    return {kind: pa.schema([(name, types.get(name, text)) for name in means]) for kind, means in columns.items()}
 
 
 def _image(item: Item, image: Answered, names: Sequence[str]) -> dict[str, Any]:
     twins = image.twins
-    shown = zip(twins.swaps, twins.labels, twins.pixels, image.logits[1:], strict=True)
-    return {
-        **{"index": item.index, "id": item.id, "label": item.label, "class_name": names[item.label]},
-        "image": _png(item.id, image.pixels),
-        **{"parts": list(twins.parts), "varying": list(twins.varying)},
-        "masks": [
-            {"part": part, "mask": _png(f"{item.id}-{part}", region)}
-            for part, region in zip(twins.parts, twins.regions, strict=True)
-        ],
-        "twins": [
-            {
-                **{"swapped": sorted(swapped), "label": label, "class_name": names[label]},
-                "image": _png(f"{item.id}-{'-'.join(sorted(swapped))}", pixels),
-                "logits": logits.tolist(),
-            }
-            for swapped, label, pixels, logits in shown
-        ],
-        "logits": image.logits[0].tolist(),
-    }
+    masks = [
+        {"part": part, "mask": _png(f"{item.id}-{part}", region)}
+        for part, region in zip(twins.parts, twins.regions, strict=True)
+    ]
+    shown = []
+    for swapped, label, pixels, logits in zip(twins.swaps, twins.labels, twins.pixels, image.logits[1:], strict=True):
+        parts = sorted(swapped)
+        facts = {"swapped": parts, "label": label, "class_name": names[label], "logits": logits.tolist()}
+        shown.append(facts | {"image": _png(f"{item.id}-{'-'.join(parts)}", pixels)})
+    facts = {"index": item.index, "id": item.id, "label": item.label, "class_name": names[item.label]}
+    facts |= {"image": _png(item.id, image.pixels), "parts": list(twins.parts), "varying": list(twins.varying)}
+    return facts | {"masks": masks, "twins": shown, "logits": image.logits[0].tolist()}
 
 
 def _questions(item: Item, image: Answered) -> list[dict[str, Any]]:

@@ -34,11 +34,7 @@ _BARS = "Changes under gradient-sign perturbation, a group of bars a contrast, a
 
 
 def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Section:
-    """Return the section.
-
-    Args:
-        shards: of the sign_perturbation experiment, with some rows each.
-        refused: where a line goes for each shard that is not what was written; None raises.
+    """Return the section; see `sections.of`.
 
     Raises:
         WcxError: two sets of records that would be the same line.

@@ -198,18 +198,19 @@ def charts(cells: Sequence[PerturbedCell]) -> list[Chart]:
         group = groups.setdefault((dataset, method, protocol(cell.shard)), {})
         group.setdefault((cell.network, cell.seed), {})[contrast] = cell
     names = _names(list(groups))
-    figures = [Chart(names[key], list(map(_panel, networks.values()))) for key, networks in groups.items()]
-    return sorted(figures, key=_size, reverse=True)
+    figures = []
+    for key, networks in groups.items():
+        panels = []
+        for members in networks.values():
+            order = dict.fromkeys([*(contrast for contrast in _ORDER if contrast in members), *members])
+            panels.append(NetworkPanel({contrast: members[contrast] for contrast in order}))
+        figures.append(Chart(names[key], panels))
 
+    def size(chart: Chart) -> tuple[int, int, int]:
+        drawn = list(chain.from_iterable(panel.cells.values() for panel in chart.panels))
+        return len(chart.panels), len(drawn), sum(len(cell.rows) for cell in drawn)
 
-def _panel(cells: Mapping[str, PerturbedCell]) -> NetworkPanel:
-    ordered = [contrast for contrast in _ORDER if contrast in cells]
-    return NetworkPanel({contrast: cells[contrast] for contrast in dict.fromkeys([*ordered, *cells])})
-
-
-def _size(chart: Chart) -> tuple[int, int, int]:
-    cells = list(chain.from_iterable(panel.cells.values() for panel in chart.panels))
-    return len(chart.panels), len(cells), sum(len(cell.rows) for cell in cells)
+    return sorted(figures, key=size, reverse=True)
 
 
 def protocol(shard: Shard) -> str:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain, product
 
 import numpy as np
-import pandas as pd
 
 from wcx.report import opened
-from wcx.report.sign_perturbation.cells import (
-    ACCURACY,
-    COLUMNS,
-    LOGIT,
-    PROBABILITY,
-    Chart,
-    NetworkPanel,
-)
+from wcx.report.sign_perturbation.cells import ACCURACY, COLUMNS, LOGIT, PROBABILITY, Chart, NetworkPanel
 from wcx.report.tables import Column, Span, Spread, Table
 
 _SIDES = ("ci_low", "ci_high")
@@ -55,36 +47,30 @@ _KEYS = (
 
 def tables(chart: Chart) -> list[Table]:
     """Return the tables of one chart: changes, weighted against the others, correlations."""
-    changes, pairs, correlations = (_frame(chart, make) for make in (_changes, _paired, _correlation))
+    makers = {_changes: HEADER, _paired: PAIRED, _correlation: CORRELATION}
+    changes, pairs, correlations = (
+        opened.framed(list(chain.from_iterable(map(make, chart.panels))), header) for make, header in makers.items()
+    )
     means = tuple(_estimate("delta", name, "+.4f") for name in SIGNS)
     blocks = tuple(Span(column.name, ("iterations",)) for column in means)
     note = "Mean change after so many iterations."
     spread, networks = Spread(("network", "model", "weights", "contrast"), blocks), opened.networks(changes, "model")
     first = Table("fig3", chart.title, (*_KEYS, *means), changes, note, spread=spread, networks=networks, header=HEADER)
     differences = tuple(_estimate("difference", name, "+.4f") for name in SIGNS)
-    second = Table(
-        "fig3_paired",
-        f"Weighted against the others ({chart.title})",
-        (*_KEYS, *differences),
-        pairs,
-        f"Weighted minus each other contrast, paired over images. {opened.INTERVALS}",
-        ("network", "model", "weights", "minus", "iterations", "n", *(column.name for column in differences)),
-        5,
-        is_main=len(pairs) <= MOST_OPEN,
-        header=PAIRED,
-    )
+    title = f"Weighted against the others ({chart.title})"
+    note = f"Weighted minus each other contrast, paired over images. {opened.INTERVALS}"
+    keys, names = ("network", "model", "weights"), [column.name for column in differences]
+    layout = {"shown": (*keys, "minus", "iterations", "n", *names), "labels": 5, "is_main": len(pairs) <= MOST_OPEN}
+    second = Table("fig3_paired", title, (*_KEYS, *differences), pairs, note, **layout, header=PAIRED)
     coefficients = tuple(_estimate("r", name, "+.3f", "r with ") for name in _WITH)
-    third = Table(
-        "fig3_correlation",
-        f"Do changes of accuracy go with those of p_t, or of y_t? ({chart.title})",
-        (*_KEYS, *coefficients),
-        correlations,
+    title = f"Do changes of accuracy go with those of p_t, or of y_t? ({chart.title})"
+    note = (
         "Pearson's r over the conditions (contrast x iterations) of one network; intervals over resampled images. -: not "
-        "defined, one of the two is the same in every condition.",
-        ("network", "model", "weights", "conditions", "n", *(column.name for column in coefficients)),
-        3,
-        header=CORRELATION,
+        "defined, one of the two is the same in every condition."
     )
+    layout = {"shown": (*keys, "conditions", "n", *(column.name for column in coefficients)), "labels": 3}
+    columns = (*_KEYS, *coefficients)
+    third = Table("fig3_correlation", title, columns, correlations, note, **layout, header=CORRELATION)
     return [first, second, third]
 
 
@@ -105,13 +91,6 @@ def _estimate(kind: str, name: str, form: str, before: str = "") -> Column:
     )
     ends = (f"{kind}_{name}_ci_low", f"{kind}_{name}_ci_high")
     return Column(f"{kind}_{name}", f"{meaning}{SIGNS[name]}.", f"{before}{SIGNS[name]}", form, interval=ends)
-
-
-def _frame(chart: Chart, make: Callable[[NetworkPanel], Iterable[dict[str, object]]]) -> pd.DataFrame:
-    """Return the rows of all panels, the header's columns first."""
-    rows = list(chain.from_iterable(map(make, chart.panels)))
-    header = {_changes: HEADER, _paired: PAIRED, _correlation: CORRELATION}[make]
-    return opened.framed(rows, header)
 
 
 def _changes(panel: NetworkPanel) -> Iterator[dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +25,6 @@ _INTRO = (
     "true one."
 )
 _COMMANDS = ("make twins    # drawn birds: minutes, no data needed",)
-_LINE = ("network", "method", "layer", "contrast")
 _WHICH = "verified"
 
 
@@ -42,15 +42,10 @@ def pictures(job: Job, shards: Sequence[Shard], _most: int) -> list[Path]:
 
 
 def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Section:
-    """Return the section.
-
-    Args:
-        shards: of the experiment twins.
-        refused: where a line goes for each shard that is not what was written; None raises.
-    """
+    """Return the section; see `sections.of`."""
     cells = [Opened(shard, rows) for shard in shards if (rows := opened.rows(shard, refused)) is not None]
     frame, pairs, facts = numbers.frame(cells), paired.differences(cells), paired.facts(cells)
-    tables = [*_parts(frame), *_scores(frame), _paired(pairs), *_readings(frame), _across(frame), _facts(facts)]
+    tables = [*_shares(frame), _paired(pairs), *_readings(frame), _across(frame), _facts(facts)]
     state = f"{counted(len(cells), 'cell')}, {counted(len(frame), 'number')}" if len(frame) else ""
     notes = [opened.INTERVALS, *opened.unchecked([cell.shard for cell in cells])]
     return Section(
@@ -67,21 +62,17 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     )
 
 
-def _parts(frame: pd.DataFrame) -> list[Table]:
-    """Return the share of questions whose top part is right, a column a question."""
-    chosen = frame[(frame["score"] == "top_mean") & frame["reading"].isin([_WHICH, *numbers.LINES])]
+def _shares(frame: pd.DataFrame) -> list[Table]:
+    """Return the share of questions whose top part is right, a column a question; and the other scores, a table a question."""
+    chosen = frame[frame["reading"].isin([_WHICH, *numbers.LINES])]
+    is_top = chosen["score"] == paired.SCORE
     note = (
         "Share of verified questions in which the visible part with the largest mean is the right one; by image first."
     )
-    return [_spread("Top part", chosen, note, ("question",), frame)]
-
-
-def _scores(frame: pd.DataFrame) -> list[Table]:
-    """Return the other scores, a table a question."""
-    chosen = frame[~frame["score"].isin(["top_mean"]) & frame["reading"].isin([_WHICH, *numbers.LINES])]
+    others = chosen[~is_top].groupby("question", sort=False)
     return [
-        _spread(f"Scores of {question}", rows, "Over verified questions.", ("score",), frame, is_main=False)
-        for question, rows in chosen.groupby("question", sort=False)
+        _spread("Top part", chosen[is_top], note, ("question",), frame, is_main=True),
+        *(_spread(f"Scores of {name}", rows, "Over verified questions.", ("score",), frame) for name, rows in others),
     ]
 
 
@@ -92,38 +83,24 @@ def _readings(frame: pd.DataFrame) -> list[Table]:
         "clipped": "Top part of max(map, 0)",
         "others": "Top part of the map against all other classes, whatever the question",
     }
+    top = frame[frame["score"] == paired.SCORE]
     tables = [
-        _spread(
-            title,
-            frame[(frame["score"] == "top_mean") & (frame["reading"] == reading)],
-            "",
-            ("question",),
-            frame,
-            is_main=reading == "all",
-        )
+        _spread(title, top[top["reading"] == reading], "", ("question",), frame, is_main=reading == "all")
         for reading, title in titles.items()
     ]
     note = "The answer is g = v.y, v the contrast's cotangent frozen at the image; right is the part of the largest effect on it."
     frozen = frame[frame["reading"] == "own"]
-    return [*tables, _spread("Each contrast's own question", frozen, note, ("score", "question"), frame, is_main=False)]
+    return [*tables, _spread("Each contrast's own question", frozen, note, ("score", "question"), frame)]
 
 
 def _spread(
-    title: str, rows: pd.DataFrame, note: str, across: tuple[str, ...], complete: pd.DataFrame, is_main: bool = True
+    title: str, rows: pd.DataFrame, note: str, across: tuple[str, ...], complete: pd.DataFrame, is_main: bool = False
 ) -> Table:
     """Return a table of a line a map, with the numbers of several questions or scores side by side."""
-    return Table(
-        "twins",
-        title,
-        numbers.COLUMNS,
-        rows,
-        note,
-        spread=Spread(_LINE, (Span("mean", across, headed=False),)),
-        networks=opened.networks(rows) if is_main and len(rows) else (),
-        is_main=is_main,
-        whole=complete,
-        header=numbers.HEADER,
-    )
+    spread = Spread(("network", "method", "layer", "contrast"), (Span("mean", across, headed=False),))
+    networks = opened.networks(rows) if is_main and len(rows) else ()
+    files = {"whole": complete, "header": numbers.HEADER, "is_main": is_main}
+    return Table("twins", title, numbers.COLUMNS, rows, note, spread=spread, networks=networks, **files)
 
 
 def _paired(pairs: pd.DataFrame) -> Table:
@@ -131,74 +108,48 @@ def _paired(pairs: pd.DataFrame) -> Table:
         "Differences in the share of questions whose top part is right, paired over images (all questions of an image together). "
         "p: sign flips of images; Holm over all m tests of this table."
     )
-    fields = ("network", "model", "method", "layer", "contrast", "question", "minus", "n")
-    fields = (*fields, *(column.name for column in paired.DIFFERENCE[1:]))
+    title = "Contrasts against original, and a named foil against all others"
+    keys = ("network", "model", "method", "layer", "contrast", "question", "minus")
     columns = (*numbers.COLUMNS, *paired.DIFFERENCE)
-    header = fields[1:] if len(pairs) else ()
-    return Table(
-        "twins_paired",
-        "Contrasts against original, and a named foil against all others",
-        columns,
-        pairs,
-        note,
-        fields,
-        7,
-        is_main=False,
-        header=header,
-    )
+    return _long("paired", title, columns, pairs, note, keys, ("n", *(column.name for column in paired.DIFFERENCE[1:])))
 
 
 def _across(frame: pd.DataFrame) -> Table:
     rows = paired.across(frame)
-    chosen = rows[(rows["score"] == "top_mean") & (rows["reading"] == _WHICH)] if len(rows) else rows
-    fields = ("dataset", "model", "method", "layer", "contrast", "question", "trainings", "mean", "lowest", "highest")
-    columns = (
-        *opened.COLUMNS,
-        numbers.COLUMNS[-5],
-        *paired.SPREAD,
-        Column("mean", "Of the networks' means.", format=".3f"),
+    chosen = rows[(rows["score"] == paired.SCORE) & (rows["reading"] == _WHICH)] if len(rows) else rows
+    keys, values = (
+        ("dataset", "model", "method", "layer", "contrast", "question"),
+        ("trainings", "mean", "lowest", "highest"),
     )
-    return Table(
-        "twins_trainings",
-        "Top part across trainings: minimum to maximum",
-        columns,
-        chosen,
-        "",
-        fields,
-        6,
-        is_main=False,
-        whole=rows,
-        header=(*fields[:5], "score", "question", "reading", *fields[6:]),
-    )
+    columns = (*numbers.COLUMNS[:-1], *paired.SPREAD)
+    header = (*keys[:5], "score", "question", "reading", *values)
+    title = "Top part across trainings: minimum to maximum"
+    return replace(_long("trainings", title, columns, chosen, "", keys, values), whole=rows, header=header)
 
 
 def _facts(facts: pd.DataFrame) -> Table:
-    columns = (
-        *opened.COLUMNS,
-        Column("question"),
-        Column("asked", "Questions.", format="d"),
-        Column(
-            "verified", "Those that the network answers by the parts swapped; Q4: whose image it knows.", format="d"
-        ),
-        Column("flip", "Of the questions answered for the target: the share that the twin turns.", format=".3f"),
-        Column(
-            "other_part", "Of the verified: the share in which another part has a larger effect.", "another part", ".3f"
-        ),
-        Column("correct", "Share of images whose class is predicted.", format=".3f"),
+    note = (
+        "n: images with a verified question. The ceiling of Q1 is 1 minus the share answered by another part, if right is the "
+        "part asked for; 1 if it is that part."
     )
-    fields = ("network", "model", "weights", "question", "n", "asked", "verified", "flip", "other_part", "correct")
-    note = "n: images with a verified question. The ceiling of Q1 is 1 minus the share answered by another part, if right is the part asked for; 1 if it is that part."  # noqa: E501
-    return Table(
-        "twins_questions",
-        "The questions",
-        columns,
-        facts,
-        note,
-        fields,
-        4,
-        is_main=False,
-        header=fields[1:] if len(facts) else (),
-    )
+    columns, keys = (*numbers.COLUMNS, *paired.FACTS), ("network", "model", "weights", "question")
+    values = ("n", *(column.name for column in paired.FACTS))
+    return _long("questions", "The questions", columns, facts, note, keys, values)
+
+
+def _long(
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    rows: pd.DataFrame,
+    note: str,
+    keys: tuple[str, ...],
+    values: tuple[str, ...],
+) -> Table:
+    """Return a table of a line a row, shown on request; its file begins with the same columns, but for the network's name."""
+    header = (*keys[1:], *values) if len(rows) else ()
+    shown = {"shown": (*keys, *values), "labels": len(keys), "is_main": False, "header": header}
+    return Table(f"twins_{name}", title, tuple(columns), rows, note, **shown)
 
 
 def _findings(pairs: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
@@ -211,15 +162,11 @@ def _findings(pairs: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
             f"{kind.upper()}: the contrast's top part is right more often than that of {than} in {int(better.sum())} of "
             f"{len(rows)} comparisons, less often in {int(worse.sum())} (p Holm < 0.05, m = {int(rows['m'].iloc[0])})"
         )
-    if len(facts):
-        q1 = facts[(facts["question"] == "q1") & ~facts["is_random"] & (facts["verified"] > 0)]
+    q1 = facts[(facts["question"] == "q1") & ~facts["is_random"] & (facts["verified"] > 0)] if len(facts) else facts
+    if len(q1):
         ends = (q1["other_part"].min(), q1["other_part"].max())
         shares = " to ".join(dict.fromkeys(f"{share:.3f}" for share in ends))
-        sentences += (
-            [
-                f"a share of {shares} of the verified Q1 questions is answered more by another part than by the one that differs"
-            ]
-            if len(q1)
-            else []
+        sentences.append(
+            f"a share of {shares} of the verified Q1 questions is answered more by another part than by the one that differs"
         )
     return sentences

@@ -85,7 +85,8 @@ def _rows(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
             numbers |= {"ci_low": low[number, name], "ci_high": high[number, name]}
             row = cell.facts() | labels(cell) | {"contrast": cell.shard.key[3], "layer": layer(cell)} | numbers
             if reading in LINES:
-                row |= {"method": LINES[reading], "contrast": "", "layer": _grid(cell) if reading == "chance" else ""}
+                grid = layer(cell) or "input"  # of random maps
+                row |= {"method": LINES[reading], "contrast": "", "layer": grid if reading == "chance" else ""}
                 line = (*(row[key] for key in ("method", "layer", "score", "question")),)
                 if line in lines:
                     continue
@@ -98,11 +99,6 @@ def layer(cell: Opened) -> str:
     names = methods.names()
     is_input = cell.names["method"] in names and methods.get(cell.names["method"]).space == "input"
     return "" if is_input else str(cell.shard.parts.get("layer") or "")
-
-
-def _grid(cell: Opened) -> str:
-    """Return where random maps lie: at the layer, or at the input."""
-    return layer(cell) or "input"
 
 
 def intervals(table: pd.DataFrame, key: Sequence[object]) -> tuple[pd.Series, pd.Series]:

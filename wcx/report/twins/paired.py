@@ -23,9 +23,19 @@ DIFFERENCE = (
     *opened.TESTS,
 )
 SPREAD = (
+    Column("mean", "Of the networks' means.", format=".3f"),
     Column("trainings", "Networks of this kind.", format="d"),
     Column("lowest", "Of the networks' means.", format=".3f"),
     Column("highest", "Of the networks' means.", format=".3f"),
+)
+FACTS = (
+    Column("asked", "Questions.", format="d"),
+    Column("verified", "Those that the network answers by the parts swapped; Q4: whose image it knows.", format="d"),
+    Column("flip", "Of the questions answered for the target: the share that the twin turns.", format=".3f"),
+    Column(
+        "other_part", "Of the verified: the share in which another part has a larger effect.", "another part", ".3f"
+    ),
+    Column("correct", "Share of images whose class is predicted.", format=".3f"),
 )
 
 
@@ -82,17 +92,14 @@ def facts(cells: Sequence[Opened]) -> pd.DataFrame:
     rows = []
     for group in networks(cells):
         cell, table = group[0], numbers.facts(group[0])
+        seen = cell.rows[cell.rows["predicted"].notna()]
+        accuracy = float(np.mean(seen["predicted"] == seen["label"])) if len(seen) else np.nan
         for kind in ("q1", "q2", "q3", "q4_siblings", "q4_all", "q4_pairs", "q5"):
             asked, verified = (table[f"{fact}/{kind}"].fillna(0) for fact in ("asked", "verified"))
             row = {"question": kind, "n": int((verified > 0).sum()), "asked": int(asked.sum())}
-            row |= {"verified": int(verified.sum()), "correct": _accuracy(cell)}
+            row |= {"verified": int(verified.sum()), "correct": accuracy}
             row |= {
                 fact: table[f"{fact}/{kind}"].mean() for fact in ("flip", "other_part") if f"{fact}/{kind}" in table
             }
             rows.append(numbers.labels(cell) | row | cell.facts())
     return opened.with_networks(pd.DataFrame(rows)) if rows else pd.DataFrame()
-
-
-def _accuracy(cell: Opened) -> float:
-    seen = cell.rows[cell.rows["predicted"].notna()]
-    return float(np.mean(seen["predicted"] == seen["label"])) if len(seen) else np.nan
