@@ -19,7 +19,7 @@ from wcx.app.answers import Answer
 from wcx.experiments.pictures import View
 from wcx.report.pictures import draw
 from wcx.report.pictures.photo import caption
-from wcx.report.pictures.plate import Plate, change, percent
+from wcx.report.pictures.plate import Plate
 
 SIDE = 224  # pixels, of the shorter side of a picture
 _FOLDER = Path(__file__).parent
@@ -72,21 +72,16 @@ def style() -> str:
 def _tile(plate: Plate, answer: Answer, view: View, i: int) -> Mapping[str, Any]:
     """Return what is shown of a view about the target (`i` = 0) or its rival (1)."""
     picture, photograph = answer.picture, answer.photograph
-    blurred, after = picture.hidden[view].pixels[i], picture.after(view)[i].tolist()
-    changes = [
-        (name, change(picture.p(target), p))
-        for name, target, p in zip(photograph.pair, picture.targets, after, strict=True)
-    ]
-    fraction = photograph.fraction(view, i)
+    changes = list(zip(photograph.pair, plate.changes(picture, view, i), strict=True))
     heatmap = plate.heatmap(picture, view, i)
     assert heatmap.draw is not None
     return {
         "contrast": view.contrast,
         "label": photograph.label(view, i),
         "map": _webp(draw.frame(picture.pixels, heatmap.draw, SIDE)),
-        "hidden": _photograph(blurred),
+        "hidden": _photograph(picture.hidden[view].pixels[i]),
         "changes": [changes[i], changes[1 - i]],
-        "share": f"{percent(fraction) if 0 < fraction < 1 else f'{fraction:.0%}'} of the pixels {plate.baseline}",
+        "share": plate.share(picture, view, i),
     }
 
 

@@ -37,9 +37,7 @@ WAYS = ("ours", "bare", "naive", "plain")
 PASSES = ["forward", "backward", "masked", "evaluation"]
 MEASURES = {"time": ["images", "seconds", *PASSES], "memory": ["images", "peak_mib"]}
 MEANINGS = {
-    "dataset": "",
-    "network": "",
-    "experiment": "",
+    **dict.fromkeys(("dataset", "network", "experiment"), ""),
     "cells": "method and contrast pairs, computed together",
     "images": "",
     "repeats": "rounds",
@@ -105,7 +103,6 @@ class Bench(Timed):
 
     @classmethod
     def jobs(cls, request: BenchRequest) -> Iterator[Job]:  # type: ignore[override]  # asked for by a command of its own
-        """See `Verification.jobs`."""
         job = request.open_job()
         name, cells = job.experiment.name(), tuple(map(" ".join, job.cells))
         work = tuple(fingerprint(shard.parts) for shard in job.shards())
@@ -155,7 +152,6 @@ class Bench(Timed):
 
     @classmethod
     def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Verification.summaries`: the ratios, and the memory, a line a (dataset, model)."""
         groups: dict[str, list[Row]] = {name: [] for name in MEASURES}
         jobs: dict[tuple[str, ...], list[Shard]] = {}
         for shard in shards:

@@ -41,17 +41,9 @@ _EPSILON = 1e-6  # ours, of the composite epsilon
 # functions that only move values about
 _MOVES = {"flatten", "cat", "getitem", "size", "view", "reshape", "dropout", "contiguous"}
 _AFFINE = _MOVES | {"add", "iadd", "adaptive_avg_pool2d", "avg_pool2d", "mean"}
-_AFFINE_MODULES = (
-    nn.Conv2d,
-    nn.Linear,
-    nn.BatchNorm2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
-    nn.Dropout,
-    nn.Flatten,
-    nn.Identity,
-)
 _MOVING_MODULES = (nn.Flatten, nn.Identity)
+_AVERAGES = (nn.BatchNorm2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout)
+_AFFINE_MODULES = (nn.Conv2d, nn.Linear, *_AVERAGES, *_MOVING_MODULES)
 
 
 class Probability(nn.Module):

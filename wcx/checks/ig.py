@@ -48,8 +48,7 @@ class FrozenAlpha(Verification):
         yield request.job(cls, CHUNK, CHUNK, settings=Fixed(), method_options=options, **opened)
 
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`: two contrasts for two classes."""
-        return Counter(forward=STEPS + 1, backward=4 * STEPS)
+        return Counter(forward=STEPS + 1, backward=4 * STEPS)  # two contrasts for two classes
 
     def measured(self, batch: Sequence[Item], pixels: Tensor) -> Mapping[Cell, Sequence[Row]]:  # noqa: ARG002
         (cell,) = self.cells
@@ -67,7 +66,6 @@ class FrozenAlpha(Verification):
 
     @classmethod
     def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Verification.summaries`: quantiles by bins of p_t."""
         rows = gathered(shards, "target")
         groups = rows.groupby(pd.cut(rows.p_t, EDGES, right=False), observed=True).cosine
         described = groups.describe(percentiles=[0.05, 0.5, 0.95])[["count", "min", "5%", "50%", "95%", "max"]]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from wcx import contrasts, models
-from wcx.checks.base import KEY, Fixed, Request, Verification, by_target, gathered, summary_table, target_columns
+from wcx.checks.base import Fixed, Request, Verification, by_target, gathered, summary_table, target_columns
 from wcx.experiments import Cell
 from wcx.experiments.base import Row
 from wcx.experiments.images import Item
@@ -36,7 +36,6 @@ class MeanAgainstOriginal(Verification):
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
-        """See `Verification.jobs`; fine-tuned networks where there are checkpoints."""
         cells = [Cell(method, contrast) for method, contrast in product(METHODS, CONTRASTS)]
         for name, network in PAIRS:
             dataset = request.images(name, network)
@@ -69,7 +68,6 @@ class MeanAgainstOriginal(Verification):
 
     @classmethod
     def summaries(cls, shards: Sequence[Shard]) -> list[Table]:
-        """See `Verification.summaries`: medians and 90 % ranges."""
         rows = gathered(shards, "target")
         classes = {shard.key[:2]: len(shard.labels["class_names"]) for shard in shards}
         rows["classes"] = [classes[pair] for pair in zip(rows.dataset, rows.network, strict=True)]
@@ -80,17 +78,8 @@ class MeanAgainstOriginal(Verification):
             for measure, (name, q) in product(("distance", "cosine"), QUANTILES.items()):
                 line[f"{measure} {name}"] = group[measure].quantile(q)
             lines.append(line)
-        meanings = {
-            **dict.fromkeys(KEY[:2], ""),
-            "classes": "of the network",
-            "method": "",
-            "target": "",
-            "contrast": "",
-        }
-        meanings |= {"n": "images"} | {f"distance {q}": "to original, relative to its norm" for q in QUANTILES}
+        meanings = dict.fromkeys(keys, "") | {"classes": "of the network", "n": "images"}
+        meanings |= {f"distance {q}": "to original, relative to its norm" for q in QUANTILES}
         meanings |= {f"cosine {q}": "with original" for q in QUANTILES}
-        return [
-            summary_table(
-                cls.name(), "How near mean and weighted are to original", pd.DataFrame(lines), meanings, ".3f"
-            )
-        ]
+        title = "How near mean and weighted are to original"
+        return [summary_table(cls.name(), title, pd.DataFrame(lines), meanings, ".3f")]

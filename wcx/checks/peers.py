@@ -41,9 +41,7 @@ from wcx.report.tables import Table
 
 TOLERANCE = 1e-5  # in float64, relative; grad-cam scales its maps in float32
 MEANINGS = {
-    "dataset": "",
-    "network": "",
-    "method": "",
+    **dict.fromkeys(("dataset", "network", "method"), ""),
     "explanations": "of each image",
     "library": "",
     "images": "a batch",
@@ -82,29 +80,22 @@ class Peers(Timed):
 
     @classmethod
     def jobs(cls, request: BenchRequest) -> Iterator[Job]:  # type: ignore[override]  # asked for by `wcx bench`
-        """See `Verification.jobs`.
-
-        Raises:
-            WcxError: a library is not installed.
-        """
         if line := missing():
             raise WcxError(line)
         job = request.open_job()
         versions = tuple(f"{name} {metadata.version(name)}" for name in INSTALLED)
         for explanations in (1, 8):
             pairs = chain.from_iterable(product([method], libraries) for method, libraries in METHODS.items())
-            cells = [  # the seed of captum's LRP is a logit's alone
-                Cell(*pair) for pair in pairs if (explanations, *pair) != (8, "lrp", "captum")
-            ]
+            # The seed of captum's LRP is a logit's alone.
+            cells = [Cell(*pair) for pair in pairs if (explanations, *pair) != (8, "lrp", "captum")]
+            # A round of eight takes long, and a few per cent decide about one alone.
+            repeats = request.repeats if explanations == 1 else -(-request.repeats // 3)
             yield Rounds(
                 cls,
                 job.dataset,
                 job.loaded,
                 [cell for cell in cells if cell.method != "lrp" or not reason_against(*cell[::-1], job.loaded.net)],
-                # A round of eight takes long, and a few per cent decide about one alone.
-                PeersSettings(
-                    explanations, request.images, -(-request.repeats // (1 if explanations == 1 else 3)), versions
-                ),
+                PeersSettings(explanations, request.images, repeats, versions),
                 results_dir=job.results_dir,
                 dataset_label=job.dataset_label,
                 batch_size=request.images,

@@ -95,7 +95,6 @@ class Timed(Verification):
         """Return for each cell what round number `place` measures."""
 
     def rows(self, items: Sequence[Item], most: int | None = None, keep: Keep | None = None) -> dict[Cell, list[Row]]:  # noqa: ARG002
-        """See `Experiment.rows`; `items` stand for rounds."""
         rows: dict[Cell, list[Row]] = {cell: [] for cell in self.cells}
         for item in items:
             for cell, measured in self.measure(item.index).items():
@@ -103,9 +102,7 @@ class Timed(Verification):
         return rows
 
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`: none are promised."""
         return Counter()
 
     def plan(self, probe: Sequence[Item], images: int, most: int | None = None) -> dict[str, Any]:  # noqa: ARG002
-        """See `Experiment.plan`: a round is not tried out beforehand."""
-        return {"rounds_left": images}
+        return {"rounds_left": images}  # a round is not tried out beforehand

@@ -58,7 +58,6 @@ class Stability(Verification):
         yield request.job(cls, BATCH, CHUNK, cells=cells, settings=Fixed(), **request.opened(NETWORK))
 
     def passes(self) -> Counter[str]:
-        """See `Experiment.passes`; those in float64 count as much."""
         return Counter(forward=2, backward=2 + 2 * len(self.cells))
 
     @cached_property

@@ -119,9 +119,8 @@ class MaskingWork(Workload):
                     self._mask(image, self._explain(image, t, method, contrast))
 
     def compared(self) -> Counter[str]:
-        """See `Workload.compared`: those of an experiment that shares no mask."""
         settings, count = self.job.settings, len(self.items)
-        masked = len(self.job.cells) * settings.targets * len(KEPT) * len(settings.baselines)
+        masked = len(self.job.cells) * settings.targets * len(KEPT) * len(settings.baselines)  # no mask is shared
         return Counter(forward=count, masked=count * masked)
 
     def _explain(self, image: Tensor, target: int, method: str, contrast: str) -> Tensor:
@@ -191,7 +190,6 @@ class PerturbationWork(Workload):
         self.model.zero_grad(set_to_none=True)
 
     def compared(self) -> Counter[str]:
-        """See `Workload.compared`: the least that the walks need."""
         least = self.job.settings.passes(len(self.job.cells))
         return Counter({name: count * len(self.items) for name, count in least.items()})
 

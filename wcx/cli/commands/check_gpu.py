@@ -35,15 +35,13 @@ class ComposedSetup(gpu.Setup):
     def job(
         self, network: str, experiment: str, cells: Sequence[Cell], device: str, folder: Path, *, ray: bool = False
     ) -> Job:
-        """See `gpu.Setup.job`."""
-        shared = [
-            f"model={network}",
-            *self.typed,
-            f"experiment={experiment}",
-            f"device={device}",
+        shared = [f"model={network}", *self.typed, f"experiment={experiment}", f"device={device}"]
+        shared += [
             f"limit={self.images}",
+            f"paths.results_dir={folder}",
+            f"executor={'ray' if ray else 'local'}",
+            "chunk_size=8",
         ]
-        shared += [f"paths.results_dir={folder}", f"executor={'ray' if ray else 'local'}", "chunk_size=8"]
         shared += ["select=all"] if experiment == "masking" else []
         cfgs = [application.compose([*shared, f"method={m}", f"contrast={c}"], "check_gpu") for m, c in cells]
         return opening.job(cfgs)

@@ -48,15 +48,12 @@ class ComposedRequest(Request):
     typed: tuple[str, ...] = ()
 
     def images(self, dataset: str, model: str) -> ImageDataset:
-        """See `Request.images`."""
         return opening.open_dataset(self._compose(dataset, model), "test")
 
     def network(self, model: str, dataset: ImageDataset | None = None) -> LoadedModel:
-        """See `Request.network`."""
         return opening.open_model(self._compose(dataset.name if dataset else "imagenet", model), dataset)
 
     def fresh(self, model: str, weights: str) -> LoadedModel:
-        """See `Request.fresh`."""
         cfg = self._compose("imagenet", model)
         arguments = opening.plain(cfg.model) | {"weights": weights, "checkpoint": None, "num_classes": 1000}
         return models.load(**arguments, weights_dir=cfg.paths.weights_dir, device=opening.device(cfg), seed=cfg.seed)
@@ -85,11 +82,7 @@ def request(cfg: DictConfig) -> Request:
         epsilon=cfg.epsilon,
         checkpoints_dir=Path(cfg.paths.checkpoints_dir),
         recipe=cfg.checkpoint_recipe,
-        common={
-            "results_dir": Path(cfg.paths.results_dir),
-            "num_workers": cfg.num_workers,
-            "on_error": cfg.on_error,
-        },
+        common={"results_dir": Path(cfg.paths.results_dir)} | {key: cfg[key] for key in ("num_workers", "on_error")},
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -52,28 +53,14 @@ def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
 def _cells(ax: Axes, comparison: Comparison) -> None:
     cells, datasets = comparison.cells, list(dict.fromkeys(comparison.cells["dataset"]))
     ax.axline((0.5, 0.5), slope=1, color="0.6", linewidth=0.8, zorder=0)
-    reproduced = comparison.reproduced
-    ax.scatter(
-        reproduced["published"], reproduced["reproduction"], s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4
-    )
     for (dataset, contrast), points in cells.groupby(["dataset", "contrast"], sort=False):
-        error = [points["relative_probability"] - points["ci_low"], points["ci_high"] - points["relative_probability"]]
-        ax.errorbar(
-            points["published"],
-            points["relative_probability"],
-            yerr=[side.clip(lower=0) for side in error],
-            fmt=_marker(datasets, dataset),
-            markersize=4.5,
-            color=_OURS,
-            markerfacecolor=_OURS if contrast == "weighted" else "white",
-            elinewidth=0.5,
-            ecolor=_OURS + "80",
-            markeredgewidth=0.8,
-            zorder=3,
-        )
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="the paper", ylabel="ours, and the reproduction")
-    ax.set_title("relative probability of $t_i$, a point a cell", fontsize=9)
-    _finish(ax)
+        ours = points["relative_probability"]
+        ends = [(ours - points["ci_low"]).clip(lower=0), (points["ci_high"] - ours).clip(lower=0)]
+        style = {"color": _OURS, "markerfacecolor": _OURS if contrast == "weighted" else "white", "markersize": 4.5}
+        style |= {"elinewidth": 0.5, "ecolor": _OURS + "80", "markeredgewidth": 0.8, "zorder": 3}
+        ax.errorbar(points["published"], ours, yerr=ends, fmt=_marker(datasets, dataset), **style)
+    ax.set(xlim=(0, 1), ylim=(0, 1))
+    _finish(ax, comparison.reproduced, "relative probability of $t_i$, a point a cell")
 
 
 def _pairs(ax: Axes, comparison: Comparison) -> None:
@@ -83,24 +70,11 @@ def _pairs(ax: Axes, comparison: Comparison) -> None:
     for line in (ax.axhline, ax.axvline):
         line(0, color="0.8", linewidth=0.8, zorder=0)
     ax.axline((0, 0), slope=1, color="0.6", linewidth=0.8, zorder=0)
-    ax.scatter(
-        reproduced["published"], reproduced["reproduction"], s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4
-    )
-    for dataset in datasets:
-        points = ours[ours["dataset"] == dataset]
-        ax.scatter(
-            points["published"],
-            points["relative_probability"],
-            s=20,
-            marker=_marker(datasets, dataset),
-            color=_OURS,
-            zorder=3,
-        )
-    ax.set(xlabel="the paper", ylabel="ours, and the reproduction")
-    ax.set_title(
-        f"weighted - original: the paper's sign in {comparison.ours.agree} of {comparison.ours.pairs}", fontsize=9
-    )
-    _finish(ax)
+    for dataset, points in ours.groupby("dataset", sort=False):
+        style = {"marker": _marker(datasets, dataset), "color": _OURS, "zorder": 3}
+        ax.scatter(points["published"], points["relative_probability"], s=20, **style)
+    agreement = comparison.ours
+    _finish(ax, reproduced, f"weighted - original: the paper's sign in {agreement.agree} of {agreement.pairs}")
 
 
 def _marker(datasets: Sequence[str], dataset: str) -> str:
@@ -118,7 +92,12 @@ def _handle(label: str, marker: str, colour: str, face: str) -> Line2D:
     return Line2D([], [], linestyle="", marker=marker, markersize=5, color=colour, markerfacecolor=face, label=label)
 
 
-def _finish(ax: Axes) -> None:
+def _finish(ax: Axes, reproduced: pd.DataFrame, title: str) -> None:
+    """Add the reproduction's points, and what both axes have."""
+    places = reproduced["published"], reproduced["reproduction"]
+    ax.scatter(*places, s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4)
+    ax.set(xlabel="the paper", ylabel="ours, and the reproduction")
+    ax.set_title(title, fontsize=9)
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
 

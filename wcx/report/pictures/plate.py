@@ -108,6 +108,17 @@ class Plate:
 
         return Tile(paint, above, scale if has_bar else None, below)
 
+    def changes(self, picture: Picture, view: View, i: int) -> list[str]:
+        """Return each class's probability before and after hiding what speaks against t_(i + 1)."""
+        after = picture.after(view)[i].tolist()
+        return [change(picture.p(target), p) for target, p in zip(picture.targets, after, strict=True)]
+
+    def share(self, picture: Picture, view: View, i: int) -> str:
+        """Return in words how many pixels are hidden because they speak against t_(i + 1)."""
+        fraction = float(picture.hidden[view].share[i])
+        share = f"{'all' if fraction == 1 else percent(fraction)} of the pixels {self.baseline}"
+        return share if fraction else f"nothing is {self.baseline}"
+
     def hidden(self, picture: Picture, view: View, i: int, names: Sequence[str], side: float) -> Tile:
         """Return the image with what speaks against t_(i + 1) hidden: before and after, the class itself in bold.
 
@@ -118,8 +129,7 @@ class Plate:
             names: of the explained classes, for the labels.
             side: of the tile, inches.
         """
-        hidden, after = picture.hidden[view], picture.after(view)[i].tolist()
-        changes = [change(picture.p(target), p) for target, p in zip(picture.targets, after, strict=True)]
+        hidden, changes = picture.hidden[view], self.changes(picture, view, i)
         lines = [f"{name}: {text}" for name, text in zip(names, changes, strict=True)]
         # Else no number is torn from the other, nor stands before it.
         is_short = all(len(wrap(line, side, 7.5, True)) == 1 for line in lines)
@@ -131,9 +141,7 @@ class Plate:
             colour = draw.FOR if j == i else draw.AGAINST
             texts = [f"{name}: {text}"] if is_short else [f"{name}:", text]
             below += [Label(line, colour, bold=j == i) for line in texts]
-        fraction = float(hidden.share[i])
-        share = f"{'all' if fraction == 1 else percent(fraction)} of the pixels {self.baseline}"
-        below.append(fine(share if fraction else f"nothing is {self.baseline}"))
+        below.append(fine(self.share(picture, view, i)))
         return Tile(lambda ax: draw.paint_photograph(ax, hidden.pixels[i]), below=below)
 
 

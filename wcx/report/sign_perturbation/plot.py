@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from wcx.report.pictures.draw import write_figure
+from wcx.report.sections import counted
 from wcx.report.sign_perturbation.cells import ACCURACY, LOGIT, PROBABILITY, Chart, NetworkPanel
 
 # The paper's grey, red and blue for its three iteration counts, in tones of Okabe and Ito that colour-blind readers tell
@@ -128,31 +129,16 @@ def _bar(
 def _legend(figure: SubFigure, chart: Chart, lines: int) -> None:
     """Draw the one legend: what the colours mean, then what the widths mean, in one line or two."""
     counts = _counts(chart)
-    handles = [
-        Patch(
-            facecolor=tone(i, LOGIT),
-            edgecolor=tone(i, PROBABILITY),
-            hatch=_HATCHES[i % len(_HATCHES)],
-            label=f"{n} iteration{'s' if n > 1 else ''}",
-        )
-        for i, n in enumerate(counts)
-    ]
+    handles = []
+    for i, n in enumerate(counts):
+        colours = {"facecolor": tone(i, LOGIT), "edgecolor": tone(i, PROBABILITY)}
+        handles.append(Patch(**colours, hatch=_HATCHES[i % len(_HATCHES)], label=counted(n, "iteration")))
     names = {LOGIT: "wide: $y_t$ (right axis)", PROBABILITY: "medium: $p_t$ (left)", ACCURACY: "thin: accuracy (left)"}
     widths = [Patch(facecolor=tone(0, quantity), label=name) for quantity, name in names.items()]
     for shown, y in [(handles + widths, 0.5)] if lines == 1 else [(handles, 0.72), (widths, 0.28)]:
-        figure.add_artist(
-            Legend(
-                figure,
-                shown,
-                [patch.get_label() for patch in shown],
-                loc="center",
-                bbox_to_anchor=(0.5, y),
-                bbox_transform=figure.transSubfigure,
-                ncols=len(shown),
-                frameon=False,
-                fontsize=9,
-            )
-        )
+        place = {"loc": "center", "bbox_to_anchor": (0.5, y), "bbox_transform": figure.transSubfigure}
+        labels = [patch.get_label() for patch in shown]
+        figure.add_artist(Legend(figure, shown, labels, **place, ncols=len(shown), frameon=False, fontsize=9))
 
 
 def _counts(chart: Chart) -> list[int]:
