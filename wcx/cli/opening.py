@@ -28,6 +28,7 @@ from wcx.pipeline import Job
 
 # No options of a network's constructor.
 _OF_LOADING = {"library", "name", "layer", "weights", "pinned", "checkpoint", "recipe", "choice", "class_map"}
+_OF_JOBS = ("limit", "seed", "batch_size", "chunk_size", "num_workers", "on_error", "save_maps", "evaluation")
 
 
 def plain(cfg: Any) -> Any:
@@ -248,16 +249,9 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
         contrast_options=contrast_options,
         results_dir=Path(cfg.paths.results_dir),
         dataset_label=cfg.dataset.get("label") or cfg.dataset.name,
-        limit=cfg.limit,
         limit_selected=cfg.get("limit_selected"),
-        seed=cfg.seed,
-        batch_size=cfg.batch_size,
-        chunk_size=cfg.chunk_size,
-        num_workers=cfg.num_workers,
-        on_error=cfg.on_error,
-        save_maps=cfg.save_maps,
-        evaluation=cfg.evaluation,
         confusion=confusion(cfg, loaded),
+        **{key: cfg[key] for key in _OF_JOBS},
     )
     if cfg.executor != "ray":
         return opened

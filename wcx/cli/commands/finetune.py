@@ -50,19 +50,8 @@ def _make(cfg: DictConfig, recipe: training.Recipe, train: ImageDataset, test: I
         plan = training.plan(start, train, test, recipe, path, opening.device(cfg))
         print(*(f"{key}: {value}" for key, value in plan.items()), sep="\n")
         return
-    meta = training.finetune(
-        start,
-        train,
-        test,
-        recipe,
-        path,
-        seed=cfg.seed,
-        device=opening.device(cfg),
-        num_workers=cfg.num_workers,
-        cache_gib=cfg.cache_gib,
-        keep_features=cfg.keep_features,
-        amp=cfg.amp,
-    )
+    options = {key: cfg[key] for key in ("seed", "num_workers", "cache_gib", "keep_features", "amp")}
+    meta = training.finetune(start, train, test, recipe, path, device=opening.device(cfg), **options)
     print(
         f"{train.name} {name} {recipe.name}: test accuracy {meta['accuracy']:.3f} on {len(test)} images {test.subset}"
     )

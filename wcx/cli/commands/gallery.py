@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +23,7 @@ from wcx.errors import choose
 from wcx.experiments.gallery import FIGURES, GalleryJob, GallerySettings
 
 _FILES = ("formats", "dpi", "scale", "style")
+_OF_JOBS = ("figures", "methods", "contrasts", "limit", "batch_size", "num_workers", "on_error")
 
 
 def job(cfg: DictConfig) -> GalleryJob:
@@ -36,16 +36,10 @@ def job(cfg: DictConfig) -> GalleryJob:
         dataset=dataset,
         loaded=loaded,
         settings=opening.settings(cfg, GallerySettings),
-        figures=opening.plain(cfg.figures),
-        methods=opening.plain(cfg.methods),
-        contrasts=opening.plain(cfg.contrasts),
         method_options=options["method"],
         contrast_options=options["contrast"],
         dataset_label=cfg.dataset.get("label") or cfg.dataset.name,
-        limit=cfg.limit,
-        batch_size=cfg.batch_size,
-        num_workers=cfg.num_workers,
-        on_error=cfg.on_error,
+        **{key: opening.plain(cfg[key]) for key in _OF_JOBS},
         confusion=opening.confusion(cfg, loaded),
     )
 
@@ -70,12 +64,7 @@ def draw(cfg: DictConfig, commands: dict[str, str]) -> None:
 def run_cell(cfg: DictConfig) -> None:
     """Make the figures that run.py's configuration asks for."""
     typed = [argument for argument in sys.argv[1:] if not argument.startswith("figures=")]
-    draw(cfg, {name: command("run.py", [*typed, f"figures=[{name}]"]) for name in cfg.figures})
-
-
-def command(script: str, arguments: Sequence[str]) -> str:
-    """Return a command line that can be pasted into a shell."""
-    return shlex.join(["python", script, *arguments])
+    draw(cfg, {name: shlex.join(["python", "run.py", *typed, f"figures=[{name}]"]) for name in cfg.figures})
 
 
 def run(cfg: DictConfig) -> None:
@@ -88,8 +77,8 @@ def run(cfg: DictConfig) -> None:
     def work(block: Block) -> None:
         dataset, model = block.pair
         pair = [f"dataset={dataset}", f"model={model}"]
-        lists = [f"datasets=[{dataset}]", f"models=[{model}]"]
-        commands = {f: command("scripts/gallery.py", [*lists, f"figures=[{f}]", *typed]) for f in cfg.figures}
+        script = ["python", "scripts/gallery.py", f"datasets=[{dataset}]", f"models=[{model}]"]
+        commands = {name: shlex.join([*script, f"figures=[{name}]", *typed]) for name in cfg.figures}
         draw(application.compose([*pair, *asked.overrides], "gallery"), commands)
 
     grid.fail(blocks.in_turn(asked.blocks(), work))

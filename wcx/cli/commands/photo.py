@@ -58,16 +58,9 @@ def run(cfg: DictConfig) -> None:
         return
     loaded = opening.open_model(cfg, labelled(cfg))
     classes, transform = outputs(cfg, loaded), input_transform(cfg, loaded)
-    asked = {
-        "target": None if cfg.target is None else photo.class_id(cfg.target, classes),
-        "foils": _foils(cfg.foils, classes),
-        "contrasts": names,
-        "blur_sigma": cfg.blur_sigma,
-        "blur_kernel": cfg.blur_kernel,
-        "align_corners": cfg.align_corners,
-        "strongest": cfg.strongest,
-    }
-    question = made("", photo.Question, asked)
+    asked = {key: cfg[key] for key in ("blur_sigma", "blur_kernel", "align_corners", "strongest")}
+    asked |= {"target": None if cfg.target is None else photo.class_id(cfg.target, classes), "contrasts": names}
+    question = made("", photo.Question, asked | {"foils": _foils(cfg.foils, classes)})
     method = methods.create(cfg.method.name, **opening.options(cfg.method))
     contrast_options = {cfg.contrast.name: opening.options(cfg.contrast)}
     subject = Subject(
