@@ -99,6 +99,7 @@ class Bench(Timed):
     """Seconds of a `Workload` by cell (experiment, way), the naive ones scaled to all images; or peak memory."""
 
     protocol = BenchSettings
+    measures = MEASURES
     version = 2  # 2: bare passes through the copy that the experiment's go through
 
     @classmethod
@@ -111,25 +112,9 @@ class Bench(Timed):
             timed = measures == "time"
             ways = [way for way in WAYS if way != "plain" or job.evaluator.network] if timed else [measures]
             counts = () if timed else request.counts
-            yield Rounds(
-                cls,
-                job.dataset,
-                job.loaded,
-                [Cell(name, way) for way in ways],
-                BenchSettings(
-                    measures, cells, work, request.images * timed, len(counts) or request.repeats, counts, evaluation
-                ),
-                results_dir=job.results_dir,
-                dataset_label=job.dataset_label,
-                batch_size=job.batch_size,
-                seed=job.seed,
-                work=job,
-                reopen=request.open_job,
-            )
-
-    @classmethod
-    def measures(cls, settings: BenchSettings) -> list[str]:
-        return MEASURES[settings.measures]
+            sizes = (request.images * timed, len(counts) or request.repeats, counts)
+            settings = BenchSettings(measures, cells, work, *sizes, evaluation)
+            yield Rounds.of(job, cls, [Cell(name, way) for way in ways], settings, reopen=request.open_job)
 
     @cached_property
     def workload(self) -> Workload:

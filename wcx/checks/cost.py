@@ -110,6 +110,7 @@ class Cost(Timed):
     """Seconds, passes or peak memory of a call of `CALLS` for the predicted classes, by cell (method, call)."""
 
     protocol = CostSettings
+    measures = MEASURES
 
     @classmethod
     def jobs(cls, request: Request) -> Iterator[Job]:
@@ -118,10 +119,6 @@ class Cost(Timed):
         for method, (measures, repeats) in product(request.methods, rounds.items()):
             if (measures != "classes" or method in BRUTE) and (measures != "memory" or processes.STATUS.exists()):
                 yield job_of(request, method, measures, repeats)
-
-    @classmethod
-    def measures(cls, settings: CostSettings) -> list[str]:
-        return MEASURES[settings.measures]
 
     def measure(self, place: int) -> dict[Cell, Row]:
         return {

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import metadata
 from itertools import chain, product
+from typing import ClassVar
 
 import pandas as pd
 import torch
@@ -77,6 +78,7 @@ class Peers(Timed):
     """Seconds of a call by cell (method, library), and how far its maps are from ours."""
 
     protocol = PeersSettings
+    measures: ClassVar = {"": ("images", "seconds", "difference", "unlike")}
 
     @classmethod
     def jobs(cls, request: BenchRequest) -> Iterator[Job]:  # type: ignore[override]  # asked for by `wcx bench`
@@ -90,22 +92,11 @@ class Peers(Timed):
             cells = [Cell(*pair) for pair in pairs if (explanations, *pair) != (8, "lrp", "captum")]
             # A round of eight takes long, and a few per cent decide about one alone.
             repeats = request.repeats if explanations == 1 else -(-request.repeats // 3)
-            yield Rounds(
-                cls,
-                job.dataset,
-                job.loaded,
-                [cell for cell in cells if cell.method != "lrp" or not reason_against(*cell[::-1], job.loaded.net)],
-                PeersSettings(explanations, request.images, repeats, versions),
-                results_dir=job.results_dir,
-                dataset_label=job.dataset_label,
-                batch_size=request.images,
-                seed=job.seed,
-                work=job,
-            )
-
-    @classmethod
-    def measures(cls, settings: PeersSettings) -> list[str]:  # noqa: ARG003
-        return ["images", "seconds", "difference", "unlike"]
+            fitting = [
+                cell for cell in cells if cell.method != "lrp" or not reason_against(*cell[::-1], job.loaded.net)
+            ]
+            settings = PeersSettings(explanations, request.images, repeats, versions)
+            yield Rounds.of(job, cls, fitting, settings, batch_size=request.images)
 
     @cached_property
     def task(self) -> Task:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -32,6 +32,13 @@ class Rounds(Job):
 
     work: Any = None
     reopen: Callable[[], Any] | None = None
+
+    @classmethod
+    def of(cls, job: Job, experiment: type[Timed], cells: Sequence[Cell], settings: Any, **options: Any) -> Rounds:
+        """Return rounds of a measurement of a job's work; `options` are other arguments than the job's own."""
+        shared = ("dataset", "loaded", "results_dir", "dataset_label", "batch_size", "seed")
+        arguments = {name: getattr(job, name) for name in shared} | {"work": job} | options
+        return cls(experiment, cells=cells, settings=settings, **arguments)
 
     def __post_init__(self) -> None:
         """Cells are none of methods and contrasts: nothing of theirs is checked."""
@@ -75,20 +82,21 @@ class Rounds(Job):
 
 
 class Timed(Verification):
-    """A check whose rows are rounds: see `Rounds`."""
+    """A check whose rows are rounds: see `Rounds`.
+
+    Attributes:
+        measures: the columns of what is measured, by its setting `measures`; "" where there is no such setting.
+    """
+
+    measures: ClassVar[Mapping[str, Sequence[str]]]
 
     def __init__(self, job: Rounds, cells: Sequence[Cell]) -> None:
         super().__init__(job.subject(cells), cells, job.settings)
         self.job = job
 
     @classmethod
-    @abstractmethod
-    def measures(cls, settings: Any) -> list[str]:
-        """Return the columns of what is measured."""
-
-    @classmethod
     def columns(cls, settings: Any, boxes: bool = False) -> list[str]:  # noqa: ARG003
-        return [*FACTS, *cls.measures(settings)]
+        return [*FACTS, *cls.measures[getattr(settings, "measures", "")]]
 
     @abstractmethod
     def measure(self, place: int) -> dict[Cell, Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
-from wcx import records
+from wcx import experiments, records
 from wcx.records import Shard
 from wcx.report.opened import UNCHECKED, stated
 
@@ -17,24 +17,21 @@ def eligible(
     results_dir: Path,
     experiment: str,
     protocol: Callable[[Shard], Hashable],
-    *,
-    version: int | None = None,
     shards: Sequence[Shard] = (),
     refused: list[str] | None = None,
     is_random_fit: bool = True,
 ) -> tuple[list[Shard], list[str]]:
     """Return all records that belong into one report, and why others do not.
 
-    They are complete and of this version of the experiment: for each (dataset, model, seed, recipe) of one network, that of
-    `shards` or else of the newest records, a trained one first. Where two sets would be one line (other limits, say), it is the
-    one of `shards`, or else of the method's newer version, or else one that tells LRP's composite, or else the one of more
-    images, or else the newer.
+    They are complete and of one version of the experiment, its own or, where it has no such records here, the newest: versions
+    are never pooled. For each (dataset, model, seed, recipe) of one network, that of `shards` or else of the newest records, a
+    trained one first. Where two sets would be one line (other limits, say), it is the one of `shards`, or else of the method's
+    newer version, or else one that tells LRP's composite, or else the one of more images, or else the newer.
 
     Args:
         results_dir: searched for records.
         experiment: its name.
         protocol: what tells protocols apart that stand side by side.
-        version: of the experiment; None takes all.
         shards: those of the command that asks: they are always among the result.
         refused: where a line goes for each set whose shard.json is damaged; None is the log.
         is_random_fit: whether networks of random weights are taken.
@@ -46,6 +43,10 @@ def eligible(
     def line(shard: Shard) -> tuple[Hashable, ...]:
         return (*shard.key, protocol(shard), shard.labels.get("seed"), shard.parts["weights"])
 
+    current = experiments.get(experiment).version if experiment in experiments.names() else None
+    versions = {shard.parts.get("version") for shard in records.find(results_dir, experiment, []) if shard.complete}
+    is_current = shards or current in versions or not versions
+    version = current if is_current else max(versions, key=lambda version: version or 0)
     chosen = {line(shard): shard for shard in shards}
     networks = {_trained(shard): shard.parts["weights"] for shard in shards}
     present = {shard.path for shard in shards}

@@ -138,25 +138,10 @@ def of(experiment: str, shards: Sequence[Shard], refused: list[str] | None = Non
 def collect(
     experiment: str, results_dir: Path, shards: Sequence[Shard] = (), refused: list[str] | None = None
 ) -> tuple[list[Shard], list[str]]:
-    """Return the records of an experiment that belong into one section, and why others do not; see `eligible`.
-
-    Versions of an experiment are never pooled: they are of its own, or, where it has no such records here, of the newest.
-    """
+    """Return the records of an experiment that belong into one section, and why others do not; see `eligible`."""
     module = _module(experiment)
-    current = experiments.get(experiment).version if experiment in experiments.names() else None
-    versions = {shard.parts.get("version") for shard in records.find(results_dir, experiment, []) if shard.complete}
-    version = (
-        current if shards or current in versions or not versions else max(versions, key=lambda version: version or 0)
-    )
-    return eligible(
-        results_dir,
-        experiment,
-        module.protocol,
-        version=version,
-        shards=shards,
-        refused=refused,
-        is_random_fit=getattr(module, "IS_RANDOM_FIT", True),
-    )
+    is_random_fit = getattr(module, "IS_RANDOM_FIT", True)
+    return eligible(results_dir, experiment, module.protocol, shards, refused, is_random_fit)
 
 
 def pictures(job: Job, shards: Sequence[Shard], most: int) -> list[Path]:
@@ -182,7 +167,7 @@ def of_folder(results_dir: Path) -> list[Section]:
     """
     names = {shard.experiment for shard in records.find(results_dir, refused=[])}
     sections = []
-    for name in sorted(names, key=lambda name: (_module(name) is _summary(), name)):
+    for name in sorted(names, key=lambda name: (_module(name).__name__.endswith("summary"), name)):
         shards, left_out = collect(name, results_dir, refused=[])
         if shards or left_out:
             section = of(name, shards, []) if shards else Section(name, name.replace("_", " ").capitalize())
@@ -203,14 +188,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def _module(experiment: str) -> ModuleType:
+    """Return the module that makes an experiment's section: its own, or `summary`."""
     package = importlib.import_module("wcx.report")
-    names = {module.name for module in pkgutil.iter_modules(package.__path__)}
-    return (
-        importlib.import_module(f"wcx.report.{experiment}")
-        if experiment in names & {*experiments.names()}
-        else _summary()
-    )
-
-
-def _summary() -> ModuleType:
-    return importlib.import_module("wcx.report.summary")
+    named = {module.name for module in pkgutil.iter_modules(package.__path__)} & {*experiments.names()}
+    return importlib.import_module(f"wcx.report.{experiment if experiment in named else 'summary'}")
