@@ -176,7 +176,6 @@ def gathered(shards: Sequence[Shard], *levels: str) -> pd.DataFrame:
     """Return the rows of records with their cell beside them.
 
     Args:
-        shards: of one check.
         levels: what stands in the columns' names behind the measure's: `error/t_1` becomes a row of target t_1.
 
     Raises:

@@ -82,7 +82,6 @@ def run(
     """Compute the records of all blocks; return the failed ones' names and errors.
 
     Args:
-        blocks: in their order.
         jobs: opens the jobs of a block, each with its configuration as text; called when its turn comes.
         executor: keeps as many jobs under way as it says.
         finished: called with what a job has come to, in the order of the jobs.

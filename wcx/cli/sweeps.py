@@ -13,13 +13,7 @@ _LOG = "WCX_SWEEP_LOG"  # inherited by the jobs' processes: joblib's workers, an
 
 
 def note(kind: str, name: str, line: str) -> bool:
-    """Note a job that was `skipped` or `failed`; False where there is nowhere to note it (the launcher must tell).
-
-    Args:
-        kind: skipped or failed.
-        name: of the job.
-        line: the error.
-    """
+    """Note a job that was `skipped` or `failed`; False where there is nowhere to note it (the launcher must tell)."""
     if _LOG not in os.environ:
         return False
     with Path(os.environ[_LOG]).open("a", encoding="utf-8", errors="backslashreplace") as log:

@@ -76,7 +76,6 @@ class _Tables:
         """Return a table in Markdown: a line for each combination of its labels, a cell of all numbers of one column.
 
         Args:
-            name: of the table.
             cells: how numbers are written, a {} for each, by their parts or their column: ``{"mean, least": "{} (from {})"}``.
         """
         frame = self.frame(name)
@@ -89,14 +88,7 @@ class _Tables:
         return pipe_table(["" if label == "of" else label for label in labels] + headings, lines, len(labels))
 
     def value(self, name: str, *labels: str, column: str, part: str = "") -> str:
-        """Return one number of a table, for a sentence that restates it.
-
-        Args:
-            name: of the table.
-            labels: of the line.
-            column: its heading.
-            part: which of the cell's numbers.
-        """
+        """Return one number of a table, for a sentence that restates it."""
         frame = self.frame(name)
         keys = [key for key in frame if key not in _NUMBERS]
         asked = dict(zip(keys, labels, strict=True)) | {"column": column, "part": part}

@@ -29,8 +29,6 @@ def eligible(
     newer version, or else one that tells LRP's composite, or else the one of more images, or else the newer.
 
     Args:
-        results_dir: searched for records.
-        experiment: its name.
         protocol: what tells protocols apart that stand side by side.
         shards: those of the command that asks: they are always among the result.
         refused: where a line goes for each set whose shard.json is damaged; None is the log.

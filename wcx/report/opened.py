@@ -159,7 +159,6 @@ def rows(shard: Shard, refused: list[str] | None) -> pd.DataFrame | None:
     """Return the rows of a shard; None if they are not what was written.
 
     Args:
-        shard: of any experiment.
         refused: where a line with the reason goes; None raises.
 
     Raises:

@@ -127,8 +127,6 @@ def of(experiment: str, shards: Sequence[Shard], refused: list[str] | None = Non
     """Return the section of an experiment's records.
 
     Args:
-        experiment: its name.
-        shards: its records.
         refused: where a line goes for each shard that is not what was written; None raises.
         options: for the experiment's own module.
     """

@@ -64,10 +64,6 @@ def choices() -> list[str]:
 def by_name(name: str, shared: Sequence[str] = ()) -> Network:
     """Open a network that a visitor names: of conf/model or torchvision, timm/<name>, or hf/<name on the hub>.
 
-    Args:
-        name: as it was typed.
-        shared: overrides for all.
-
     Raises:
         WcxError: there is no such network; a path: visitors open none.
     """
@@ -91,13 +87,7 @@ def by_name(name: str, shared: Sequence[str] = ()) -> Network:
 
 
 def opened(name: str, cfg: DictConfig, overrides: Sequence[str]) -> Network:
-    """Return the network of a configuration; small_cnn on drawn birds is trained first, if it is not, as `wcx demo` does.
-
-    Args:
-        name: as visitors name it.
-        cfg: composed of `overrides`.
-        overrides: what names it on the command line.
-    """
+    """Return the network of a configuration; small_cnn on drawn birds is trained first, if it is not, as `wcx demo` does."""
     dataset = photo.labelled(cfg)
     call = opening.loading(cfg, dataset)
     checkpoint = call.keywords.get("checkpoint")

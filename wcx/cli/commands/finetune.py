@@ -63,8 +63,6 @@ def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) ->
 
     Args:
         asked: the runner's grid, whose configuration says `finetune`.
-        block: dataset and model.
-        cfg: of one of its cells.
         extra: further overrides, such as the seed.
     """
     chosen = cfg.model.get("checkpoint") is not None or cfg.model.get("weights") != "auto"  # the user's weights

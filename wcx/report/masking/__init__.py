@@ -44,8 +44,6 @@ def section(
     """Return the section; see `sections.of`.
 
     Args:
-        shards: of the masking experiment.
-        refused: see there.
         threshold: on p_t2; None is the records' own.
         published_dir: with the paper's numbers and the reproduction's.
 

@@ -133,9 +133,7 @@ def read(shards: Iterable[Shard], threshold: float | None = None, refused: list[
     """Return the shards with their rows.
 
     Args:
-        shards: of the masking experiment.
         threshold: on p_t2; None is the records' own.
-        refused: where a line goes for each shard that is not what was written; None raises.
 
     Raises:
         WcxError: a threshold below the records' own, where masked passes were spent above it only; two sets of records

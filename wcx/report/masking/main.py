@@ -85,7 +85,6 @@ def tables(rows: pd.DataFrame, protocol: str) -> list[Table]:
 
     Args:
         rows: from `frame`, with the paper's numbers (see `paper.beside`).
-        protocol: in words.
     """
     columns = (*COLUMNS, PROBABILITY, UNMASKED, _HIDDEN, *_PAPERS)
     tables = []

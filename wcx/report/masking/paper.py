@@ -125,7 +125,6 @@ def published_table(rows: pd.DataFrame, protocol: str) -> Table:
 
     Args:
         rows: from `beside`, of one protocol.
-        protocol: in words.
     """
     frame = rows[rows["published"].notna() | rows["reproduction"].notna()].reset_index(drop=True)
     frame = frame[[*HEADER, *(name for name in frame if name not in HEADER)]]
@@ -140,8 +139,6 @@ def comparisons(frame: pd.DataFrame, protocol: str, folder: Path = FOLDER) -> li
 
     Args:
         frame: from `beside`, with the facts of `Opened.facts`.
-        protocol: in words.
-        folder: of the published numbers.
     """
     reproduction = read(folder, REPRODUCTION).drop(columns="model").rename(columns={VALUES[1]: "reproduction"})
     reproduced = read(folder, PAPER).rename(columns={VALUES[1]: "published"}).merge(reproduction, on=list(CELL))

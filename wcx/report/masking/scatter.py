@@ -23,15 +23,7 @@ _WIDTH = 9.5  # inches
 
 
 def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
-    """Draw every comparison: the cells on the left, weighted - original on the right; the caption holds the numbers.
-
-    Args:
-        comparisons: from `paper.comparisons`.
-        path: of the PNG.
-
-    Returns:
-        the file.
-    """
+    """Draw every comparison: the cells on the left, weighted - original on the right; the caption holds the numbers."""
     notes = list(chain.from_iterable(map(_caption, comparisons)))
     notes.append(f"Bars: {opened.INTERVALS[0].lower()}{opened.INTERVALS[1:]}")
     caption = "\n".join(textwrap.fill(note, 150, subsequent_indent="   ") for note in notes)

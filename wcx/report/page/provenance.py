@@ -21,12 +21,7 @@ _SHARED = ("git_commit", "device", "platform", "versions")
 
 
 def steps(contents: Contents, titles: Mapping[str, str]) -> list[tuple[str, str, list[str]]]:
-    """Return (title, note, commands) of everything there is, in the order in which it is to be run.
-
-    Args:
-        contents: of the results folder.
-        titles: of the experiments, by their names, in the page's order.
-    """
+    """Return (title, note, commands) of everything there is, in the order in which it is to be run."""
     recorded = [
         (title, "", _once(each.command for each in contents.sets if each.shard.experiment == name))
         for name, title in titles.items()

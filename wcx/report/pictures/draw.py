@@ -88,9 +88,7 @@ def paint_map(
     """Show a signed map (H, W) over its photograph, in grey and faded, with a line where the sign changes if `has_line`.
 
     Args:
-        ax: axes to draw into.
         pixels: (channels, H, W) in [0, 1]; where the map is zero they alone are seen. None: the map alone, in a thin frame.
-        attribution: the map.
         scale: value of the deepest colours, the same for all maps that are to be compared.
         style: ``colour``, or ``print``: what is negative is hatched, so that the sign is seen in grey too.
 
@@ -139,8 +137,6 @@ def frame(pixels: Tensor, paint: Callable[[Axes], object], side: int) -> Image.I
     """Return what `paint` draws into axes that fill a picture, RGB, in the proportions of pixels (channels, H, W).
 
     Args:
-        pixels: a photograph.
-        paint: draws.
         side: the shorter side of the picture, in pixels.
     """
     height, width = pixels.shape[-2:]
@@ -175,7 +171,6 @@ def write_figure(
     """Write a figure; the same figure gives the same bytes.
 
     Args:
-        figure: what is written.
         path: of the files; each format's suffix is appended to its name.
         formats: ``png``, ``pdf``, ``svg``; in the last two lines and letters are vectors.
         dpi: of a PNG, and of the photographs inside the others.

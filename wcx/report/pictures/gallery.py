@@ -39,13 +39,9 @@ def make(
     """Make the figures of a job one after the other.
 
     Args:
-        job: what to show.
         folder: where the files go, see `write_plate`.
         commands: for each figure, what makes it again.
-        formats: of the figures: png, pdf, svg.
-        dpi: of a PNG.
         scale: what shares a colour scale, see `Plate`.
-        style: colour or print.
 
     Yields:
         the files of each figure, the JSON file last.

@@ -123,9 +123,7 @@ class Plate:
         """Return the image with what speaks against t_(i + 1) hidden: before and after, the class itself in bold.
 
         Args:
-            picture: one of the plate's.
             view: whose negative features are hidden.
-            i: of the class.
             names: of the explained classes, for the labels.
             side: of the tile, inches.
         """

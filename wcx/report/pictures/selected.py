@@ -80,7 +80,6 @@ def write_frames(explained: Sequence[Picture], folder: Path, title: str, **facts
     """Write the photographs and heatmaps of pictures of one method; the maps of one image under one contrast share one scale.
 
     Args:
-        explained: the pictures.
         folder: for the files; what was in it of an earlier run goes.
         title: how the images were chosen; lines are sentences.
         facts: more that is said of them: dataset (its name in tables), model, method, weights, stand_in, subset.

@@ -118,8 +118,6 @@ def masking(
 
     Args:
         marks: contrast and method, e.g. "weighted GradCAM".
-        target: the class's name.
-        rival: the other class's name.
         fraction: share of the pixels that are masked.
         before, after: share of the class: p_target / (p_target + p_rival).
         strongest: the share of the pixels marked that is masked.

@@ -82,12 +82,7 @@ def top_part(attribution: Tensor, turn: Turn) -> str:
 
 
 def write(job: Job, shards: Sequence[Shard]) -> list[Path]:
-    """Draw the first image whose answers are all right, for each method with a contrast; return the files.
-
-    Args:
-        job: of the experiment twins.
-        shards: its records.
-    """
+    """Draw the first image whose answers are all right, for each method with a contrast; return the files."""
     files = []
     for method in dict.fromkeys(shard.key[2] for shard in shards):
         shard = next((s for s in reversed(shards) if s.key[2] == method and s.key[3] != BASE), None)

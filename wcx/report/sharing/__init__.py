@@ -28,7 +28,6 @@ def write(path: Path, tables: Iterable[Any], facts: Mapping[str, str] | None = N
     """Write tables of one schema into a Parquet file, whole or not at all; return how many rows.
 
     Args:
-        path: of the file.
         tables: pyarrow tables, one after the other: only one is in memory.
         facts: kept in the schema's metadata.
     """

@@ -62,7 +62,6 @@ def write(job: Job, folder: Path) -> list[Path]:
     """Write the images of a job of the experiment twins on drawn birds.
 
     Args:
-        job: opened.
         folder: where the files go; another export there is refused.
 
     Returns:

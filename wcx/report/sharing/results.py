@@ -136,8 +136,6 @@ def write(
     """Write the records of a results folder, or of one experiment in it.
 
     Args:
-        results_dir: the results folder.
-        folder: where the files go.
         experiment: its name; None is all.
         refused: where a line goes for each set of records that is not what was written: it is left out.
 

@@ -167,10 +167,6 @@ class Chart:
 def read(shards: Iterable[Shard], refused: list[str] | None = None) -> list[PerturbedCell]:
     """Return the shards with their rows; one in which no image could be read is left out.
 
-    Args:
-        shards: of the sign_perturbation experiment.
-        refused: where a line goes for each shard that is not what was written; None raises.
-
     Raises:
         WcxError: two sets of records that would be the same line of a table; or damaged ones.
     """

@@ -36,12 +36,7 @@ def draw_files(chart: Chart, caption: Sequence[str], path: Path) -> list[Path]:
 
 
 def figure(chart: Chart, caption: Sequence[str]) -> Figure:
-    """Return the drawing of one chart.
-
-    Args:
-        chart: what is shown.
-        caption: paragraphs to stand below.
-    """
+    """Return the drawing of one chart."""
     columns = min(len(chart.panels), 2 if len(chart.panels) == 4 else 3)
     rows = math.ceil(len(chart.panels) / columns)
     room = max(1.0, max(len(panel.cells) for panel in chart.panels) / 5)
