@@ -18,7 +18,6 @@ import logging
 import statistics
 import tempfile
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -48,10 +47,12 @@ EXPERIMENTS = {"masking": ("gradcam", "Table 1"), "sign_perturbation": ("gradien
 
 
 @dataclass(frozen=True)
-class Setup(ABC):
+class Setup:
     """What is asked for.
 
     Attributes:
+        open_job: opens a job on so many images: (images, network, experiment, cells, device, results folder); with ray=True its
+            workers are on the device.
         device: that is checked.
         networks: small ones, with weights where there are some.
         fast: networks whose passes are timed.
@@ -59,6 +60,7 @@ class Setup(ABC):
         seconds: no part begins after so many.
     """
 
+    open_job: Callable[..., Job]
     device: torch.device
     networks: Sequence[str]
     fast: Sequence[str]
@@ -66,16 +68,10 @@ class Setup(ABC):
     seconds: float
     begun: float = field(default_factory=time.monotonic)
 
-    @abstractmethod
-    def job(
-        self, network: str, experiment: str, cells: Sequence[Cell], device: str, folder: Path, *, ray: bool = False
-    ) -> Job:
-        """Open a job on the images; with `ray` its workers are on the device."""
-
     def opened(self, network: str, experiment: str, cells: Sequence[Cell], device: str = "") -> Job:
         """Open a job whose records nobody wants; by default on the device."""
         with tempfile.TemporaryDirectory() as folder:
-            return self.job(network, experiment, cells, device or str(self.device), Path(folder))
+            return self.open_job(self.images, network, experiment, cells, device or str(self.device), Path(folder))
 
     @property
     def cuda(self) -> bool:
@@ -164,7 +160,7 @@ def _run(
     """Return the records of the images, and the seconds that they took."""
     cells = [Cell(EXPERIMENTS[experiment][0], contrast) for contrast in ("original", "weighted")]
     with tempfile.TemporaryDirectory() as folder:
-        job = setup.job(network, experiment, cells, device, Path(folder), ray=executor is not None)
+        job = setup.open_job(setup.images, network, experiment, cells, device, Path(folder), ray=executor is not None)
         begun = time.monotonic()
         shards, _ = pipeline.run(job, quiet=True, executor=executor)
         seconds = time.monotonic() - begun

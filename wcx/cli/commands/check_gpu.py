@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,29 +22,22 @@ from wcx.experiments import Cell
 from wcx.pipeline import Job
 
 
-@dataclass(frozen=True)
-class ComposedSetup(gpu.Setup):
-    """Jobs by composed configurations.
-
-    Attributes:
-        typed: settings of the command line that are no lists of this command.
-    """
-
-    typed: Sequence[str] = ()
-
-    def job(
-        self, network: str, experiment: str, cells: Sequence[Cell], device: str, folder: Path, *, ray: bool = False
-    ) -> Job:
-        shared = [f"model={network}", *self.typed, f"experiment={experiment}", f"device={device}"]
-        shared += [
-            f"limit={self.images}",
-            f"paths.results_dir={folder}",
-            f"executor={'ray' if ray else 'local'}",
-            "chunk_size=8",
-        ]
-        shared += ["select=all"] if experiment == "masking" else []
-        cfgs = [application.compose([*shared, f"method={m}", f"contrast={c}"], "check_gpu") for m, c in cells]
-        return opening.job(cfgs)
+def open_job(
+    typed: Sequence[str],
+    images: int,
+    network: str,
+    experiment: str,
+    cells: Sequence[Cell],
+    device: str,
+    folder: Path,
+    *,
+    ray: bool = False,
+) -> Job:
+    """Open a job by composed configurations, see `gpu.Setup`; `typed` are settings of the command line."""
+    shared = [f"model={network}", *typed, f"experiment={experiment}", f"device={device}", f"limit={images}"]
+    shared += [f"paths.results_dir={folder}", f"executor={'ray' if ray else 'local'}", "chunk_size=8"]
+    shared += ["select=all"] if experiment == "masking" else []
+    return opening.job([application.compose([*shared, f"method={m}", f"contrast={c}"], "check_gpu") for m, c in cells])
 
 
 def run(cfg: DictConfig) -> None:
@@ -60,7 +53,7 @@ def run(cfg: DictConfig) -> None:
     task = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     typed = [text for text in map(str, list(task or ())) if text.partition("=")[0] not in own]
     fast = opening.plain(cfg.fast) if device.type == "cuda" else opening.plain(cfg.networks)
-    setup = ComposedSetup(device, opening.plain(cfg.networks), fast, images, cfg.seconds, typed=tuple(typed))
+    setup = gpu.Setup(partial(open_job, typed), device, opening.plain(cfg.networks), fast, images, cfg.seconds)
     folder = Path(cfg.paths.results_dir)
     measured, _ = gpu.check(setup, parts, folder)
     print((folder / "check_gpu.md").read_text(encoding="utf-8"), end="")
