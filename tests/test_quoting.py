@@ -186,7 +186,7 @@ def test_random_texts_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             continue  # in quotes of its own
         assert OmegaConf.create({"x": parser.parse_override(argument).value()}).x == text, text
         assert quoting.quoted([argument]) == [argument], "what is quoted stays"
-        items = OmegaConf.create({"x": parser.parse_override(f"ids={quoting.listed([text, 'b'])}").value()}).x
+        items = OmegaConf.create({"x": parser.parse_override(f"ids=[{quoting._item(text, 'ids')},b]").value()}).x
         assert [str(item) for item in items] == [text, "b"], text
 
 

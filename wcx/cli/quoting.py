@@ -103,15 +103,6 @@ def texts(value: str) -> list[str]:
     return [reading.text if isinstance(reading, QuotedString) else item for item, reading in readings]
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as a list in Hydra's grammar.
-
-    >>> listed(["a", "cat, tabby"])
-    "[a,'cat, tabby']"
-    """
-    return f"[{','.join(_item(name, 'ids') for name in names)}]"
-
-
 def split(value: str) -> list[str]:
     r"""Return the items between commas; ``\,`` divides nothing, nor does a comma in an item wholly in quotes or brackets.
 
