@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wcx.checks.networks import CLASSES, bias_free, conv_batchnorm, images
+from wcx.checks.specimens import CLASSES, bias_free, conv_batchnorm
+from wcx.checks.specimens import noise as images
 
 __all__ = ["ALL", "CLASSES", "Residual", "bias_free", "conv_batchnorm", "images", "residual"]
 

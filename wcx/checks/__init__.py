@@ -4,7 +4,7 @@ from wcx.checks.base import Request, Verification
 from wcx.registry import Registry
 
 _SHARED = {  # files without a check, and the bench, which is asked for by a command of its own
-    *("base", "bench", "captum", "figure", "findings", "flops", "gpu", "libraries", "networks", "processes", "rounds"),
+    *("base", "bench", "captum", "figure", "findings", "flops", "gpu", "libraries", "processes", "rounds"),
     *("specimens", "workloads"),
 }
 _REGISTRY = Registry("check", __name__, Verification, shared=_SHARED)

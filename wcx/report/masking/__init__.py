@@ -84,10 +84,10 @@ def _tables(members: list[MaskedCell], name: str, published_dir: Path) -> list[T
     pairs = cells.pairs(members)
     rows = paper.beside(main.frame(members), published_dir)
     differences = paper.with_differences(paired.frame(pairs), rows)
-    beside, boxes = paired.tables(differences, paired.localisation(pairs), name)
+    differing, boxes = paired.tables(differences, paired.localisation(pairs), name)
     strata = main.strata_table(main.strata(members, published_dir), name)
     across = seeds.seeds_table(seeds.frame(members), name)
-    return [*main.tables(rows, name), beside, strata, boxes, across, paper.published_table(rows, name)]
+    return [*main.tables(rows, name), differing, strata, boxes, across, paper.published_table(rows, name)]
 
 
 def _findings(tables: Sequence[Table]) -> list[str]:

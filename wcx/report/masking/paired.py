@@ -70,15 +70,15 @@ def localisation(pairs: Sequence[Pair]) -> pd.DataFrame:
 def tables(cells: pd.DataFrame, boxes: pd.DataFrame, protocol: str) -> list[Table]:
     """Return the tables of both frames; in the first, the paper's differences where it has them (`published_difference`)."""
     papers = ["published_difference"] if "published_difference" in cells else []
-    shown = (*("network", "model", *KEYS[2:], "mask", "threshold", "foils", "n"), *_COMPARED)
-    shown = (*shown, "masked_original", "masked_weighted", *papers, "p", "p_holm")
+    names = (*("network", "model", *KEYS[2:], "mask", "threshold", "foils", "n"), *_COMPARED)
+    names = (*names, "masked_original", "masked_weighted", *papers, "p", "p_holm")
     note = (
         "Paired over images: difference, 95 % interval, sign-flip p-value, and p corrected by Holm for the m cells of this "
         f"table. {opened.INTERVALS}"
     )
     title, compared = f"Weighted − original ({protocol})", ("original", "weighted")
-    first = table("paired", title, _COLUMNS, cells, HEADER, note, shown=shown, labels=9, compared=compared)
-    shown = (
+    first = table("paired", title, _COLUMNS, cells, HEADER, note, shown=names, labels=9, compared=compared)
+    names = (
         "network",
         "model",
         "method",
@@ -96,7 +96,7 @@ def tables(cells: pd.DataFrame, boxes: pd.DataFrame, protocol: str) -> list[Tabl
         f"share of the image, what chance would give. p corrected by Holm for the m rows. {opened.INTERVALS}"
     )
     title = f"Localisation ({protocol})"
-    return [first, table("localisation", title, _COLUMNS, boxes, BOXES, note, shown=shown, labels=7)]
+    return [first, table("localisation", title, _COLUMNS, boxes, BOXES, note, shown=names, labels=7)]
 
 
 def corrected(frames: Sequence[pd.DataFrame], header: tuple[str, ...]) -> pd.DataFrame:

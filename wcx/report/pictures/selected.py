@@ -57,12 +57,12 @@ def write(job: Job, shards: Sequence[Shard], most: int) -> list[Path]:
     labels = shards[0].labels
     for method in dict.fromkeys(cell.method for cell in job.cells):
         path = job.results_dir / "figures" / f"{job.dataset.name}-{job.loaded.name}-{method}{variant}.png"
-        if shown := selected(job, [shard for shard in shards if shard.key[2] == method], most):
+        if explained := selected(job, [shard for shard in shards if shard.key[2] == method], most):
             name = f"{job.dataset.name} {job.loaded.name} {method}"
-            title = title_of(name, len(shown), job.settings.threshold)
-            figures.append(write_selected(shown, path, title, labels))
+            title = title_of(name, len(explained), job.settings.threshold)
+            figures.append(write_selected(explained, path, title, labels))
             facts = {key: labels[key] for key in ("dataset", "weights", "stand_in", "subset")}
-            write_frames(shown, path.with_suffix(""), title, model=job.loaded.name, method=method, **facts)
+            write_frames(explained, path.with_suffix(""), title, model=job.loaded.name, method=method, **facts)
     return figures
 
 

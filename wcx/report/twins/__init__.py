@@ -69,10 +69,10 @@ def _shares(frame: pd.DataFrame) -> list[Table]:
     note = (
         "Share of verified questions in which the visible part with the largest mean is the right one; by image first."
     )
-    others = chosen[~is_top].groupby("question", sort=False)
+    scores = chosen[~is_top].groupby("question", sort=False)
     return [
         _spread("Top part", chosen[is_top], note, ("question",), frame, is_main=True),
-        *(_spread(f"Scores of {name}", rows, "Over verified questions.", ("score",), frame) for name, rows in others),
+        *(_spread(f"Scores of {name}", rows, "Over verified questions.", ("score",), frame) for name, rows in scores),
     ]
 
 
@@ -148,8 +148,8 @@ def _long(
 ) -> Table:
     """Return a table of a line a row, shown on request; its file begins with the same columns, but for the network's name."""
     header = (*keys[1:], *values) if len(rows) else ()
-    shown = {"shown": (*keys, *values), "labels": len(keys), "is_main": False, "header": header}
-    return Table(f"twins_{name}", title, tuple(columns), rows, note, **shown)
+    layout = {"shown": (*keys, *values), "labels": len(keys), "is_main": False, "header": header}
+    return Table(f"twins_{name}", title, tuple(columns), rows, note, **layout)
 
 
 def _findings(pairs: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
