@@ -46,7 +46,7 @@ def spread() -> Table:
 
 @pytest.fixture
 def long() -> Table:
-    return Table("t", "A | title", COLUMNS, frame(), labels=4)
+    return Table("t", "A | title", COLUMNS, frame())
 
 
 def test_the_screen_has_the_papers_layout(spread: Table) -> None:

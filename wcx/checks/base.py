@@ -213,10 +213,7 @@ def summary_table(
     name: str, title: str, frame: pd.DataFrame, meanings: Mapping[str, str], digits: str = ".3g"
 ) -> Table:
     """Return a table whose columns are those of `meanings` (name -> what it is); numbers that are no counts have `digits`."""
-    columns = [
-        Column(column, meaning, format=digits if frame[column].dtype.kind == "f" else "")
-        for column, meaning in meanings.items()
-        if column in frame
-    ]
-    labels = sum(column.format == "" and frame[column.name].dtype.kind not in "iu" for column in columns)
-    return Table(name=name, title=title, columns=tuple(columns), frame=frame, labels=labels)
+    formats = {"f": digits, "i": "d", "u": "d"}
+    stated = {column: meaning for column, meaning in meanings.items() if column in frame}
+    columns = [Column(name, what, format=formats.get(frame[name].dtype.kind, "")) for name, what in stated.items()]
+    return Table(name, title, tuple(columns), frame)

@@ -273,10 +273,10 @@ def _tables(
     blocks = (
         [("b − a", frame)] if is_short else [(f"b − a, p Holm < {LEVEL}", frame.loc[low]), ("b − a", frame.drop(low))]
     )
-    options: dict[str, Any] = {"whole": frame, "header": HEADER, "labels": 7}
+    options: dict[str, Any] = {"whole": frame, "header": HEADER}
     return [
-        Table("compare_sets", "Sets of records in a and in b", SETS, listed, labels=7),
-        Table("compare_facts", "Facts that differ", FACTS, stated, labels=3),
+        Table("compare_sets", "Sets of records in a and in b", SETS, listed),
+        Table("compare_facts", "Facts that differ", FACTS, stated),
         *(
             Table("compare", title, COLUMNS, block, NOTE, is_main=place == 0, **options)
             for place, (title, block) in enumerate(blocks)

@@ -77,7 +77,8 @@ def long(table: Table) -> TableGrid:
     """Return a grid of a line a row."""
     names = table.shown or tuple(column.name for column in table.columns)
     columns, shared = _folded(table, [name for name in names if table.frame[name].notna().any()])
-    labels = sum(column.name in names[: table.labels] for column in columns)
+    is_number = [bool(column.format) and not column.folded for column in columns]
+    labels = [*is_number, True].index(True)
     lines = []
     for row in table.frame.to_dict("records"):
         entries = tuple(_entry(column, row) for column in columns)

@@ -130,8 +130,8 @@ class Table:
         columns: of the frame, described; what the frame has beyond them are facts.
         frame: a row a number, every fact kept.
         note: how it is to be read; "" for nothing.
-        shown: names of the columns that are shown; () shows all that are described.
-        labels: how many of the shown ones tell what a row is of.
+        shown: names of the columns that are shown; () shows all that are described. Those before the first number tell what a
+            row is of.
         spread: the layout; None shows a line a row.
         networks: what is to be said of those in it, where no other table says it.
         compared: columns whose numbers, 0 to 1, the page draws on one line in every row.
@@ -148,7 +148,6 @@ class Table:
     frame: pd.DataFrame
     note: str = ""
     shown: tuple[str, ...] = ()
-    labels: int = 1
     spread: Spread | None = None
     networks: tuple[NamedNetwork, ...] = ()
     compared: tuple[str, ...] = ()

@@ -77,7 +77,7 @@ def tables(cells: pd.DataFrame, boxes: pd.DataFrame, protocol: str) -> list[Tabl
         f"table. {opened.INTERVALS}"
     )
     title, compared = f"Weighted − original ({protocol})", ("original", "weighted")
-    first = table("paired", title, _COLUMNS, cells, HEADER, note, shown=names, labels=9, compared=compared)
+    first = table("paired", title, _COLUMNS, cells, HEADER, note, shown=names, compared=compared)
     names = (
         "network",
         "model",
@@ -96,7 +96,7 @@ def tables(cells: pd.DataFrame, boxes: pd.DataFrame, protocol: str) -> list[Tabl
         f"share of the image, what chance would give. p corrected by Holm for the m rows. {opened.INTERVALS}"
     )
     title = f"Localisation ({protocol})"
-    return [first, table("localisation", title, _COLUMNS, boxes, BOXES, note, shown=names, labels=7)]
+    return [first, table("localisation", title, _COLUMNS, boxes, BOXES, note, shown=names)]
 
 
 def corrected(frames: Sequence[pd.DataFrame], header: tuple[str, ...]) -> pd.DataFrame:

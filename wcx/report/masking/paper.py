@@ -130,7 +130,7 @@ def published_table(rows: pd.DataFrame, protocol: str) -> Table:
     frame = frame[[*HEADER, *(name for name in frame if name not in HEADER)]]
     title = f"Beside the paper, cell by cell ({protocol})"
     note = "The reproduction is another team's, of its own network."
-    columns, layout = (*COLUMNS, *_COLUMNS), {"shown": _SHOWN, "labels": 6, "is_shown": False}
+    columns, layout = (*COLUMNS, *_COLUMNS), {"shown": _SHOWN, "is_shown": False}
     return table("vs_published", title, columns, frame, HEADER, note, **layout)
 
 

@@ -55,7 +55,7 @@ def seeds_table(rows: pd.DataFrame, protocol: str) -> Table:
         "limit other images, as each seed draws its own. n: images, all seeds together."
     )
     columns, title = (*COLUMNS, *_COLUMNS), f"Across fine-tuning seeds ({protocol})"
-    return table("seeds", title, columns, rows, HEADER, note, shown=_SHOWN, labels=11)
+    return table("seeds", title, columns, rows, HEADER, note, shown=_SHOWN)
 
 
 def _trainings(cells: Sequence[MaskedCell]) -> Iterator[Mapping[str, Mapping[int, MaskedCell]]]:

@@ -67,7 +67,7 @@ def table(sets: Sequence[RecordSet]) -> Table:
     images = Column("images", "rows of complete records", format=".0f")
     columns = [images if name == "images" else Column(name) for name in _row(sets[0])]
     frame = pd.DataFrame([_row(each) for each in sets])
-    return Table("records", "Every set of records", tuple(columns), frame, labels=5, is_main=False)
+    return Table("records", "Every set of records", tuple(columns), frame, is_main=False)
 
 
 def _row(each: RecordSet) -> dict[str, Any]:

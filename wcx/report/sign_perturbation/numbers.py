@@ -60,7 +60,7 @@ def tables(chart: Chart) -> list[Table]:
     title = f"Weighted against the others ({chart.title})"
     note = f"Weighted minus each other contrast, paired over images. {opened.INTERVALS}"
     keys, names = ("network", "model", "weights"), [column.name for column in differences]
-    layout = {"shown": (*keys, "minus", "iterations", "n", *names), "labels": 5, "is_main": len(pairs) <= MOST_OPEN}
+    layout = {"shown": (*keys, "minus", "iterations", "n", *names), "is_main": len(pairs) <= MOST_OPEN}
     second = Table("fig3_paired", title, (*_KEYS, *differences), pairs, note, **layout, header=PAIRED)
     coefficients = tuple(_estimate("r", name, "+.3f", "r with ") for name in _WITH)
     title = f"Do changes of accuracy go with those of p_t, or of y_t? ({chart.title})"
@@ -68,7 +68,7 @@ def tables(chart: Chart) -> list[Table]:
         "Pearson's r over the conditions (contrast x iterations) of one network; intervals over resampled images. -: not "
         "defined, one of the two is the same in every condition."
     )
-    layout = {"shown": (*keys, "conditions", "n", *(column.name for column in coefficients)), "labels": 3}
+    layout = {"shown": (*keys, "conditions", "n", *(column.name for column in coefficients))}
     columns = (*_KEYS, *coefficients)
     third = Table("fig3_correlation", title, columns, correlations, note, **layout, header=CORRELATION)
     return [first, second, third]

@@ -148,7 +148,7 @@ def _long(
 ) -> Table:
     """Return a table of a line a row, shown on request; its file begins with the same columns, but for the network's name."""
     header = (*keys[1:], *values) if len(rows) else ()
-    layout = {"shown": (*keys, *values), "labels": len(keys), "is_main": False, "header": header}
+    layout = {"shown": (*keys, *values), "is_main": False, "header": header}
     return Table(f"twins_{name}", title, tuple(columns), rows, note, **layout)
 
 
