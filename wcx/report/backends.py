@@ -1,4 +1,4 @@
-"""A table as screen text, Markdown, LaTeX and HTML, each from the same grid (see `tables`)."""
+"""A table as screen text, Markdown and LaTeX, each from the same grid (see `tables`); as HTML it stands in `page`."""
 
 from __future__ import annotations
 
@@ -81,13 +81,6 @@ def latex(table: Table) -> str:
     )
 
 
-def html(table: Table) -> str:
-    """Return a ``<table>``: caption, scopes, the lines' subjects and the numbers' values for a script, meanings as titles."""
-    from wcx.report import page
-
-    return page.html(table)
-
-
 def markdown_text(text: str) -> str:
     """Escape what Markdown would read as markup: underscores between letters are none, so that t_1 stays as it is."""
     return text.replace("|", "\\|").replace("<", "&lt;")
@@ -153,6 +146,3 @@ def _plain(entry: GridEntry, mark: str, grid: TableGrid) -> str:
 
 def _shared(grid: TableGrid) -> list[str]:
     return ["; ".join(f"{title}: {shown}" for title, shown in grid.shared)] if grid.shared else []
-
-
-__all__ = ["html", "html_text", "latex", "latex_text", "markdown", "markdown_text", "pipe_table", "text"]

@@ -199,9 +199,9 @@ class Table:
 
         Every line has data-dataset, data-model and data-method where its facts tell them; every number has data-value.
         """
-        from wcx.report import backends
+        from wcx.report import page
 
-        return backends.html(self)
+        return page.html(self)
 
 
 def write(tables: Sequence[Table], folder: Path) -> list[Path]:

@@ -174,6 +174,3 @@ def _outline(ax: Axes, turn: Turn) -> None:
 def _difference(name: str, other: str) -> str:
     """Return the words of another name that a name has not; all of it, where there are none."""
     return " ".join(word for word in other.split() if word not in name.split()) or other
-
-
-__all__ = ["Turn", "explain", "figure", "top_part", "turns", "write"]
