@@ -18,7 +18,7 @@ OURS = (*paper.HEADER[:13], "masked_fraction", *paper.HEADER[20:], "seed", "stan
 
 def beside(rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """The rows that have a published number."""
-    return paper.table(paper.beside(rows, folder), "p").frame
+    return paper.published_table(paper.beside(rows, folder), "p").frame
 
 
 def cells(*lines: tuple[str, ...], **columns: object) -> pd.DataFrame:

@@ -45,6 +45,7 @@ def start(name: str) -> None:
     --help, the file's docstring is printed instead.
     """
     from wcx.cli import application, grid
+    from wcx.cli.quoting import CONF
 
     command: Any = importlib.import_module(f"wcx.cli.commands.{name}")
     if {"-h", "--help"} & set(sys.argv[1:]):
@@ -53,7 +54,7 @@ def start(name: str) -> None:
     if hasattr(command, "main"):  # one that is made of others
         command.main()
         return
-    config = name if (application.CONF / f"{name}.yaml").is_file() else "config"
+    config = name if (CONF / f"{name}.yaml").is_file() else "config"
     application.main(command.run, config, getattr(command, "complete", partial(grid.complete, config_name=config)))
 
 
