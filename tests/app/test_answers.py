@@ -18,7 +18,7 @@ from tests.test_photo import CODE, NAMES, noise
 from wcx.app import answers, html
 from wcx.app.answers import Answer, Asked, Upload
 from wcx.app.networks import MOST, Network, Networks
-from wcx.cli import application
+from wcx.cli import application, start
 from wcx.cli.commands import app, photo
 from wcx.errors import WcxError
 from wcx.experiments import photo as photo_ids
@@ -309,7 +309,7 @@ def test_without_gradio_one_line_names_the_extra(
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setattr(sys, "argv", ["wcx app", "port=0"])
     with pytest.raises(SystemExit) as left:
-        app.main()
+        start("app")
     assert left.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert "wcx app needs gradio: pip install 'wcx[app]'" in line
