@@ -236,10 +236,20 @@ def replacement(
 
 def drawn_sigma(sigma: float | Sequence[float], seed: int, index: int) -> float:
     """Return the blur's sigma for image `index`: as given, or drawn uniformly from a pair (low, high), seeded per image."""
-    if isinstance(sigma, (int, float)):
-        return float(sigma)
-    low, high = sigma
-    return float(np.random.default_rng([seed, index]).uniform(low, high))
+    low, high = sigma_range(sigma)
+    return low if isinstance(sigma, (int, float)) else float(np.random.default_rng([seed, index]).uniform(low, high))
+
+
+def sigma_range(sigma: float | Sequence[float]) -> tuple[float, float]:
+    """Return the lowest and the highest sigma of a blur.
+
+    Raises:
+        WcxError: neither a positive number nor a pair of them, the lower first.
+    """
+    ends = tuple(float(end) for end in (sigma if isinstance(sigma, Sequence) else (sigma, sigma)))
+    if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
+        raise WcxError(f"blur_sigma = {sigma!r}; give a width in pixels, or a range [lowest, highest].")
+    return ends
 
 
 def blur(images: Tensor, sigma: float | Sequence[float] | Tensor = 15.0, kernel: int = 101) -> Tensor:

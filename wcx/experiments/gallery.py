@@ -18,7 +18,7 @@ from wcx.experiments.base import Cell, FoilSetting, Subject
 from wcx.experiments.images import Item
 from wcx.experiments.pictures import Picture
 from wcx.experiments.selection import Choice, Walk, by_id
-from wcx.images import device_of, drawn_sigma, make_baseline
+from wcx.images import device_of, drawn_sigma, make_baseline, sigma_range
 from wcx.models import LoadedModel
 
 
@@ -85,6 +85,7 @@ class GallerySettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        sigma_range(self.blur_sigma)
         if self.count < 1:
             raise WcxError(f"count = {self.count} images; give at least 1.")
         for name in ("p_t2_min", "p_t3_min"):

@@ -23,7 +23,7 @@ from wcx.experiments._passes import Evaluations, SeenImages
 from wcx.experiments._versions import NUMBERS, Plan, Versions, enlarged
 from wcx.experiments.base import Cell, Experiment, FoilSetting, Keep, Row, Subject, by_image
 from wcx.experiments.images import Item, stacked
-from wcx.images import BASELINES, drawn_sigma, replacement
+from wcx.images import BASELINES, drawn_sigma, replacement, sigma_range
 from wcx.methods._masked import MaskedMethod
 from wcx.methods._parts import distinct
 from wcx.models import precision
@@ -75,9 +75,7 @@ class Protocol:
             choose("baseline", name, BASELINES)
         if self.targets < 2:
             raise WcxError(f"targets = {self.targets}: the experiment compares classes; give at least 2.")
-        ends = self.blur_sigma if isinstance(self.blur_sigma, (tuple, list)) else (self.blur_sigma, self.blur_sigma)
-        if len(ends) != 2 or not 0 < ends[0] <= ends[1]:
-            raise WcxError(f"blur_sigma = {self.blur_sigma!r}; give a width in pixels, or a range [lowest, highest].")
+        sigma_range(self.blur_sigma)
         if not 0 <= self.threshold < 1:
             raise WcxError(f"threshold = {self.threshold} is no probability; give a number from 0 to below 1.")
 
@@ -241,10 +239,9 @@ class Hiding(Experiment):
                 keep(cell, items[i].index, maps[cell][:, place])
         index = slice(None) if places is None else places
         cotangents = {name: v[:, index] for name, v in self.frozen(look.logits, targets, foils).items()}
-        logits, of_selected = look.logits[index], [rows[i] for i in selected]
+        of_selected, logits = [rows[i] for i in selected], look.logits[index]
         seen = SeenImages(of_selected, logits, targets[:, index], foils[:, index], cotangents)
-        phi = [maps[cell] for cell in self.explained]
-        self._hide(seen, [items[i] for i in selected], pixels[index], phi, pending)
+        self._hide(seen, [items[i] for i in selected], pixels[index], [maps[cell] for cell in self.explained], pending)
         return above, [seen]
 
     def _hide(
@@ -255,9 +252,8 @@ class Hiding(Experiment):
         codes, counts = (numbers.view(len(items), -1) for numbers in versions.codes())
         # The first version of the same code; and the plan, which takes the one read of the host.
         first = (codes[:, :, None] == codes[:, None]).byte().argmax(2)
-        size = self.subject.batch_size
         table = np.array(torch.stack([first, counts]).tolist())
-        plan = Plan(table[0], table[1], len(self.settings.baselines), size)
+        plan = Plan(table[0], table[1], len(self.settings.baselines), self.subject.batch_size)
         chosen, seen.owners, seen.where = (torch.from_numpy(part).to(pixels.device) for part in plan.tables())
         seen.shares = counts.double() / pixels[0, 0].numel()
         seen.values.append(self.measure(seen, seen.logits, torch.arange(len(items), device=pixels.device)))
@@ -267,7 +263,7 @@ class Hiding(Experiment):
         by_image = zip(*(base.expand(len(items), *base.shape[1:]).unbind() for base in baselines), strict=True)
         parts = versions.chosen(chosen).split(plan.distinct.sum(1).tolist())
         for image, of_image, replaced in zip(network.prepare(pixels).unbind(), parts, by_image, strict=True):
-            for piece in of_image.pieces(size):
+            for piece in of_image.pieces(self.subject.batch_size):
                 masks = piece.masks(image.dtype)
                 for baseline in replaced:
                     pending.add(seen, masks, baseline, image)

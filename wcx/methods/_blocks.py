@@ -20,8 +20,9 @@ from wcx.errors import WcxError
 from wcx.methods import layers
 from wcx.methods._attention import FUSED, MULTI_HEAD
 from wcx.methods._axes import Layout, Patches
+from wcx.methods._calls import tensors
 from wcx.methods._functions import Call, opened
-from wcx.methods._trace import Trace, tensors
+from wcx.methods._trace import Trace
 from wcx.methods.base import call, forward
 
 

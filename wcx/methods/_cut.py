@@ -11,7 +11,8 @@ from torch.autograd.graph import GradientEdge
 from wcx.errors import WcxError
 from wcx.methods import layers
 from wcx.methods._axes import Layout, layout
-from wcx.methods._trace import Trace, tensors
+from wcx.methods._calls import tensors
+from wcx.methods._trace import Trace
 from wcx.methods.base import forward
 
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import resolve_name
 
+from wcx.methods._calls import tensors
 from wcx.methods._flow import Reach
-from wcx.methods._trace import tensors
 
 _DIMENSIONS = ("1d", "2d", "3d")
 

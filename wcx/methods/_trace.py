@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,27 +17,9 @@ from torch.overrides import TorchFunctionMode
 
 from wcx.methods import _axes
 from wcx.methods._axes import DEFINITION, HABIT, Axis, Dims, Layout, of_map, regrouped, single
+from wcx.methods._calls import FunctionCall, tensors
 
-_NESTED = (tuple, list, dict)
 _SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a probe: each tells its axis
-
-
-@dataclass(frozen=True)
-class FunctionCall:
-    """A call of a function that takes and returns tensors."""
-
-    function: Callable[..., Any]
-    name: str
-    arguments: tuple
-    keywords: dict[str, Any]
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-
-    def argument(self, position: int, *names: str) -> Any:
-        """Return an argument by one of its names, or by its position; None if it was not given."""
-        by_name = [self.keywords[name] for name in names if name in self.keywords]
-        by_position = self.arguments[position : position + 1]
-        return by_name[0] if by_name else by_position[0] if by_position else None
 
 
 class Trace(TorchFunctionMode):
@@ -291,18 +272,3 @@ def _name(function: Callable[..., Any]) -> str:
     """Return a function's name without underscores: in-place, operator, or property (Tensor.T)."""
     name = getattr(function, "__name__", "")
     return getattr(function.__self__, "__name__", "") if name == "__get__" else name.strip("_")
-
-
-def tensors(value: object) -> list[Tensor]:
-    """Return the tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, Tensor):
-        return [value]
-    if not isinstance(value, _NESTED) or isinstance(value, torch.Size):
-        return []
-    nested: list[Tensor] = []
-    for element in value.values() if isinstance(value, dict) else value:
-        if isinstance(element, Tensor):
-            nested.append(element)
-        elif isinstance(element, _NESTED):
-            nested += tensors(element)
-    return nested
