@@ -86,12 +86,12 @@ NEAR = 1e-2  # to 1, as sums of rounded probabilities are
 
 def _softmax(outputs: Tensor) -> str:
     """Return what outputs (N, C) look like if not like logits: "probabilities", "log-probabilities", or ""."""
-    first = outputs[0].tolist()
-    if len(first) == 1 or min(first) < 0 < max(first):  # as those of logits are nearly always
+    lowest, highest = torch.stack(outputs[0].aminmax()).tolist()
+    if outputs.shape[1] == 1 or lowest < 0 < highest:  # as those of logits are nearly always
         return ""
     y = outputs.double()
     total, log_total = torch.stack([(y.sum(1) - 1).abs().amax(), y.logsumexp(1).abs().amax()]).tolist()
-    if total < NEAR and min(first) >= 0:
+    if total < NEAR and lowest >= 0:
         return "probabilities"
     return "log-probabilities" if log_total < NEAR else ""
 
