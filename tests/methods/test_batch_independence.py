@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -12,8 +13,10 @@ from torch.nn import functional as F
 import wcx
 from tests import nets
 from tests.methods.brute_force import error
+from wcx import models
 from wcx.errors import WcxError
 from wcx.images import Normalized
+from wcx.methods import base
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -299,3 +302,31 @@ def test_the_gradient_of_an_image_alone_is_the_change_of_the_logits() -> None:
         expected = (net(image + step * direction) - net(image - step * direction))[0, 1] / (2 * step)
     [[map]] = wcx.explain(net, image, 1, "gradient", ["original"])
     assert abs(float((map * direction).sum() - expected)) <= 1e-6 * abs(float(expected))
+
+
+def moved(name: str, side: int, method: str) -> float:
+    """Return how far the mend of BatchNorm's gradient moves a map of one image alone, of its norm; in channels last, as by default."""
+    loaded = models.load(name, weights="random", num_classes=5).to_channels_last()
+    for module in loaded.net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.3, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(1))
+    mended = wcx.explain(loaded.model, image, 1, method)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "_laid_out", lambda _model: nullcontext())
+        before = wcx.explain(loaded.model, image, 1, method)
+    return error(mended, before)
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "mobilenet_v2", "mobilenet_v3_small", "mnasnet1_0", "resnet18"])
+def test_networks_of_the_zoo_did_not_move_by_a_bit(name: str) -> None:
+    """Nor did, when measured, vgg16_bn, googlenet, densenet161, efficientnet_b1 and mobilenet_v3_large: no version rose."""
+    assert not base.has_both_layouts(models.load(name, weights="random", num_classes=5).net)
+    assert moved(name, 64, "gradient") == moved(name, 64, "gradcam") == 0
+
+
+def test_hybrids_of_batchnorm_and_tokens_moved_and_their_records_have_another_fingerprint() -> None:
+    assert moved("maxvit_t", 224, "gradient") > 1e-3
+    assert base.has_both_layouts(models.load("maxvit_t", weights="random", num_classes=5).net)
+    assert base.has_both_layouts(Stem())
+    assert not base.has_both_layouts(nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm(4)))

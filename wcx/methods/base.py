@@ -217,6 +217,13 @@ def _laid_out(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
+def has_both_layouts(model: nn.Module) -> bool:
+    """Return whether a model has BatchNorm and attention or LayerNorm: whose maps of one image alone `_laid_out` has moved."""
+    kinds = [type(module) for module in model.modules()]
+    is_token = [issubclass(kind, nn.LayerNorm) or "Attention" in kind.__name__ for kind in kinds]
+    return any(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in kinds) and any(is_token)
+
+
 def vjp(logits: Tensor, wrt: Tensor | GradientEdge, v: Tensor) -> Tensor:
     """Return the gradients (K, *wrt.shape) of sum_s v_s y_s with respect to `wrt`: one backward pass per cotangent of v (K, N, C).
 

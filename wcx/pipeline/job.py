@@ -23,6 +23,7 @@ from wcx.experiments.base import check_method
 from wcx.experiments.images import Item
 from wcx.images import device_of
 from wcx.inventory import Check
+from wcx.methods.base import has_both_layouts
 from wcx.models import LoadedModel
 from wcx.models.class_names import NAMES
 from wcx.models.evaluation import Evaluation, evaluation_of
@@ -261,6 +262,8 @@ class Job:
             **({"confusion": self._confused()} if self.confusion is not None else {}),
             **({"evaluation": self.evaluator.kind} if self.experiment.evaluations(self.settings) else {}),
         }
+        if has_both_layouts(self.loaded.net):  # their maps of an image alone in its batch were wrong
+            parts["layouts"] = 2
         if method.version > 1:  # the first kept its fingerprints
             parts["method_version"] = method.version
         labels = {
