@@ -305,7 +305,7 @@ def test_the_gradient_of_an_image_alone_is_the_change_of_the_logits() -> None:
 
 
 def moved(name: str, side: int, method: str) -> float:
-    """Return how far the mend of BatchNorm's gradient moves a map of one image alone, of its norm; in channels last, as by default."""
+    """Return how far the mend of BatchNorm's gradient moves a map of one image alone, of its norm; in channels last."""
     loaded = models.load(name, weights="random", num_classes=5).to_channels_last()
     for module in loaded.net.modules():
         if isinstance(module, nn.BatchNorm2d):
