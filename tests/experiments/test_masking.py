@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -205,3 +206,12 @@ def test_localisation_is_the_share_of_positive_attribution_inside_the_box(model:
 def test_wrong_settings_are_one_clear_line(model: Normalized, items: list[Item], settings: dict, message: str) -> None:
     with pytest.raises(WcxError, match=message):
         engine(model, **settings).rows(items)
+
+
+def test_logits_that_are_no_numbers_are_an_error_and_not_an_empty_table(model: Normalized, items: list[Item]) -> None:
+    model = copy.deepcopy(model)
+    next(model.parameters()).data.fill_(torch.nan)
+    with pytest.raises(WcxError, match="logits hold NaN or infinite values: the weights or the images are damaged"):
+        Masking(
+            Subject(model, None, {"gradcam": methods.create("gradcam")}), [Cell("gradcam", "mean")], Settings()
+        ).rows(items)

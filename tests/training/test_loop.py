@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from tests.training.tiny import ALL, BEST, HEAD, TAIL, Drawn, run, start
 from wcx import models, training
-from wcx.errors import DataError
+from wcx.errors import DataError, WcxError
 from wcx.training import samples, task
 from wcx.training.recipe import Recipe
 
@@ -144,3 +145,14 @@ def test_a_broken_image_is_one_line_with_and_without_workers(tmp_path: Path) -> 
                     cache_gib=cache,
                 )
             assert str(error.value) == "cannot read image train-5: it is broken."
+
+
+@pytest.mark.parametrize("recipe", [ALL, HEAD], ids=["all", "head"])
+def test_a_training_that_runs_away_writes_no_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
+    """Its weights were kept as finished, at chance, and a table of them was empty without a word."""
+    path = tmp_path / "wild.safetensors"
+    with pytest.raises(
+        WcxError, match=r"the weights are no numbers any more after epoch 1 .*; give a smaller recipe.lr"
+    ):
+        run(path, replace(recipe, lr=1e30, optimizer="sgd", momentum=0.9))
+    assert not path.exists()

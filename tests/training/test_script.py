@@ -92,7 +92,7 @@ def test_two_recipes_stand_side_by_side_and_none_is_taken_for_the_other(
     assert opened(folder).meta["recipe"]["name"] == "head", "the only one"
     with pytest.raises(
         WcxError,
-        match=r"no checkpoint of squeezenet1_1 at .*-tail.*one by recipe head: recipe=head takes it.*recipe=tail",
+        match=r"no checkpoint of squeezenet1_1 at .*-tail.*one by recipe head: checkpoint_recipe=head\).*recipe=tail",
     ):
         opened(folder, "recipe=tail")
 
@@ -104,13 +104,13 @@ def test_two_recipes_stand_side_by_side_and_none_is_taken_for_the_other(
         assert f"recipe {recipe}, accuracy" in opened(folder, f"checkpoint_recipe={recipe}").weights
         assert train(f"recipe={recipe}", "recipe.epochs=1").startswith("finished")
     with pytest.raises(
-        WcxError, match=r"2 checkpoints of squeezenet1_1 .* by recipes head, tail; say which: recipe=head"
+        WcxError, match=r"2 checkpoints of squeezenet1_1 .* by recipes head, tail; say which: checkpoint_recipe=head"
     ):
         opened(folder)
     with pytest.raises(WcxError, match=r"made by recipe tail with other values \(epochs=1\).* force=true replaces it"):
         train("recipe=tail", "recipe.epochs=2")
     assert "test accuracy" in train("recipe=tail", "recipe.epochs=2", "recipe.name=long")
-    assert opened(folder, "recipe.name=long").meta["recipe"]["epochs"] == 2
+    assert opened(folder, "checkpoint_recipe=long").meta["recipe"]["epochs"] == 2
     assert head.is_file()
     assert len(pd.read_csv(folder / "checkpoints" / "accuracies.csv")) == 3
 

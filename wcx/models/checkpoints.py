@@ -66,7 +66,7 @@ def checkpoint_path(
         recipes = sorted(map(recipe_of, present))
         raise WcxError(
             f"{len(present)} checkpoints of {model} on {dataset} in {folder}, by recipes {', '.join(recipes)}; say which: "
-            f"recipe={recipes[0]}"
+            f"checkpoint_recipe={recipes[0]}"
         )
     return present[0] if present else unnamed
 
@@ -81,7 +81,7 @@ def others(path: str | Path, model: str) -> str:
     begin = re.match(re.escape(file_name(model)) + r"-[0-9a-f]{10}", Path(path).name)
     beside = sorted(Path(path).parent.glob(f"{glob.escape(begin[0])}*.safetensors")) if begin else []
     recipes = sorted({recipe_of(file) for file in beside if _seed(file) == _seed(Path(path))})
-    return f" (there is one by recipe {', '.join(recipes)}: recipe={recipes[0]} takes it)" if recipes else ""
+    return f" (there is one by recipe {' and by '.join(recipes)}: checkpoint_recipe={recipes[0]})" if recipes else ""
 
 
 def _seed(path: Path) -> int:

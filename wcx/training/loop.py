@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from wcx import files
+from wcx.errors import WcxError
 from wcx.training.recipe import Recipe, derive
 from wcx.training.samples import Batches, brief_errors
 
@@ -163,6 +164,11 @@ class _State:
 
     def end_epoch(self, lr: float, seconds: float, validation: tuple[float, float] | None) -> None:
         """Close the epoch: one line of history, and the best weights yet if there is a validation."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.parts["net"].parameters()):
+            raise WcxError(
+                f"the weights are no numbers any more after epoch {self.epoch + 1} (lr {lr:g}); give a smaller recipe.lr. No "
+                "checkpoint is written."
+            )
         means = (self.loss / self.seen, self.correct / self.seen)
         values = (self.epoch + 1, lr, *means, *(validation or (float("nan"),) * 2), self.seconds + seconds)
         if validation and all(validation[1] > line["validation_accuracy"] for line in self.history):

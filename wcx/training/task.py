@@ -45,8 +45,8 @@ def finished(path: Path, recipe: Recipe) -> str | None:
     if differing := [f"{key}={json.dumps(stated[key])}" for key in asked if stated[key] != asked[key]]:
         values = "" if known.name != recipe.name else f" with other values ({', '.join(differing)})"
         raise WcxError(
-            f"{path} was made by recipe {known.name}{values}, not by {recipe.name} as asked for; recipe.name=<another> trains "
-            f"one beside it, force=true replaces it"
+            f"{path} was made by recipe {known.name}{values}, not by {recipe.name} as asked for; checkpoint_recipe={known.name} "
+            f"takes it as it is, recipe.name=<another> trains one beside it, force=true replaces it"
         )
     return f"finished: {path}, test accuracy {meta['accuracy']:.3f}; force=true trains again"
 

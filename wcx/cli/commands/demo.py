@@ -11,7 +11,13 @@ import sys
 from wcx.cli import start
 
 TRAINING = ("dataset=parts", "model=small_cnn", "recipe=demo")
-TABLE = ("datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "contrasts=[original,weighted]", "recipe=demo")
+TABLE = (
+    "datasets=[parts]",
+    "models=[small_cnn]",
+    "methods=[gradcam]",
+    "contrasts=[original,weighted]",
+    "checkpoint_recipe=demo",
+)
 
 
 def main() -> None:

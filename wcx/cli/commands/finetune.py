@@ -75,7 +75,7 @@ def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) ->
     typed = [text.partition("=")[0].lstrip("+") for text in asked.overrides if re.match(r"\+*recipe[.=]", text)]
     if path.exists() and not typed:
         return True
-    recipe = [] if "recipe" in typed else [f"recipe={cfg.model.recipe}"]
+    recipe = [] if "recipe" in typed else [f"recipe={cfg.checkpoint_recipe or cfg.model.recipe}"]
     dataset, model = block.pair
     composed = application.compose(
         [f"dataset={dataset}", f"model={model}", *recipe, *asked.overrides, *extra], asked.config
