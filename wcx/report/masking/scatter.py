@@ -32,12 +32,14 @@ def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
     upper, lower = canvas.subfigures(2, 1, height_ratios=[height, below])
     for block, comparison in zip(upper.subfigures(len(comparisons), 1, squeeze=False).flat, comparisons, strict=True):
         left, right = block.subplots(
-            1, 2, gridspec_kw={"top": 0.87, "bottom": 0.21, "left": 0.08, "right": 0.98, "wspace": 0.22}
+            1, 2, gridspec_kw={"top": 0.87, "bottom": 0.2, "left": 0.08, "right": 0.98, "wspace": 0.22}
         )
         block.suptitle("\n".join(textwrap.wrap(comparison.title, 110)).replace("p_t2", "$p_{t_2}$"), fontsize=9.5)
         _cells(left, comparison)
         _pairs(right, comparison)
-        block.legend(handles=_legend(comparison), fontsize=8, loc="lower center", ncols=4, frameon=False)
+        block.legend(
+            handles=_legend(comparison), fontsize=8, loc="center", bbox_to_anchor=(0.5, 0.07), ncols=4, frameon=False
+        )
     lower.text(0.02, 0.95, caption, fontsize=7.5, va="top", linespacing=1.35)
     return write_figure(canvas, path.with_suffix(""), dpi=130)
 
@@ -88,7 +90,8 @@ def _finish(ax: Axes, reproduced: pd.DataFrame, title: str) -> None:
     """Add the reproduction's points, and what both axes have."""
     places = reproduced["published"], reproduced["reproduction"]
     ax.scatter(*places, s=16, marker="x", linewidth=1, color=_THEIRS, zorder=4)
-    ax.set(xlabel="the paper", ylabel="ours, and the reproduction")
+    ax.set_xlabel("the paper", fontsize=8.5)
+    ax.set_ylabel("ours, and the reproduction", fontsize=8.5)
     ax.set_title(title, fontsize=9)
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)

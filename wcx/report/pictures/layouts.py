@@ -32,6 +32,7 @@ def class_pairs(plate: Plate) -> Sheet:
         for method in plate.methods:
             views = [view for view in plate.views if view.method == method]
             prefix = "" if plate.kind == "selected" else f"{method_title(method)}, "
+            sheet.gap(0.0 if method == plate.methods[0] else 0.06)
             sheet.spans([(*group, bold(prefix + view.contrast)) for group, view in zip(groups, views, strict=True)])
             is_first = method == plate.methods[0]
             row = [plate.photograph(picture, [bold(is_a(picture))]) if is_first else None]
