@@ -181,8 +181,9 @@ def over_seeds(
 
 
 def write(name: str, rows: Iterator[dict[str, object]]) -> None:
-    """Write a frame of numbers."""
-    table = pd.DataFrame(rows)
+    """Write a frame of numbers; what it has of networks that the records at hand do not hold stays."""
+    table, earlier = pd.DataFrame(rows), pd.read_csv(TABLES / f"{name}.csv", dtype=str, keep_default_na=False)
+    table = pd.concat([table, earlier[~earlier["network"].isin(table["network"])]])
     table.to_csv(TABLES / f"{name}.csv", index=False)
     print(f"{name}.csv: {len(table)} numbers")
 
@@ -203,7 +204,13 @@ def main() -> None:
         numbers[f"tail_{model}_n_{seed}"] = pair.n
         numbers[f"tail_{model}_hidden_{recipe}_{seed}_{mask}_{method}"] = f"{pair.hidden(recipe, 'original'):.0f}"
     what = "CUB (22 classes): test accuracy on 571 images; percent hidden, original, positive kept, of images that both selected"
-    put(numbers, "tail_", 571, what, "python scripts/finetune.py dataset=cub model=... recipe=...")
+    put(
+        numbers,
+        f"tail_({'|'.join({model for (model, _), *_ in beside})})_",
+        571,
+        what,
+        "python scripts/finetune.py dataset=cub model=... recipe=...",
+    )
 
 
 if __name__ == "__main__":

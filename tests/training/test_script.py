@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from tests.training.tiny import Drawn
@@ -52,7 +53,7 @@ def test_the_script_plans_trains_and_skips(recipe: str, folder: Path, capsys: py
     path = models.checkpoint_path(
         folder / "checkpoints", "folder", "squeezenet1_1", sorted(["rows", "columns", "checks"])
     )
-    assert path.stem.endswith(f"-{recipe}")
+    assert path.stem.endswith(f"-{recipe}") == (recipe != "quick"), "the network's usual recipe needs no name"
     written = path.stat().st_mtime_ns
     assert call().startswith("finished: ")
     assert path.stat().st_mtime_ns == written
@@ -60,6 +61,17 @@ def test_the_script_plans_trains_and_skips(recipe: str, folder: Path, capsys: py
     assert path.stat().st_mtime_ns > written
     assert models.load("squeezenet1_1", checkpoint=path).class_names == ["checks", "columns", "rows"]
     assert len(pd.read_csv(folder / "checkpoints" / "accuracies.csv")) == 1
+
+
+def test_the_usual_recipe_takes_the_name_without_one_unless_another_has_it(tmp_path: Path) -> None:
+    place = tmp_path, "pets", "alexnet", ["a", "b"], 0
+    unnamed = models.checkpoint_path(*place)
+    assert models.checkpoint_path(*place, "head", "head") == unnamed
+    tail = models.checkpoint_path(*place, "tail", "head")
+    assert tail.stem == f"{unnamed.stem}-tail"
+    models.save_checkpoint(unnamed, {"w": torch.ones(1)}, {"class_names": ["a", "b"], "recipe": {"name": "tail"}})
+    assert models.checkpoint_path(*place, "tail", "head") == unnamed
+    assert models.checkpoint_path(*place, "head", "head").stem == f"{unnamed.stem}-head"
 
 
 def composed(folder: Path, *overrides: str, config: str = "finetune") -> DictConfig:

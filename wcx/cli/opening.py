@@ -186,12 +186,9 @@ def checkpoint_path(cfg: DictConfig, dataset: str, class_names: Sequence[str]) -
         WcxError: several, and none was asked for.
     """
     place = cfg.paths.checkpoints_dir, dataset, cfg.model.name, class_names, cfg.seed
-    path = models.checkpoint_path(*place, cfg.checkpoint_recipe)
-    return (
-        path
-        if path.is_file()
-        else models.checkpoint_path(*place, cfg.checkpoint_recipe or cfg.model.get("recipe", "quick"))
-    )
+    usual = cfg.model.get("recipe", "quick")
+    path = models.checkpoint_path(*place, cfg.checkpoint_recipe, usual)
+    return path if path.is_file() else models.checkpoint_path(*place, cfg.checkpoint_recipe or usual, usual)
 
 
 def _class_map(cfg: DictConfig) -> str:

@@ -38,10 +38,12 @@ def checkpoint_path(
     class_names: Sequence[str],
     seed: int = 0,
     recipe: str | None = None,
+    usual: str | None = None,
 ) -> Path:
-    """Return `<checkpoints_dir>/<dataset>/<model>-<hash of class list>-<recipe>.safetensors`; seeds but 0 add `-seed<seed>`.
+    """Return `<checkpoints_dir>/<dataset>/<model>-<hash of class list>.safetensors`; seeds but 0 add `-seed<seed>`.
 
-    Names told no recipe once (`<model>-<hash of class list>.safetensors`): such a file is that of the recipe that stands in it.
+    Recipes but the network's usual one add `-<recipe>` before that. A file without a recipe in its name is that of the recipe that
+    stands in it.
 
     Args:
         checkpoints_dir: the folder of all checkpoints.
@@ -50,6 +52,7 @@ def checkpoint_path(
         class_names: the dataset's.
         seed: of the training.
         recipe: its name; None: whichever has made the only checkpoint there is.
+        usual: the recipe that the network recommends.
 
     Raises:
         WcxError: several checkpoints, and no recipe to choose by; a file without a recipe in its name that is damaged.
@@ -59,7 +62,8 @@ def checkpoint_path(
     unnamed = folder / f"{begin}{end}.safetensors"
     if recipe is not None:
         named = folder / f"{begin}-{recipe.replace('/', '--')}{end}.safetensors"
-        return unnamed if not named.is_file() and unnamed.is_file() and recipe_of(unnamed) == recipe else named
+        fits = recipe_of(unnamed) == recipe if unnamed.is_file() else recipe == usual
+        return unnamed if fits and not named.is_file() else named
     candidates = [path for path in sorted(folder.glob(f"{glob.escape(begin)}-*.safetensors")) if _seed(path) == seed]
     present = list(dict.fromkeys([*(path for path in candidates if path != unnamed), *[unnamed] * unnamed.is_file()]))
     if len(present) > 1:

@@ -25,8 +25,10 @@ def run(cfg: DictConfig) -> None:
     """Make the checkpoint of one (dataset, model, seed), or print the plan."""
     recipe = training.Recipe.of(opening.plain(cfg.recipe))
     train, test = opening.open_dataset(cfg, "train"), opening.open_dataset(cfg, "test")
-    place = cfg.paths.checkpoints_dir, train.name, cfg.model.name, train.class_names, cfg.seed, recipe.name
-    path = Path(cfg.model.get("checkpoint") or models.checkpoint_path(*place))
+    place = cfg.paths.checkpoints_dir, train.name, cfg.model.name, train.class_names, cfg.seed
+    path = Path(
+        cfg.model.get("checkpoint") or models.checkpoint_path(*place, recipe.name, cfg.model.get("recipe", "quick"))
+    )
     if cfg.plan or (not cfg.force and path.is_file()):  # nothing is written
         _make(cfg, recipe, train, test, path)
         return
