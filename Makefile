@@ -73,7 +73,7 @@ app: $(READY) ## ask "why this class, but not that one?" on a page of this machi
 
 .PHONY: test
 test: $(READY) ## run the tests in WORKERS processes (those on real images need ../shared or WCX_SHARED)
-	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # Heavy optional libraries stay out of .venv.
 EXTRAS := dev,export,ray,launchers,peers,timm,transformers,clip,app

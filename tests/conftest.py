@@ -47,6 +47,14 @@ def one_thread() -> Generator[None, None, None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are laid out and their files made, but nothing is drawn into them: half a second each."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda _figure, file, **_: Path(file).touch())
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With WCX_REQUIRE_SHARED=1 (set by .ci/run), a test that asks for `shared` and is skipped has failed."""

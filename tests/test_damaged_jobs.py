@@ -19,8 +19,9 @@ from wcx.cli import application, opening
 from wcx.report import sections
 
 SMALL = [
-    "dataset=parts", "model=small_cnn", "experiment=masking", "method=gradcam", "dataset.size=32", "num_workers=0",
-    "dataset.test_per_class=2", "model.weights=random", "chunk_size=2", "batch_size=2", "baselines=[zeros]",
+    "dataset=parts", "model=small_cnn", "experiment=masking", "method=gradcam", "dataset.size=32",
+    "dataset.transform.size=32", "num_workers=0", "dataset.test_per_class=2", "model.weights=random", "chunk_size=2",
+    "batch_size=2", "baselines=[zeros]",
 ]  # fmt: skip
 
 

@@ -17,9 +17,9 @@ from wcx.cli import main as command_line
 from wcx.experiments.masking import Masking
 
 SMALL = [
-    "datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "dataset.size=32", "dataset.train_per_class=2",
-    "dataset.test_per_class=3", "recipe.epochs=1", "limit=45", "threshold=0", "chunk_size=8", "batch_size=8",
-    "baselines=[zeros]", "figure=0", "num_workers=0",
+    "datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "dataset.size=32", "dataset.transform.size=32",
+    "dataset.train_per_class=2", "dataset.test_per_class=3", "recipe.epochs=1", "limit=45", "threshold=0", "chunk_size=8",
+    "batch_size=8", "baselines=[zeros]", "figure=0", "num_workers=0",
 ]  # fmt: skip
 Result = tuple[int, str]  # exit code, stderr
 

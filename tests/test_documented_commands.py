@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,14 @@ def lines_of(command: str) -> Iterator[list[str]]:
         yield [Path(words[1]).stem, *words[2:]]
 
 
+def compose_each(asked: grid.Grid) -> None:
+    """Every value of every list, in as few cells as that takes: which others stand beside it changes nothing."""
+    lists = {key: values for key, values in asked.lists.items() if values}
+    for i in range(max(map(len, lists.values()))):
+        cell = replace(asked, lists={key: [values[i % len(values)]] for key, values in lists.items()})
+        assert [cell.cells(block.pair) for block in cell.blocks()]
+
+
 @pytest.mark.parametrize("command", documented())
 def test_a_documented_command_is_composed(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -62,8 +71,7 @@ def test_a_documented_command_is_composed(
             OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
             composed.append(cfg)
             if "datasets" in cfg and "contrasts" in cfg:
-                asked = grid.Grid.of(cfg)
-                assert [cell for block in asked.blocks() for cell in asked.cells(block.pair)]
+                compose_each(grid.Grid.of(cfg))
 
         run(stop, config_name, complete)
 

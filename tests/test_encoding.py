@@ -142,7 +142,9 @@ def test_list_files_of_any_bytes(tmp_path: Path) -> None:
     assert test[0][0].shape == (3, 224, 224)
 
 
-def test_a_folder_of_photographs_of_any_names(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_photographs_of_any_names(
+    folder: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
     found = ask("image=pics")
     assert sorted(Path(one["image"]).name for one in found) == ["Möwe.png", "ok.png", "\udcff.png"]
     out = capsys.readouterr().out
@@ -153,6 +155,7 @@ def test_a_folder_of_photographs_of_any_names(folder: Path, capsys: pytest.Captu
         "ok-custom.png",
         "xff-custom.png",
     ]
+    request.getfixturevalue("undrawn")
     assert len(ask("image=pics/\udcff.png")) == 3, "the same photograph again"
     Path(os.fsdecode(b"pics/\xfe.png")).write_text("no picture")
     assert len(ask("image=pics", "on_error=skip")) == 3
@@ -162,6 +165,7 @@ def test_a_folder_of_photographs_of_any_names(folder: Path, capsys: pytest.Captu
     page.write(Path("out"))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_of_any_name_is_found(folder: Path, name: str) -> None:
     foil = CLASSES[CLASSES.index(name) - 1]
@@ -177,42 +181,63 @@ def test_a_class_typed_under_another_locale_is_found() -> None:
     assert class_id(typed, ["cat", "Möwe"]) == 1
 
 
-ENVIRONMENTS = {
-    "cp1252": {"PYTHONIOENCODING": "cp1252"},
-    "ascii": {"PYTHONIOENCODING": "ascii"},
-    "C": {"LC_ALL": "C", "PYTHONUTF8": "0"},
-}
+def shown(encoding: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, bytes, bytes]:
+    """Run run.py in this process, in a terminal of an encoding; return its exit code and what it showed."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    err = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")  # as Python opens it
+    code = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["run.py", *arguments, "paths.results_dir=out"])
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        try:
+            command_line("run")
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out.flush()
+        err.flush()
+    return code, out.buffer.getvalue(), err.buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ENVIRONMENTS)
-def test_a_terminal_of_another_encoding_shows_what_it_can(folder: Path, root: Path, kind: str) -> None:
-    """As a command of its own, the progress bar included: no error after the work is done, and all files in UTF-8."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ENVIRONMENTS[kind]
-    command = [sys.executable, root / "run.py", "paths.results_dir=out"]
-    done = subprocess.run(
-        [*command, "image=pics", "target=Möwe", *CUSTOM], env=environment, capture_output=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert b"\\u732b = cat, (2) 0." in done.stdout
-    assert {"cp1252": b"Why M\xf6we,", "ascii": b"Why M\\xf6we,", "C": b"Why M\\xf6we,"}[kind] in done.stdout
+def check_answers(printed: bytes, name: bytes) -> None:
+    """What three photographs are asked is shown, and all files are in UTF-8."""
+    assert b"\\u732b = cat, (2) 0." in printed
+    assert b"Why %b," % name in printed
     assert len(list(Path("out/images").glob("*.json"))) == 3
     assert Path("out/images/Möwe-custom-why0.png").is_file()
     [about] = Path("out/images").glob("ok*.json")
     assert json.loads(about.read_text(encoding="utf-8"))["target"]["class"] == "Möwe"
-    if kind == "C":
-        done = subprocess.run([*command, *SMALL], env=environment, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("cp1252", b"M\xf6we"), ("ascii", b"M\\xf6we")])
+@pytest.mark.usefixtures("undrawn")
+def test_a_terminal_of_another_encoding_shows_what_it_can(
+    folder: Path, encoding: str, name: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = shown(encoding, monkeypatch, "image=pics", "target=Möwe", *CUSTOM)
+    assert code == 0, err
+    check_answers(out, name)
+
+
+def test_under_a_locale_without_letters(folder: Path, root: Path) -> None:
+    """As a command of its own, the progress bar included: no error after the work is done, and all files in UTF-8."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    for arguments in (["image=pics", "target=Möwe", *CUSTOM], SMALL):
+        command = [sys.executable, root / "run.py", "paths.results_dir=out", *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert b"100%" in done.stderr
-        [chunk] = Path("out").rglob("chunk-*.csv")
-        assert sorted(pd.read_csv(chunk)["id"]) == SHOWN
+        if arguments is not SMALL:
+            check_answers(done.stdout, b"M\\xf6we")
+    assert b"100%" in done.stderr
+    [chunk] = Path("out").rglob("chunk-*.csv")
+    assert sorted(pd.read_csv(chunk)["id"]) == SHOWN
 
 
-def test_a_mistake_in_such_a_name_is_one_line(folder: Path, root: Path) -> None:
-    command = [sys.executable, root / "run.py", *SMALL, "dataset.root=Vögel", "paths.results_dir=out"]
-    done = subprocess.run(command, env=os.environ | ENVIRONMENTS["ascii"], capture_output=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith(b"error: dataset folder: V\\xf6gel not found.")
-    assert done.stderr.count(b"\n") == 1
+def test_a_mistake_in_such_a_name_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, _, err = shown("ascii", monkeypatch, *SMALL, "dataset.root=Vögel")
+    assert code == 2
+    assert err.startswith(b"error: dataset folder: V\\xf6gel not found.")
+    assert err.count(b"\n") == 1
 
 
 def test_notes_of_a_sweep_hold_any_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,6 +246,7 @@ def test_notes_of_a_sweep_hold_any_name(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "skipped: caf\\udce9 猫: why\n"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_a_gallery_says_of_its_images_can_be_typed_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = ["a\\b/p\\0.png", "Möwe/0 ä.png"]
     own = ["datasets=[folder]", "models=[small_cnn]", "figures=[fig4]", "formats=[png]", *SMALL[1:3], SMALL[4]]

@@ -14,7 +14,10 @@ from wcx.cli.blocks import Block
 from wcx.errors import WcxError
 from wcx.pipeline import Local
 
-SMALL = ["models=[small_cnn]", "dataset.size=48", "model.weights=random", "limit=2", "threshold=0", "figure=0"]
+SMALL = [
+    "models=[small_cnn]", "dataset.size=48", "dataset.transform.size=48", "model.weights=random", "limit=2", "threshold=0",
+    "figure=0",
+]  # fmt: skip
 
 
 @pytest.fixture

@@ -18,7 +18,12 @@ from wcx.errors import WcxError
 from wcx.experiments.sign_perturbation import Settings, SignPerturbation
 from wcx.report.sign_perturbation import numbers
 
-SMALL = ["dataset=parts", "models=[small_cnn]", "model.weights=random", "limit=5", "batch_size=2", "chunk_size=2"]
+SMALL = [
+    "dataset=parts", "dataset.size=32", "dataset.transform.size=32", "models=[small_cnn]", "model.weights=random", "limit=5",
+    "batch_size=2", "chunk_size=2",
+]  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture
@@ -110,7 +115,7 @@ def test_a_users_mistake_is_one_line(
 
 
 def test_one_cell_by_run_py(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["dataset=parts", "model.weights=random", "limit=2", f"paths.results_dir={tmp_path}"]
+    small = [*SMALL[:3], "model.weights=random", "limit=2", f"paths.results_dir={tmp_path}"]
     cfg = application.compose([*small, "experiment=sign_perturbation", "contrast=max", "profile=authors_code"])
     run_py.run(cfg)
     summary = pd.read_csv(next(tmp_path.rglob("gradient/max/sign_perturbation-*/summary.csv")))

@@ -107,6 +107,7 @@ def test_a_photograph_in_colour(folder: Path, caplog: pytest.LogCaptureFixture) 
     assert np.ptp(corner) > 100
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "deeplift", "lrp", "gradcam"])
 def test_every_kind_of_map(folder: Path, method: str) -> None:
     ask("image=photo.png", *ONE, f"method={method}")
@@ -116,6 +117,7 @@ def test_every_kind_of_map(folder: Path, method: str) -> None:
         assert np.isfinite(arrays["weighted"]).all()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_masking_on_a_folder(folder: Path) -> None:
     """Relative probabilities of the clean image, and with the pixels against t_1 set to the mean colour, by hand."""
     arguments = [

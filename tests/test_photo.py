@@ -93,6 +93,7 @@ def test_numbers_maps_and_words_agree(folder: Path, capsys: pytest.CaptureFixtur
         assert figure.width == pytest.approx(1227, abs=2)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("method", ["input_x_gradient", "gradcam"])
 def test_any_method_any_contrast_any_foils(folder: Path, method: str) -> None:
     given = ["target=crow's nest", "foils=[cat, tabby]", f"method={method}", "contrast=max"]
@@ -149,8 +150,9 @@ def test_of_a_thousand_names_those_are_told_that_resemble() -> None:
         class_id("qqqqqqqq", names)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_odd_images_are_handled(folder: Path) -> None:
-    """Each gives a figure; what it looks like is the dataset tests' affair."""
+    """Each is explained; what its pixels are is the dataset tests' affair."""
     odd = folder / "Ünïcode 图, [a] 'b'"
     odd.mkdir()
     noise((40, 30), 1).save(odd / "grey.png")
@@ -196,6 +198,7 @@ def test_what_is_no_image_is_one_line(folder: Path, image: str, message: str) ->
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unreadable_images_stop_or_are_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "words.jpg").write_text("no image")
     with pytest.raises(WcxError, match="on_error=skip"):
@@ -206,6 +209,7 @@ def test_unreadable_images_stop_or_are_left_out(folder: Path, capsys: pytest.Cap
         ask("image=words.jpg", "on_error=skip")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_another_photograph_of_the_same_name_keeps_its_own_files(folder: Path) -> None:
     (folder / "b").mkdir()
     noise((50, 40), seed=1).save(folder / "b/photo.jpg")

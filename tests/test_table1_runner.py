@@ -17,8 +17,8 @@ from wcx.experiments.masking import Settings
 from wcx.report import sections
 
 SMALL = [
-    "datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "dataset.size=32", "dataset.train_per_class=2",
-    "dataset.test_per_class=1", "recipe.epochs=1", "threshold=0", "figure=0", "num_workers=0",
+    "datasets=[parts]", "models=[small_cnn]", "methods=[gradcam]", "dataset.size=32", "dataset.transform.size=32",
+    "dataset.train_per_class=2", "dataset.test_per_class=1", "recipe.epochs=1", "threshold=0", "figure=0", "num_workers=0",
 ]  # fmt: skip
 
 

@@ -88,6 +88,7 @@ def check_both_ways(found: Answer) -> None:
     torch.testing.assert_close(lines["maps"], torch.stack([alone, found.picture.raw[view][0]])[:, None], **close)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "asked",
     [
@@ -104,6 +105,7 @@ def test_command_line_and_python_make_the_same(network: Network, asked: Asked) -
     check_both_ways(answers.answer(network, upload("my photo, 1.png"), question))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_whatever_the_classes_are_called(odd_names: Network) -> None:
     names = list(odd_names.classes)
     for target, name in enumerate(names):

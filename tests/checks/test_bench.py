@@ -23,10 +23,13 @@ from wcx.experiments.sign_perturbation import Settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+DRAWN = ["dataset.size=32", "dataset.transform.size=32"]
+
 
 def asked(experiment: str, methods: list[str], contrasts: list[str], *typed: str) -> partial:
     lists = {"methods": methods, "contrasts": contrasts}
-    overrides = [f"experiment={experiment}", "batch_size=2", "evaluation=eager", *typed]  # hooks see the network itself
+    eager = "evaluation=eager"  # hooks see the network itself
+    overrides = [f"experiment={experiment}", "batch_size=2", eager, *DRAWN, *typed]
     return partial(open_job, Grid("bench", lists, overrides), ("parts", "small_cnn"))
 
 
@@ -144,7 +147,7 @@ def test_naive_time_is_scaled_to_all_images(tmp_path: Path, monkeypatch: pytest.
 def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """In the lists of the runners: Table 1's two methods x two contrasts, Fig. 3's four contrasts and nine networks."""
     monkeypatch.setattr(flops, "flops", lambda _: (1e9, 1e9))
-    common = ["bench.py", "images=2", "repeats=1", "batch_size=2", f"paths.results_dir={tmp_path}"]
+    common = ["bench.py", "images=2", "repeats=1", "batch_size=2", *DRAWN, f"paths.results_dir={tmp_path}"]
     monkeypatch.setattr("sys.argv", [*common, "memory=[1,2]"])
     command_line("bench")
     out = capsys.readouterr().out

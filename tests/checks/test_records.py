@@ -50,6 +50,7 @@ def stability(folder: Path) -> Job:
 def rounds(folder: Path, repeats: int = 3) -> Job:
     lists = {"methods": ["gradcam"], "contrasts": ["weighted"]}
     typed = ["experiment=masking", "batch_size=2", "evaluation=eager", "model.weights=random", "threshold=0"]
+    typed += ["dataset.size=32", "dataset.transform.size=32"]
     typed.append(f"paths.results_dir={folder}")
     opener = partial(open_job, Grid("bench", lists, typed), ("parts", "small_cnn"))
     (job,) = Bench.jobs(BenchRequest(opener, ["time"], images=2, repeats=repeats))

@@ -5,6 +5,7 @@ Maps are right where they equal those of the network split by hand, with the cha
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -342,11 +343,17 @@ def test_a_shifted_window_block(sides: tuple[int, int, int]) -> None:
     check(split_of(net(stem(channels), Shifted(channels), behind), 3), images(height, width), "layer")
 
 
-def test_swin_of_96_by_128_pixels() -> None:
-    """The issue's values: (1, 3, 4), equal to the map at layer="permute"."""
+@functools.cache
+def torchvision_net(name: str) -> nn.Module:
+    """A network of torchvision's, made once: drawing its weights costs more than a pass."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = torchvision.models.swin_t(weights=None, num_classes=CLASSES).double().eval()
+        return torchvision.models.get_model(name, weights=None, num_classes=CLASSES).double().eval()
+
+
+def test_swin_of_96_by_128_pixels() -> None:
+    """The issue's values: (1, 3, 4), equal to the map at layer="permute"."""
+    model = torchvision_net("swin_t")
     x = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0)).double()
     split = Split(
         model,
@@ -374,9 +381,7 @@ def test_swin_of_96_by_128_pixels() -> None:
     ],
 )
 def test_torchvision_networks(name: str, layer: str, shape: tuple[int, ...]) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = torchvision.models.get_model(name, weights=None, num_classes=CLASSES).double().eval()
+    model = torchvision_net(name)
     kept: list[Tensor] = []
     handle = model.get_submodule(layer).register_forward_hook(lambda module, arguments, output: kept.append(output))
     x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)).double()
