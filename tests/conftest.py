@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,33 @@ def one_thread() -> Generator[None, None, None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run a command of `wcx` in this process: a process of its own costs seconds of imports."""
+    from wcx.cli import main
+
+    def call(command: str, *arguments: str) -> Done:
+        folder = "" if command == "run" else "scripts/"
+        monkeypatch.setattr(sys, "argv", [f"{folder}{command}.py", *arguments])
+        code = 0
+        try:
+            main(command)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture

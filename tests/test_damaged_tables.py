@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -41,18 +42,12 @@ def results(whole: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+def run(results: Path, cli: Callable[..., Any]) -> Callable[..., Result]:
     def call(*arguments: str, command: str = "table1") -> Result:
         folders = [f"paths.results_dir={results}", f"paths.checkpoints_dir={results / 'checkpoints'}"]
-        monkeypatch.setattr(sys, "argv", ["scripts/table1.py", *arguments, *folders])
-        code = 0
-        try:
-            command_line(command)
-        except SystemExit as end:
-            code = int(end.code)
-        printed = capsys.readouterr()
-        call.log = printed.out  # where Hydra's log goes
-        return code, printed.err
+        done = cli(command, *arguments, *folders)
+        call.log = done.stdout  # where Hydra's log goes
+        return done.returncode, done.stderr
 
     return call
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 import subprocess
@@ -63,8 +62,7 @@ def test_a_documented_command_is_composed(
         if sign in command:
             pytest.skip(reason)
     composed: list[DictConfig] = []
-    run, root = application.main, logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    run = application.main
 
     def compose_only(function: object, config_name: str = "config", complete: object = list) -> None:
         def stop(cfg: DictConfig) -> None:
@@ -77,13 +75,10 @@ def test_a_documented_command_is_composed(
 
     monkeypatch.setattr(application, "main", compose_only)
     monkeypatch.chdir(tmp_path)
-    try:
-        for words in lines_of(command):
-            monkeypatch.setattr(sys, "argv", words)
-            command_line(words[0])
-            assert composed or words[0] in ("pytest", "report"), capsys.readouterr().err
-    finally:
-        root.handlers[:], root.level = handlers, level
+    for words in lines_of(command):
+        monkeypatch.setattr(sys, "argv", words)
+        command_line(words[0])
+        assert composed or words[0] in ("pytest", "report"), capsys.readouterr().err
 
 
 def test_the_documents_show_commands() -> None:

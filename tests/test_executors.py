@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from wcx.cli import application, blocks, opening
-from wcx.cli import main as command_line
 from wcx.cli.blocks import Block
 from wcx.errors import WcxError
 from wcx.pipeline import Local
@@ -21,17 +22,8 @@ SMALL = [
 
 
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def call(*arguments: str) -> int:
-        sys_argv = ["table1.py", "datasets=[parts]", *SMALL, f"paths.results_dir={tmp_path}", *arguments]
-        monkeypatch.setattr(sys, "argv", sys_argv)
-        try:
-            command_line("table1")
-        except SystemExit as end:
-            return int(end.code)
-        return 0
-
-    return call
+def runner(cli: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    return lambda *arguments: cli("table1", "datasets=[parts]", *SMALL, f"paths.results_dir={tmp_path}", *arguments)
 
 
 @pytest.mark.parametrize(
@@ -44,30 +36,26 @@ def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         (["executor=ray", "num_gpus=-1"], "num_gpus = -1: give a number, or null."),
     ],
 )
-def test_mistakes_are_one_line(
-    runner, arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_one_line(runner, arguments: list[str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
-    assert runner(*arguments) == 2
-    assert capsys.readouterr().err.splitlines() == [f"error: {line}"]
+    done = runner(*arguments)
+    assert (done.returncode, done.stderr.splitlines()) == (2, [f"error: {line}"])
 
 
-def test_several_gpus_without_ray_are_a_line_that_names_the_extra(
-    runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_gpus_without_ray_are_a_line_that_names_the_extra(runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    assert runner() == 0
-    assert (
-        "2 GPUs are visible and one is used: executor=ray uses all (pip install 'wcx[ray]')" in capsys.readouterr().out
-    )
-    assert runner("device=cpu") == 0
-    assert "GPUs" not in capsys.readouterr().out
+    done = runner()
+    assert done.returncode == 0
+    assert "2 GPUs are visible and one is used: executor=ray uses all (pip install 'wcx[ray]')" in done.stdout
+    done = runner("device=cpu")
+    assert done.returncode == 0
+    assert "GPUs" not in done.stdout
 
 
 def test_threads_are_those_of_this_process(runner, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
-        assert runner("threads=3") == 0
+        assert runner("threads=3").returncode == 0
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)

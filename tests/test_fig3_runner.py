@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from wcx.cli import application, opening
-from wcx.cli import main as command_line
 from wcx.cli.commands import fig3
 from wcx.cli.commands import run as run_py
 from wcx.cli.grid import Grid
@@ -27,14 +27,9 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture
-def runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    def call(*arguments: str, folder: str = "a") -> int:
-        monkeypatch.setattr(sys, "argv", ["fig3.py", *SMALL, f"paths.results_dir={tmp_path / folder}", *arguments])
-        try:
-            command_line("fig3")
-        except SystemExit as end:
-            return int(end.code)
-        return 0
+def runner(cli: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    def call(*arguments: str, folder: str = "a") -> Any:
+        return cli("fig3", *SMALL, f"paths.results_dir={tmp_path / folder}", *arguments)
 
     return call
 
@@ -46,24 +41,25 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 
 def test_whole_figure_and_the_same_bytes_after_an_interruption(
-    runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert runner() == 0
-    said = capsys.readouterr().out
-    assert "passes (images) {'forward': 205, 'backward': 220, 'evaluation': 60}" in said, "5 images: 53 and 44 each"
+    done = runner()
+    assert done.returncode == 0
+    passes = "passes (images) {'forward': 205, 'backward': 220, 'evaluation': 60}"
+    assert passes in done.stdout, "5 images: 53 and 44 each"
     table = pd.read_csv(tmp_path / "a" / "fig3.csv")
     assert tuple(table.columns) == numbers.HEADER
     assert (len(table), set(table["n"]), set(table["weights"])) == (4 * 3, {5}, {"random"})
     rows = pd.read_csv(next((tmp_path / "a").rglob("weighted/*/chunk-00002.csv")))
     assert list(rows.columns) == Settings().columns()
 
-    done = SignPerturbation.rows
+    rows = SignPerturbation.rows
     calls = iter(range(9))
 
     def interrupted(experiment: SignPerturbation, items: list, *more: object) -> dict:
         if next(calls) == 1:
             raise KeyboardInterrupt
-        return done(experiment, items, *more)
+        return rows(experiment, items, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(SignPerturbation, "rows", interrupted)
@@ -71,28 +67,25 @@ def test_whole_figure_and_the_same_bytes_after_an_interruption(
         with pytest.raises(KeyboardInterrupt):
             runner(folder="b")
     assert 0 < len(list((tmp_path / "b").rglob("chunk*"))) < 12
-    assert runner(folder="b") == 0
+    assert runner(folder="b").returncode == 0
     assert files(tmp_path / "a") == files(tmp_path / "b")
-    capsys.readouterr()
-    assert runner(folder="b") == 0
-    assert "none, all records were there" in capsys.readouterr().out
+    assert "none, all records were there" in runner(folder="b").stdout
 
 
-def test_a_network_that_fails_is_told_at_the_end(runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runner("models=[alexnet,small_cnn]", "model.checkpoint=nowhere", "contrasts=[weighted]") == 1
-    captured = capsys.readouterr()
-    assert captured.err.splitlines()[-2].startswith("failed: parts alexnet: no checkpoint of alexnet")
-    assert runner("contrasts=[weighted,probability]", "methods=[gradient,input_x_gradient]", "iterations=[2]") == 0
+def test_a_network_that_fails_is_told_at_the_end(runner, tmp_path: Path) -> None:
+    done = runner("models=[alexnet,small_cnn]", "model.checkpoint=nowhere", "contrasts=[weighted]")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-2].startswith("failed: parts alexnet: no checkpoint of alexnet")
+    done = runner("contrasts=[weighted,probability]", "methods=[gradient,input_x_gradient]", "iterations=[2]")
+    assert done.returncode == 0
     assert len(list((tmp_path / "a").rglob("complete.json"))) == 4
 
 
-def test_a_plan_states_the_passes_and_computes_nothing(
-    runner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert runner("plan=true") == 0
-    said = capsys.readouterr().out
-    assert "forward_passes: 265; backward_passes: 220" in said
-    assert re.search(r"expected: \d\d:\d\d for 1 networks", said)
+def test_a_plan_states_the_passes_and_computes_nothing(runner, tmp_path: Path) -> None:
+    done = runner("plan=true")
+    assert done.returncode == 0
+    assert "forward_passes: 265; backward_passes: 220" in done.stdout
+    assert re.search(r"expected: \d\d:\d\d for 1 networks", done.stdout)
     assert not list(tmp_path.rglob("chunk*"))
 
 
@@ -107,11 +100,10 @@ def test_a_plan_states_the_passes_and_computes_nothing(
         (["precision=half"], "failed: parts small_cnn: unknown precision 'half'"),
     ],
 )
-def test_a_users_mistake_is_one_line(
-    runner, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    assert runner(*arguments) in (1, 2)
-    assert message in capsys.readouterr().err.splitlines()[-1]
+def test_a_users_mistake_is_one_line(runner, arguments: list[str], message: str) -> None:
+    done = runner(*arguments)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr.splitlines()[-1]
 
 
 def test_one_cell_by_run_py(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

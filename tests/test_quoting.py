@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import doctest
-import logging
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,9 @@ NAMES = [
 
 
 @pytest.fixture
-def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., list[dict[str, Any]]]]:
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
     """Run run.py -m with arguments in an empty folder; returns the texts that each job saw."""
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
 
     def call(*arguments: str, keys: list[str]) -> list[dict[str, Any]]:
         jobs: list[dict[str, Any]] = []
@@ -53,8 +50,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         application.main(job, complete=photo.complete)
         return jobs
 
-    yield call
-    root.handlers[:], root.level = before
+    return call
 
 
 @pytest.mark.parametrize("start", range(0, len(NAMES), 3))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
-import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,6 @@ from PIL import Image
 
 from wcx import contrasts, datasets, methods
 from wcx.cli import application, grid, opening, user_errors
-from wcx.cli import main as command_line
 from wcx.errors import WcxError
 from wcx.report.masking import main as table1
 
@@ -30,34 +28,13 @@ SMALL = ["model.weights=random", "threshold=0", "limit=6", "batch_size=4", "chun
 DRAWN = ["dataset.size=32", "dataset.transform.size=32"]
 
 
-@dataclasses.dataclass
-class Done:
-    """How a command ended."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Run run.py (or another script's function) in this process: a process of its own costs seconds of imports."""
-
-    def call(*arguments: str, command: str = "run") -> Done:
-        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        try:
-            command_line(command)
-        except SystemExit as end:
-            return Done(int(end.code or 0), *capsys.readouterr())
-        return Done(0, *capsys.readouterr())
-
+def run(monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]) -> Callable[..., Any]:
+    """Run run.py (or another command) without the environment of whoever runs the tests."""
     for name in [name for name in os.environ if name.startswith("WCX_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(CONF.parent)
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
-    yield call
-    root.handlers[:], root.level = before  # Hydra's point to the output captured here
+    return lambda *arguments, command="run": cli(command, *arguments)
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g, names in GROUPS.items() for n in names])
@@ -74,7 +51,7 @@ def test_every_dataset_method_and_contrast_has_its_yaml() -> None:
 
 
 def test_foils_by_confusion_are_looked_up_once_and_are_part_of_the_fingerprint(
-    run: Callable[..., Done], tmp_path: Path
+    run: Callable[..., Any], tmp_path: Path
 ) -> None:
     """The confusion stands beside the checkpoints; another one is another set of records."""
     folders = [f"paths.results_dir={tmp_path}/out", f"paths.checkpoints_dir={tmp_path}/checkpoints"]
@@ -175,7 +152,7 @@ def test_a_number_that_is_none_is_one_clear_line(argument: str) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, run: Callable[..., Done]) -> None:
+def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, run: Callable[..., Any]) -> None:
     for i in range(6):
         path = tmp_path / "own" / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +200,7 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(
-    tmp_path: Path, run: Callable[..., Done], arguments: list[str], message: str
+    tmp_path: Path, run: Callable[..., Any], arguments: list[str], message: str
 ) -> None:
     done = run("limit=2", "figure=0", f"paths.results_dir={tmp_path}", *arguments)
     lines = [line for line in done.stderr.splitlines() if line.strip() and "image/s" not in line]  # no progress bar
@@ -259,7 +236,7 @@ def test_from_a_shell() -> None:
         assert done.stderr.count("\n") == 1
 
 
-def test_one_cell_end_to_end_and_again_byte_by_byte(tmp_path: Path, run: Callable[..., Done]) -> None:
+def test_one_cell_end_to_end_and_again_byte_by_byte(tmp_path: Path, run: Callable[..., Any]) -> None:
     """Also: another results folder gives the same records; the second time nothing is computed."""
     for folder in ("a", "b"):
         done = run(*SMALL, *DRAWN, f"paths.results_dir={tmp_path / folder}")
@@ -287,14 +264,14 @@ def test_one_cell_end_to_end_and_again_byte_by_byte(tmp_path: Path, run: Callabl
     assert "none, all records were there" in again.stdout
 
 
-def test_a_plan_computes_nothing(tmp_path: Path, run: Callable[..., Done]) -> None:
+def test_a_plan_computes_nothing(tmp_path: Path, run: Callable[..., Any]) -> None:
     done = run(*SMALL, "plan=true", f"paths.results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "masked_passes: at most about 72" in done.stdout
     assert not list(tmp_path.rglob("chunk*"))
 
 
-def test_a_sweep_skips_what_does_not_fit_and_says_so(tmp_path: Path, run: Callable[..., Done]) -> None:
+def test_a_sweep_skips_what_does_not_fit_and_says_so(tmp_path: Path, run: Callable[..., Any]) -> None:
     small = [*SMALL[:1], *SMALL[2:5], *DRAWN, "experiment=sign_perturbation", "iterations=[1]"]
     done = run("-m", "method=gradcam,gradient", "contrast=original,max", *small, f"paths.results_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
@@ -305,7 +282,7 @@ def test_a_sweep_skips_what_does_not_fit_and_says_so(tmp_path: Path, run: Callab
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_table1_runs_all_blocks_and_reports_those_that_fail(tmp_path: Path, run: Callable[..., Done]) -> None:
+def test_table1_runs_all_blocks_and_reports_those_that_fail(tmp_path: Path, run: Callable[..., Any]) -> None:
     done = run(
         "datasets=[parts,cub]",
         "models=[small_cnn]",

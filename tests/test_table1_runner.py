@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from tests.report.shards import make
 from wcx import records
-from wcx.cli import main as command_line
 from wcx.experiments import masking
 from wcx.experiments.masking import Settings
 from wcx.report import sections
@@ -23,14 +22,14 @@ SMALL = [
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def run(tmp_path: Path, cli: Callable[..., Any]) -> Callable[..., str]:
     """Call the runner with arguments; returns what it printed."""
 
-    def call(*arguments: str) -> str:
+    def call(*arguments: str, code: int = 0) -> str:
         folders = [f"paths.results_dir={tmp_path / 'results'}", f"paths.checkpoints_dir={tmp_path / 'checkpoints'}"]
-        monkeypatch.setattr(sys, "argv", ["table1.py", *SMALL, *folders, *arguments])
-        command_line("table1")
-        return capsys.readouterr().out
+        done = cli("table1", *SMALL, *folders, *arguments)
+        assert done.returncode == code, done.stderr
+        return done.stdout
 
     return call
 
@@ -41,8 +40,7 @@ def test_whatever_is_missing_is_made(tmp_path: Path, run: Callable[..., str]) ->
     assert "fine-tuning comes first, recipe demo" in plan
     assert "masked_passes: at most about 96" in plan, "4 images, 2 cells, 2 targets, 2 signs, 3 baselines"
     assert not (tmp_path / "results").exists()
-    with pytest.raises(SystemExit):
-        run("finetune=false", "limit=4")
+    run("finetune=false", "limit=4", code=1)
     out = run("masks=[sign,equal]", "seeds=[0,3]", "limit=4")
     assert out.count("fine-tuning comes first") == 2
     assert len(list((tmp_path / "checkpoints" / "parts").glob("*.safetensors"))) == 2
@@ -106,14 +104,10 @@ def test_what_stands_in_one_table(tmp_path: Path) -> None:
     }
 
 
-def test_nothing_to_collect_is_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["table1.py", "collect=only", f"paths.results_dir={tmp_path}"])
-    with pytest.raises(SystemExit):
-        command_line("table1")
-    assert "error: no complete records in" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["table1.py", "collect=onyl"])
-    with pytest.raises(SystemExit):
-        command_line("table1")
-    assert "Did you mean 'only'" in capsys.readouterr().err
+def test_nothing_to_collect_is_one_clear_line(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    done = cli("table1", "collect=only", f"paths.results_dir={tmp_path}")
+    assert done.returncode == 2
+    assert "error: no complete records in" in done.stderr
+    done = cli("table1", "collect=onyl")
+    assert done.returncode == 2
+    assert "Did you mean 'only'" in done.stderr

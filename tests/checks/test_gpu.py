@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from wcx.checks import gpu
-from wcx.cli import main as command_line
 
 SMALL = ["dataset=parts", "networks=[small_cnn]", "model.weights=random", "dataset.size=48", "images=4"]
 
 
 @pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: None):
-    def call(*arguments: str) -> tuple[int, dict]:
-        monkeypatch.setattr(
-            sys, "argv", ["check_gpu", *SMALL, "device=cpu", f"paths.results_dir={tmp_path}", *arguments]
-        )
-        code = 0
-        try:
-            command_line("check_gpu")
-        except SystemExit as end:
-            code = int(end.code)
+def check(cli: Callable[..., Any], tmp_path: Path, one_thread: None) -> Callable[..., tuple[Any, dict]]:
+    def call(*arguments: str) -> tuple[Any, dict]:
+        done = cli("check_gpu", *SMALL, "device=cpu", f"paths.results_dir={tmp_path}", *arguments)
         file = tmp_path / "check_gpu.json"
-        return code, json.loads(file.read_text()) if file.exists() else {}
+        return done, json.loads(file.read_text()) if file.exists() else {}
 
     return call
 
 
-def test_all_parts_on_a_cpu(
-    check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_parts_on_a_cpu(check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as where Ray is not installed
-    code, facts = check()
-    assert code == 0, capsys.readouterr().out
+    done, facts = check()
+    assert done.returncode == 0, done.stdout
     assert facts["left_out"] == {"ray": "Ray is not installed (pip install 'wcx[ray]')"}
     assert {finding["part"] for finding in facts["findings"]} == set(gpu.PARTS) - {"ray"}
     [batch] = [f["value"] for f in facts["findings"] if "batch in the end" in f["subject"]]
@@ -56,12 +47,12 @@ def test_maps_that_are_off_here_and_not_on_the_cpu_are_missed(check, monkeypatch
         return {cell: phi * (1.05 if len(calls) == 3 else 1) for cell, phi in maps(*arguments).items()}
 
     monkeypatch.setattr(gpu, "_maps", wrong)  # called for float64, the CPU, and the device
-    code, facts = check("parts=[agreement]")
-    assert code == 1
+    done, facts = check("parts=[agreement]")
+    assert done.returncode == 1
     assert not any(finding["kept"] for finding in facts["findings"])
 
 
 def test_no_part_begins_after_the_time(check) -> None:
-    code, facts = check("seconds=0")
-    assert code == 0
+    done, facts = check("seconds=0")
+    assert done.returncode == 0
     assert facts["left_out"] == dict.fromkeys(gpu.PARTS, "0 s are over")
