@@ -226,14 +226,12 @@ def test_what_is_no_mistake_keeps_its_traceback(error: Exception, line: str | No
 
 
 def test_from_a_shell() -> None:
-    """The scripts as they are called: a mistake is one line, without the libraries' own."""
-    for script in ("run.py", "scripts/table1.py"):
-        done = subprocess.run(
-            [sys.executable, script, "datset=cub"], cwd=CONF.parent, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: unknown setting 'datset'. Did you mean 'dataset'?")
-        assert done.stderr.count("\n") == 1
+    """A script as it is called: a mistake is one line, without the libraries' own. run.py: tests/test_encoding.py."""
+    command = [sys.executable, "scripts/table1.py", "datset=cub"]
+    done = subprocess.run(command, cwd=CONF.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown setting 'datset'. Did you mean 'dataset'?")
+    assert done.stderr.count("\n") == 1
 
 
 def test_one_cell_end_to_end_and_again_byte_by_byte(tmp_path: Path, run: Callable[..., Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from wcx.report.tables import NO_NUMBER, Column, Span, Spread, Table
@@ -154,9 +155,10 @@ def _combinations(frame: pd.DataFrame, keys: Sequence[str]) -> list[tuple[Any, .
 
 def _where(rows: pd.DataFrame, keys: Sequence[str], values: Sequence[Any]) -> pd.DataFrame:
     """Return the rows whose keys have these values."""
+    found = np.ones(len(rows), dtype=bool)
     for key, value in zip(keys, values, strict=True):
-        rows = rows[rows[key] == value]
-    return rows
+        found &= (rows[key] == value).to_numpy(dtype=bool)
+    return rows[found]
 
 
 def _best(table: Table, spread: Spread, block: Span) -> pd.Series:

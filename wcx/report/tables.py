@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,7 +163,11 @@ class Table:
         return next((column for column in self.columns if column.name == name), Column(name))
 
     def grid(self) -> TableGrid:
-        """Return what a reader sees of it."""
+        """Return what a reader sees of it: laid out once, however many files and pages it is written to."""
+        return self._grid
+
+    @cached_property
+    def _grid(self) -> TableGrid:
         from wcx.report import grids
 
         return grids.spread(self, self.spread) if self.spread else grids.long(self)
