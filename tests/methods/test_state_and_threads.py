@@ -665,16 +665,9 @@ def test_a_run_explains_the_forward_pass_that_was_made(touch: str, run_of: str) 
 
 
 @pytest.mark.parametrize(("method", "tolerance"), [("deeplift", 0.05), ("lrp", 0.1)])
-def test_no_grad_inference_mode_autocast_and_compile(method: str, tolerance: float) -> None:
+def test_autocast_keeps_the_size_of_a_map(method: str, tolerance: float) -> None:
     model, images = nets.residual(), nets.images(2)
     expected = wcx.explain(model, images, 0, method)
-    with torch.no_grad():
-        torch.testing.assert_close(wcx.explain(model, images, 0, method), expected)
-    with torch.inference_mode():
-        torch.testing.assert_close(wcx.explain(model, images.clone(), 0, method), expected)
-    compiled = torch.compile(model, backend="eager")
-    compiled(images)
-    torch.testing.assert_close(wcx.explain(compiled, images, 0, method), expected)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         rough = wcx.explain(model, images, 0, method)
     assert (rough - expected).norm() < tolerance * expected.norm()
