@@ -11,11 +11,19 @@ import pytest
 
 from wcx.checks import gpu
 
-SMALL = ["dataset=parts", "networks=[small_cnn]", "model.weights=random", "dataset.size=48", "images=4"]
+SMALL = [
+    "dataset=parts", "networks=[small_cnn]", "fast=[squeezenet1_1]", "model.weights=random", "dataset.size=48",
+    "images=4",
+]  # fmt: skip
 
 
 @pytest.fixture
-def check(cli: Callable[..., Any], tmp_path: Path, one_thread: None) -> Callable[..., tuple[Any, dict]]:
+def check(
+    cli: Callable[..., Any], tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[Any, dict]]:
+    """Run the check of three contrasts, of which one varies along a path: what is compared is whole maps."""
+    monkeypatch.setattr(gpu.contrasts, "names", lambda: ["original", "weighted", "probability"])
+
     def call(*arguments: str) -> tuple[Any, dict]:
         done = cli("check_gpu", *SMALL, "device=cpu", f"paths.results_dir={tmp_path}", *arguments)
         file = tmp_path / "check_gpu.json"
@@ -47,6 +55,7 @@ def test_maps_that_are_off_here_and_not_on_the_cpu_are_missed(check, monkeypatch
         return {cell: phi * (1.05 if len(calls) == 3 else 1) for cell, phi in maps(*arguments).items()}
 
     monkeypatch.setattr(gpu, "_maps", wrong)  # called for float64, the CPU, and the device
+    monkeypatch.setattr(gpu.methods, "of_gradients", lambda: ["gradcam", "input_x_gradient", "lrp"])
     done, facts = check("parts=[agreement]")
     assert done.returncode == 1
     assert not any(finding["kept"] for finding in facts["findings"])
