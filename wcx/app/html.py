@@ -29,7 +29,7 @@ def page(answer: Answer) -> str:
     """Return the answer: question, sentences, and a row of maps for the target and one for its rival."""
     photograph, picture = answer.photograph, answer.picture
     plate = Plate("photo", [picture], scale=photograph.scale)
-    scale = plate.scale_of(picture, photograph.views[0])
+    scale, in_pixels = plate.scale_of(picture, photograph.views[0]), plate.in_pixels(answer.asked.method)
     rows = [
         {"title": f"Why {name}?", "tiles": [_tile(plate, answer, view, i) for view in photograph.views]}
         for i, name in enumerate(photograph.pair)
@@ -44,7 +44,8 @@ def page(answer: Answer) -> str:
             bar=_bar(scale),
             scale=scale,
             rows=rows,
-            caption=caption(photograph, plate.in_pixels(answer.asked.method)),
+            in_pixels=in_pixels,
+            caption=caption(photograph, in_pixels),
         )
     )
 

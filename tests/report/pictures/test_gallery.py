@@ -144,6 +144,14 @@ def test_scales() -> None:
     by_method = replace(one, scale="method")
     expected = max(float(shown.maps[first].abs().max()), float(shown.maps[second].abs().max()) / 0.25)
     assert by_method.scale_of(shown, first) == by_method.scale_of(shown, second) == pytest.approx(expected)
+    shown.raw[second].zero_()
+    del shown.maps
+    faint = shown.raw[first].mul_(0.01)
+    assert by_method.scale_of(shown, second) == pytest.approx(float(faint.abs().max())), (
+        "zero everywhere widens no scale"
+    )
+    assert one.scale_of(shown, second) == 1.0
+    assert draw.scale_of(torch.tensor([0.0] * 999 + [0.2]), 0.995) == pytest.approx(0.2), "one pixel of a thousand"
     blocks = one.drawn(shown, View("gradient", "original"))
     assert blocks.shape == (1, 12, 12)
     torch.testing.assert_close(blocks.sum(), shown.raw[View("gradient", "original")].double().sum())

@@ -67,7 +67,7 @@ def scale_of(maps: Tensor, quantile: float = 1.0) -> float:
         quantile: of the absolute values: 1 is the largest; a little less where single pixels stand out.
     """
     values = maps.abs().flatten().double().cpu().numpy()
-    return float(np.quantile(values, quantile)) or 1.0
+    return float(np.quantile(values, quantile)) or float(values.max()) or 1.0
 
 
 def block_sums(maps: Tensor) -> Tensor:

@@ -90,7 +90,7 @@ def methods(plate: Plate) -> Sheet:
         for view in views:
             is_zero = not plate.drawn(picture, view).any()
             end = fine("0 everywhere" if is_zero else f"±{plate.scale_of(picture, view):.2g}")
-            row.append(plate.heatmap(picture, view, 0, below=[] if by_method else [end]))
+            row.append(plate.heatmap(picture, view, 0, below=[end] if is_zero or not by_method else []))
         sheet.tiles(row)
         sheet.gap(0.06)
     return _end(plate, sheet)
@@ -121,10 +121,11 @@ def caption(plate: Plate) -> list[str]:
         scale = "Each map has a colour scale of its own, centred at zero; its end stands below."
     lines = [f"Images: {plate.facts['rule']}."] if plate.facts.get("rule") else []
     against = f" against {plate.foils}" if plate.foils else ""
-    hatched = ", and negative features are hatched" if plate.style == "print" else ""
-    lines.append(
-        f"Red speaks for the class{against}, blue against it, white is zero; a line marks where the sign changes{hatched}. {scale}"
-    )
+    pixelwise = [method_title(method) for method in plate.methods if plate.in_pixels(method)]
+    marked = "; a line marks where the sign changes" + ", and negative features are hatched" * (plate.style == "print")
+    marked += ", in maps over the image" if pixelwise else ""
+    marked = "" if len(pixelwise) == len(plate.methods) else marked
+    lines.append(f"Red speaks for the class{against}, blue against it, white is zero{marked}. {scale}")
     if any(picture.hidden for picture in plate.pictures):
         lines.append(
             f"Lower rows: the pixels that speak against the class above are {plate.baseline}, and the probabilities are "
@@ -136,7 +137,6 @@ def caption(plate: Plate) -> list[str]:
             "cos(original): cosine with the original map of the same class; cos(t₁): with the map of t₁ under the same "
             f"contrast. {framed}"
         )
-    pixelwise = [method_title(method) for method in plate.methods if plate.in_pixels(method)]
     if pixelwise:
         lines.append(
             f"Input-space maps ({', '.join(pixelwise)}): sums over the channels and {draw.BLOCK} × {draw.BLOCK} pixels, "

@@ -117,10 +117,10 @@ def caption(photograph: Photograph, in_pixels: bool) -> list[str]:
     target, rival = photograph.pair
     shared = "the maps of both classes share a" if photograph.scale == "contrast" else "all maps share one"
     share = "" if photograph.strongest == 1 else f"the strongest {photograph.strongest:.0%} of "
+    line = "" if in_pixels else "a line marks where the sign changes; "
     lines = [
         f"Share of {target}: its probability divided by that of {target} and {rival} together. Masked pixels are blurred.",
-        "Maps: red speaks for the class, blue against it, white is zero; a line marks where the sign changes; "
-        f"{shared} scale, centred at zero.",
+        f"Maps: red speaks for the class, blue against it, white is zero; {line}{shared} scale, centred at zero.",
         f"Beside each: {share}its blue pixels are blurred; probabilities are those of the whole softmax. "
         "Red and bold: the class itself, expected to rise; blue: the other, expected to fall.",
     ]

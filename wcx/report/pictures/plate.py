@@ -82,7 +82,8 @@ class Plate:
         """Return the value of the deepest colours of one image's maps of a view."""
         quantile = draw.QUANTILE if self.in_pixels(view.method) else 1.0
         comparable = [same for same in self.views if same.method == view.method] if self.scale == "method" else [view]
-        return max(draw.scale_of(self.drawn(picture, same), quantile) for same in comparable)
+        drawn = [self.drawn(picture, same) for same in comparable]
+        return max((draw.scale_of(maps, quantile) for maps in drawn if maps.any()), default=1.0)
 
     def photograph(self, picture: Picture, above: Sequence[Label] = (), below: Sequence[Label] = ()) -> Tile:
         """Return the image."""
