@@ -12,7 +12,9 @@ import pytest
 import wcx
 from tests import nets
 from wcx import experiments, images, methods
+from wcx.cli import application, opening
 from wcx.errors import WcxError, made
+from wcx.experiments.gallery import GallerySettings
 from wcx.experiments.masking import Settings
 from wcx.training.recipe import Recipe
 
@@ -86,3 +88,9 @@ def test_a_kernel_without_a_width_is_one_line(kernel: int) -> None:
 def test_numpys_numbers_are_numbers() -> None:
     method = methods.create("integrated_gradients", batch_size=4, sigma=np.float32(3))
     assert wcx.explain(nets.conv_batchnorm(), nets.images(1), 0, method).shape == (1, 3, 16, 16)
+
+
+def test_an_images_id_of_digits_is_taken_as_it_is_typed() -> None:
+    """Hydra reads ids=[12] as a number."""
+    settings = opening.settings(application.compose(["experiment=gallery", "ids=[12,00012,bird]"]), GallerySettings)
+    assert settings.ids == (12, "00012", "bird")

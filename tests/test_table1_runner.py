@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from tests.report.shards import make
 from wcx import records
+from wcx.cli import main as command_line
 from wcx.experiments import masking
 from wcx.experiments.masking import Settings
 from wcx.report import sections
@@ -111,3 +113,36 @@ def test_nothing_to_collect_is_one_clear_line(tmp_path: Path, cli: Callable[...,
     done = cli("table1", "collect=onyl")
     assert done.returncode == 2
     assert "Did you mean 'only'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["targets=1"], "targets = 1: the experiment compares classes"),
+        (["mask=sing"], "unknown mask 'sing'"),
+        (["threshold=high"], "threshold = 'high': give a number"),
+        (["methods=[occlusion]", "method.window=0"], "occlusion: window = 0"),
+        (["foils=confused"], "foils = 'confused': give null"),
+    ],
+)
+def test_what_cannot_be_is_said_before_a_network_is_trained(
+    arguments: list[str], message: str, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    folders = [f"paths.results_dir={tmp_path / 'results'}", f"paths.checkpoints_dir={tmp_path / 'checkpoints'}"]
+    done = cli("table1", *SMALL, *folders, "limit=2", *arguments)
+    assert (done.returncode, message in done.stderr) == (1, True)
+    assert "fine-tuning" not in done.stdout
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_dataset_that_an_experiment_cannot_take_is_named_before_a_network_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`wcx twins datasets=[cub]` trained VGG-16 first, for hours."""
+    folders = [f"paths.results_dir={tmp_path / 'results'}", f"paths.checkpoints_dir={tmp_path / 'checkpoints'}"]
+    shared = [argument for argument in SMALL if not argument.startswith(("methods", "threshold"))]
+    monkeypatch.setattr(sys, "argv", ["wcx", "part_attributes", *shared, *folders, "limit=2"])
+    with pytest.raises(SystemExit):
+        command_line()
+    assert "which dataset parts as it was opened lacks; give dataset=cub" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()

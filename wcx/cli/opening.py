@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from wcx import datasets, experiments, models
+from wcx import contrasts, datasets, experiments, methods, models, pipeline
 from wcx.cli import allocator
 from wcx.cli.user_errors import SkipError
 from wcx.contrasts import Confused
@@ -213,6 +213,34 @@ def confusion(cfg: DictConfig, loaded: models.LoadedModel) -> Tensor | None:
     return training.kept_confusion(loaded, train, folder, cfg.batch_size, cfg.num_workers, computes=not cfg.plan)
 
 
+def check(cfgs: Sequence[DictConfig]) -> None:
+    """Check of one (dataset, model) what can be known before its network is trained or loaded.
+
+    Raises:
+        SkipError: a method that the experiment does not take.
+        WcxError: a dataset, an option or a setting that does not fit.
+    """
+    experiment, cfg = _experiment(cfgs), cfgs[0]
+    for cell in cfgs:
+        methods.create(cell.method.name, **options(cell.method))
+        contrasts.split_options([cell.contrast.name], options(cell.contrast))
+    settings(cfg, experiment.protocol)
+    Confused.count(plain(cfg.get("foils")))
+    names = [cell.method.name for cell in cfgs]
+    pipeline.check(experiment, open_dataset(cfg, "test"), names, cfg.get("limit_selected"), save_maps=cfg.save_maps)
+
+
+def _experiment(cfgs: Sequence[DictConfig]) -> type[experiments.Experiment]:
+    """Return the experiment of cells, whose methods it takes."""
+    experiment = experiments.get(cfgs[0].experiment)
+    for cell in cfgs:
+        try:
+            check_method(experiment, cell.method.name)
+        except WcxError as error:
+            raise SkipError(str(error)) from error
+    return experiment
+
+
 def job(cfgs: Sequence[DictConfig]) -> Job:
     """Return the job of one (dataset, model) whose cells are the method and contrast of each configuration.
 
@@ -224,12 +252,7 @@ def job(cfgs: Sequence[DictConfig]) -> Job:
     if cfg.executor == "ray":  # the workers open it where they are; this process needs what identifies it alone
         cfg = cfg.copy()
         cfg.device = "cpu"
-    experiment = experiments.get(cfg.experiment)
-    for cell in cfgs:
-        try:
-            check_method(experiment, cell.method.name)
-        except WcxError as error:
-            raise SkipError(str(error)) from error
+    experiment = _experiment(cfgs)
     protocol = settings(cfg, experiment.protocol)
     dataset = test_images(cfg)
     loaded = open_model(cfg, dataset)

@@ -73,7 +73,7 @@ class GallerySettings:
     """
 
     count: int = 4
-    ids: tuple[str, ...] = ()
+    ids: tuple[str | int, ...] = ()  # a name of digits may come as a number
     p_t2_min: float = 0.1
     p_t3_min: float = 0.1
     baseline: str = "blur"

@@ -97,7 +97,7 @@ class Walk:
         return True
 
 
-def by_id(ids: Sequence[str], names: Sequence[str]) -> Choice:
+def by_id(ids: Sequence[str | int], names: Sequence[str]) -> Choice:
     """Return the images called `ids`: as the dataset has them, or their file names with or without suffix.
 
     Raises:

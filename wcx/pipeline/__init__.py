@@ -2,6 +2,6 @@
 
 from wcx.pipeline.executors import Executor, Local
 from wcx.pipeline.filling import plan, run
-from wcx.pipeline.job import Job
+from wcx.pipeline.job import Job, check
 
-__all__ = ["Executor", "Job", "Local", "plan", "run"]
+__all__ = ["Executor", "Job", "Local", "check", "plan", "run"]

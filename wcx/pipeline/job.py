@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -85,23 +85,8 @@ class Job:
     confusion: Tensor | None = None
 
     def __post_init__(self) -> None:
-        name = self.experiment.name()
-        if self.save_maps and not self.experiment.keeps_maps:
-            raise WcxError(f"save_maps=true: experiment {name} keeps no maps; leave it out.")
-        if self.limit_selected is not None and not self.experiment.selects:
-            raise WcxError(f"limit_selected: experiment {name} selects no images; give limit=... instead.")
-        if self.experiment.needs_twins and not _has_twins(self.dataset):
-            raise WcxError(
-                f"experiment {name} needs images whose parts have another look, and dataset {self.dataset.name} as it was opened "
-                f"has none; give dataset=parts dataset.families=factorial, and no cache."
-            )
-        if self.experiment.needs_anatomy and not (isinstance(self.dataset, Cub) and self.dataset.has_anatomy):
-            raise WcxError(
-                f"experiment {name} needs the points of parts and the attributes of classes, which dataset {self.dataset.name} as "
-                f"it was opened lacks; give dataset=cub with its parts/ and attributes/, and no cache."
-            )
-        for cell in self.cells:
-            check_method(self.experiment, cell.method)
+        methods_of_cells = [cell.method for cell in self.cells]
+        check(self.experiment, self.dataset, methods_of_cells, self.limit_selected, save_maps=self.save_maps)
 
     @property
     def suffix(self) -> str:
@@ -284,6 +269,38 @@ class Job:
         foils = Confused(Confused.count(self.settings.foils) or 1, self.confusion)
         rows = foils.confusion.nan_to_num().argsort(dim=1, descending=True, stable=True)[:, : foils.k + 1]
         return fingerprint({"foils": rows.tolist()})
+
+
+def check(
+    experiment: type[Experiment],
+    dataset: ImageDataset,
+    methods: Iterable[str],
+    limit_selected: int | None = None,
+    *,
+    save_maps: bool = False,
+) -> None:
+    """Check what an experiment can tell without its network.
+
+    Raises:
+        WcxError: a dataset, a method or a setting that it does not take.
+    """
+    name = experiment.name()
+    if save_maps and not experiment.keeps_maps:
+        raise WcxError(f"save_maps=true: experiment {name} keeps no maps; leave it out.")
+    if limit_selected is not None and not experiment.selects:
+        raise WcxError(f"limit_selected: experiment {name} selects no images; give limit=... instead.")
+    if experiment.needs_twins and not _has_twins(dataset):
+        raise WcxError(
+            f"experiment {name} needs images whose parts have another look, and dataset {dataset.name} as it was opened "
+            f"has none; give dataset=parts dataset.families=factorial, and no cache."
+        )
+    if experiment.needs_anatomy and not (isinstance(dataset, Cub) and dataset.has_anatomy):
+        raise WcxError(
+            f"experiment {name} needs the points of parts and the attributes of classes, which dataset {dataset.name} as "
+            f"it was opened lacks; give dataset=cub with its parts/ and attributes/, and no cache."
+        )
+    for method in methods:
+        check_method(experiment, method)
 
 
 def _has_twins(dataset: ImageDataset) -> bool:

@@ -60,13 +60,14 @@ def _make(cfg: DictConfig, recipe: training.Recipe, train: ImageDataset, test: I
     print(f"checkpoint {path}, beside it .history.csv and .curve.png; all: {training.write_accuracies(folder)}")
 
 
-def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) -> bool:
+def prepare(asked: Grid, block: Block, cfgs: Sequence[DictConfig], extra: Sequence[str]) -> bool:
     """Fine-tune a block's network if it has no checkpoint yet; return whether it has one then: after a plan it has not.
 
     Args:
         asked: the runner's grid, whose configuration says `finetune`.
         extra: further overrides, such as the seed.
     """
+    cfg = cfgs[0]
     chosen = cfg.model.get("checkpoint") is not None or cfg.model.get("weights") != "auto"  # the user's weights
     if chosen or cfg.dataset.name == "imagenet" or not cfg.finetune:
         return True
@@ -79,11 +80,13 @@ def prepare(asked: Grid, block: Block, cfg: DictConfig, extra: Sequence[str]) ->
         return True
     recipe = [] if "recipe" in typed else [f"recipe={cfg.checkpoint_recipe or cfg.model.recipe}"]
     dataset, model = block.pair
+    cell = [f"method={cfg.method.name}", f"contrast={cfg.contrast.name}"]  # whose options may be among the overrides
     composed = application.compose(
-        [f"dataset={dataset}", f"model={model}", *recipe, *asked.overrides, *extra], asked.config
+        [f"dataset={dataset}", f"model={model}", *cell, *recipe, *asked.overrides, *extra], asked.config
     )
     if not cfg.force and training.finished(path, training.Recipe.of(opening.plain(composed.recipe))):
         return True
+    opening.check(cfgs)  # before hours of training
     print(
         f"{block.name}: no checkpoint {path}; fine-tuning comes first, recipe {composed.recipe.name} (finetune=false refuses)"
     )

@@ -46,6 +46,8 @@ def job(cfg: DictConfig) -> GalleryJob:
 
 def draw(cfg: DictConfig, commands: dict[str, str]) -> None:
     """Make the figures of one dataset and model, and say where they are; with plan=true, say only which they would be."""
+    for name in cfg.figures:
+        choose("figure", name, FIGURES)
     folder = Path(cfg.paths.results_dir) / "gallery"
     if cfg.plan:
         who = f"{cfg.dataset.name}-{cfg.model.name}"

@@ -34,7 +34,7 @@ def run(cfg: DictConfig) -> None:
     def jobs(block: Block) -> Iterator[tuple[Job, str]]:
         for variant in asked.variants():
             cfgs = asked.cells(block.pair, variant)
-            if not finetune.prepare(asked, block, cfgs[0], variant):
+            if not finetune.prepare(asked, block, cfgs, variant):
                 for cell in cfgs:  # a plan: passes are timed with random weights, which tell nothing about a threshold
                     cell.update({"select": "all"} if "select" in cell else {})
                     cell.model.weights = "random"
