@@ -102,9 +102,7 @@ class Protocol:
         rows: list[Row] = [dict(zip(self.scores(), numbers, strict=True)) for numbers in table.tolist()]
         for row in rows:
             if row["p_t2"] != row["p_t2"]:
-                raise WcxError(
-                    "logits hold NaN or infinite values: the weights or the images are damaged; check model.weights."
-                )
+                raise WcxError("logits hold NaN or infinite values: the weights or the images are damaged; check them.")
             row.update({rank: int(row[rank]) for rank in self.ranks}, above_threshold=row["p_t2"] > self.threshold)
         return rows
 
@@ -236,15 +234,15 @@ class Hiding(Experiment):
         if not selected:
             return above, []
         foils = self.subject.foil_masks(look.logits, targets, self.settings.foils)
-        places = torch.tensor(selected, device=pixels.device) if len(selected) < len(items) else None
-        maps = look.maps(self.explained, targets, foils, places)
+        index = torch.tensor(selected, device=pixels.device) if len(selected) < len(items) else slice(None)
+        maps = look.maps(self.explained, targets, foils, None if isinstance(index, slice) else index)
         if keep is not None:
             for cell, (place, i) in product(self.cells, enumerate(selected)):
                 keep(cell, items[i].index, maps[cell][:, place])
-        index = slice(None) if places is None else places
         cotangents = {name: v[:, index] for name, v in self.frozen(look.logits, targets, foils).items()}
-        of_selected, logits = [rows[i] for i in selected], look.logits[index]
-        seen = SeenImages(of_selected, logits, targets[:, index], foils[:, index], cotangents)
+        seen = SeenImages(
+            [rows[i] for i in selected], look.logits[index], targets[:, index], foils[:, index], cotangents
+        )
         self._hide(seen, [items[i] for i in selected], pixels[index], [maps[cell] for cell in self.explained], pending)
         return above, [seen]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,7 @@ from wcx import contrasts, methods
 from wcx.contrasts import Confused
 from wcx.datasets import ImageDataset
 from wcx.datasets.cub import Cub
-from wcx.datasets.twins import Twins
-from wcx.errors import WcxError
 from wcx.experiments import Cell, Experiment, Subject, images
-from wcx.experiments.base import check_method
 from wcx.experiments.images import Item
 from wcx.images import device_of
 from wcx.inventory import Check
@@ -27,6 +24,7 @@ from wcx.methods.base import has_both_layouts
 from wcx.models import LoadedModel
 from wcx.models.class_names import NAMES
 from wcx.models.evaluation import Evaluation, evaluation_of
+from wcx.pipeline.checked import check
 from wcx.records import Shard, fingerprint
 
 _ABSENT = object()
@@ -269,42 +267,6 @@ class Job:
         foils = Confused(Confused.count(self.settings.foils) or 1, self.confusion)
         rows = foils.confusion.nan_to_num().argsort(dim=1, descending=True, stable=True)[:, : foils.k + 1]
         return fingerprint({"foils": rows.tolist()})
-
-
-def check(
-    experiment: type[Experiment],
-    dataset: ImageDataset,
-    methods: Iterable[str],
-    limit_selected: int | None = None,
-    *,
-    save_maps: bool = False,
-) -> None:
-    """Check what an experiment can tell without its network.
-
-    Raises:
-        WcxError: a dataset, a method or a setting that it does not take.
-    """
-    name = experiment.name()
-    if save_maps and not experiment.keeps_maps:
-        raise WcxError(f"save_maps=true: experiment {name} keeps no maps; leave it out.")
-    if limit_selected is not None and not experiment.selects:
-        raise WcxError(f"limit_selected: experiment {name} selects no images; give limit=... instead.")
-    if experiment.needs_twins and not _has_twins(dataset):
-        raise WcxError(
-            f"experiment {name} needs images whose parts have another look, and dataset {dataset.name} as it was opened "
-            f"has none; give dataset=parts dataset.families=factorial, and no cache."
-        )
-    if experiment.needs_anatomy and not (isinstance(dataset, Cub) and dataset.has_anatomy):
-        raise WcxError(
-            f"experiment {name} needs the points of parts and the attributes of classes, which dataset {dataset.name} as "
-            f"it was opened lacks; give dataset=cub with its parts/ and attributes/, and no cache."
-        )
-    for method in methods:
-        check_method(experiment, method)
-
-
-def _has_twins(dataset: ImageDataset) -> bool:
-    return isinstance(dataset, Twins) and any(dataset.swaps(i) for i in range(len(dataset)))
 
 
 def _settings(settings: Any) -> dict[str, Any]:
