@@ -173,6 +173,8 @@ def test_every_image_is_another(test_split):
     other = datasets.load("parts", "nowhere", "test", test_per_class=1, seed=1)
     images = [dataset.image(i).tobytes() for dataset in (train, test_split, other) for i in range(20)]
     assert len(set(images)) == len(images)
+    boxes = [dataset.boxes[i].tobytes() for dataset in (train, test_split, other) for i in range(20)]
+    assert len(set(boxes)) == len(boxes), "drawn once a process, each for its own picture"
     hashes = [dataset.listing_hash() for dataset in (train, test_split, other)]
     assert len(set(hashes)) == 3
     assert hashes[1] == datasets.load("parts", "nowhere", "test", test_per_class=3).listing_hash()
