@@ -27,8 +27,8 @@ def squeezenet(shared: Path) -> nn.Module:
 def test_alone_and_in_a_batch_of_32(
     photographs: Tensor, squeezenet: nn.Module, dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Relative L2 of activation methods; the issue's tolerances. In float64 the input methods too."""
-    model, images = squeezenet.to(dtype), photographs.to(dtype)
+    """Relative L2 of activation methods, of the photographs' middles; the issue's tolerances. In float64 the input methods too."""
+    model, images = squeezenet.to(dtype), photographs[..., 48:176, 48:176].to(dtype)
     inputs = ["gradient", "input_x_gradient"] if dtype == torch.float64 else []
     for method in ["gradcam", "linear_approximation", "xgradcam", *inputs]:
         names = ["original", "weighted"]

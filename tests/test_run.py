@@ -19,6 +19,7 @@ from PIL import Image
 
 from wcx import contrasts, datasets, methods
 from wcx.cli import application, grid, opening, user_errors
+from wcx.cli import main as command_line
 from wcx.errors import WcxError
 from wcx.report.masking import main as table1
 
@@ -223,6 +224,13 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(
 def test_what_is_no_mistake_keeps_its_traceback(error: Exception, line: str | None) -> None:
     said = user_errors.one_line(error)
     assert said is None if line is None else said.startswith(line)
+
+
+def test_an_unknown_command_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["wcx", "tabel1"])
+    with pytest.raises(SystemExit, match="2"):
+        command_line()
+    assert capsys.readouterr().err.startswith("error: unknown command 'tabel1'. Did you mean 'table1'?")
 
 
 def test_from_a_shell() -> None:

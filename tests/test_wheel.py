@@ -90,9 +90,6 @@ def test_the_command_lists_what_there_is(wcx: Wcx) -> None:
     assert {"wcx table1", "wcx fig3", "wcx demo", "wcx masking"} <= {
         " ".join(line.split()[:2]) for line in done.stdout.splitlines()
     }
-    done = wcx("tabel1")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: unknown command 'tabel1'. Did you mean 'table1'?")
 
 
 def test_table_1_in_a_folder_elsewhere(wcx: Wcx) -> None:
