@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import wcx
-from wcx import datasets, methods
+from wcx import datasets, methods, models
 from wcx.errors import WcxError
 from wcx.experiments import images
 from wcx.experiments.base import Cell, Subject
@@ -61,3 +61,29 @@ def test_what_does_not_fit_is_one_line(birds, network) -> None:
         wcx.benchmark(_gradcam, network, datasets.load("parts", "."))
     with pytest.raises(WcxError, match=r"expected \(\d+, h, w\)"):
         wcx.benchmark(lambda model, pixels, targets, foils: pixels.mean((1, 2, 3)), network, birds, limit=1, chance=0)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (lambda *_: None, {}, "the function returned None; expected a tensor of maps"),
+        (lambda _m, x, *_: torch.full((len(x), 4, 4), torch.nan), {}, "maps that hold NaN or infinite values"),
+        ("gradcam", {}, "function is 'gradcam'; give one of"),
+        (lambda *_: None, {"limit": 0}, "limit = 0: give a whole number"),
+    ],
+)
+def test_a_function_of_no_maps_is_one_line(birds, network, function, options: dict[str, int], message: str) -> None:
+    """NaN was scored, and None a traceback."""
+    with pytest.raises(WcxError, match=message):
+        wcx.benchmark(function, network, birds, **{"limit": 1, "chance": 0} | options)
+
+
+def test_maps_of_numpy_are_maps_and_a_network_of_fewer_classes_is_named(birds, network) -> None:
+    def constant(_model: nn.Module, pixels: Tensor, *_: object) -> np.ndarray:
+        return np.ones((len(pixels), 12, 12), dtype=np.float32)
+
+    assert np.isfinite(wcx.benchmark(constant, network, birds, limit=1, chance=0)["mean"]).all()
+    with pytest.raises(WcxError, match=r"the model has 3 classes and the dataset \d+; give a network trained on it"):
+        wcx.benchmark(
+            constant, models.load("small_cnn", weights="random", num_classes=3).model, birds, limit=1, chance=0
+        )

@@ -11,7 +11,7 @@ import pytest
 
 import wcx
 from tests import nets
-from wcx import experiments, images, methods
+from wcx import datasets, experiments, images, methods, models
 from wcx.cli import application, opening
 from wcx.errors import WcxError, made
 from wcx.experiments.gallery import GallerySettings
@@ -94,3 +94,23 @@ def test_an_images_id_of_digits_is_taken_as_it_is_typed() -> None:
     """Hydra reads ids=[12] as a number."""
     settings = opening.settings(application.compose(["experiment=gallery", "ids=[12,00012,bird]"]), GallerySettings)
     assert settings.ids == (12, "00012", "bird")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: models.load("small_cnn", weights="random", num_classes=0), "num_classes = 0: give a whole number"),
+        (lambda: models.load("small_cnn", weights="random", num_classes=-3), "num_classes = -3: give"),
+        (lambda: datasets.as_transform("crop"), "transform = 'crop'; give its arguments"),
+        (lambda: datasets.as_transform({"size": "x"}), "transform: size = 'x': give a whole number"),
+        (lambda: datasets.as_transform({"sise": 3}), "Choose one of: channels, interpolation, kind, resize, size.$"),
+        (
+            lambda: methods.create("gradient", samples=2, noise=float("nan")).run(nets.bias_free(), nets.images()),
+            "noise=nan",
+        ),
+    ],
+)
+def test_numbers_that_are_none_are_one_line(call: Callable[[], object], message: str) -> None:
+    """num_classes=0 was 1000, and noise=nan a map of NaN."""
+    with pytest.raises(WcxError, match=message):
+        call()

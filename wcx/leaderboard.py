@@ -54,14 +54,18 @@ def benchmark(
         bootstrap over images.
 
     Raises:
-        WcxError: a dataset without twins, or maps of another shape than the images have.
+        WcxError: no function, a dataset without twins, a network of other classes; what is returned is no maps, or has NaN.
     """
+    if not callable(function):
+        raise WcxError(f"function is {function!r}; give one of (model, images, targets, foils) that returns maps.")
+    if limit is not None and limit < 1:
+        raise WcxError(f"limit = {limit}: give a whole number of at least 1, or None.")
     if not isinstance(dataset, Twins) or not any(dataset.swaps(i) for i in range(len(dataset))):
         raise WcxError(
             f"dataset {dataset.name} has no twins, so no part's effect is known; give parts with families='factorial', or "
             f"funnybirds16."
         )
-    experiment = _Benchmark(function, model, Settings(chance=chance, seed=seed), batch_size)
+    experiment = _Benchmark(function, model, Settings(chance=chance, seed=seed), batch_size, dataset.class_names)
     indices = images.order(len(dataset), limit, seed)
     records: list[Row] = []
     with tqdm(total=len(indices), desc="benchmark", unit="image") as progress:
@@ -78,13 +82,22 @@ def benchmark(
 class _Benchmark(PartTwins):
     """The experiment twins for maps of a function that is given target and foils."""
 
-    def __init__(self, function: Explaining, model: nn.Module, settings: Settings, batch_size: int) -> None:
+    def __init__(
+        self,
+        function: Explaining,
+        model: nn.Module,
+        settings: Settings,
+        batch_size: int,
+        class_names: Sequence[str],
+    ) -> None:
         super().__init__(Subject(model, None, {}, batch_size=batch_size), [Cell("function", "weighted")], settings)
-        self._function = function
+        self._function, self._classes = function, class_names
 
     def _batch(self, items: Sequence[Item]) -> Iterator[dict[str, Tensor]]:
         """See `PartTwins._batch`: a map a question."""
         for image in self.answered(items):
+            if (got := image.logits.shape[1]) < (classes := len(self._classes)):
+                raise WcxError(f"the model has {got} classes and the dataset {classes}; give a network trained on it.")
             maps = self._maps(image.pixels, image.questions)
             flat = at_pixels(maps[None], image.pixels.shape[-2:], self.settings.align_corners)[0].flatten(1).cpu()
             logits = image.logits[:1]
@@ -106,11 +119,18 @@ class _Benchmark(PartTwins):
             foils = torch.tensor([asked[place].foils for place in places]) if count else None
             batch = pixels.expand(len(places), *pixels.shape).to(self.subject.device)
             with torch.enable_grad(), precision.tf32(allowed=False):
-                explained = self._function(self.subject.model, batch, targets, foils).detach()
+                returned = self._function(self.subject.model, batch, targets, foils)
+            if not isinstance(returned, (Tensor, np.ndarray)):
+                raise WcxError(f"the function returned {returned!r:.60}; expected a tensor of maps, one an image.")
+            explained = torch.as_tensor(returned).detach()
             if len(explained) != len(places) or explained.ndim not in (3, 4):
                 raise WcxError(
                     f"the function returned maps {tuple(explained.shape)}; expected ({len(places)}, h, w) or "
                     f"({len(places)}, channels, H, W), one map an image."
+                )
+            if not explained.isfinite().all():
+                raise WcxError(
+                    "the function returned maps that hold NaN or infinite values; no part can be read off them."
                 )
             maps |= dict(zip(places, explained, strict=True))
         return torch.stack([maps[place] for place in range(len(asked))])

@@ -16,7 +16,7 @@ from typing import Any
 
 from wcx.datasets.base import SPLITS, ImageDataset
 from wcx.datasets.cache import CachedImages, cached
-from wcx.errors import DataError, WcxError, choose
+from wcx.errors import DataError, WcxError, choose, made
 from wcx.images import Grey, Preset, Transform
 from wcx.paths import home
 
@@ -74,8 +74,10 @@ def as_transform(arguments: Mapping[str, Any]) -> Transform:
     Raises:
         WcxError: an unknown argument, or a value that does not fit.
     """
+    if not isinstance(arguments, Mapping):
+        raise WcxError(f"transform = {arguments!r}; give its arguments, such as {{'kind': 'squash', 'size': 224}}.")
     for argument in arguments:
-        choose("argument of transform", argument, (field.name for field in (*fields(Grey), *fields(Preset))))
+        choose("argument of transform", argument, {field.name for field in (*fields(Grey), *fields(Preset))})
     channels = arguments.get("channels", 3)
     if channels not in (1, 3):
         raise WcxError(
@@ -83,6 +85,7 @@ def as_transform(arguments: Mapping[str, Any]) -> Transform:
             f"your own (wcx.explain), or give model.mean and model.std of 3 or 1 numbers."
         )
     if channels == 1:
-        return Grey(**arguments)
+        return made("transform: ", Grey, arguments)
     kind = Preset if arguments.get("interpolation", "bilinear") != "bilinear" else Transform
-    return kind(**{k: v for k, v in arguments.items() if k != "channels" and (kind is Preset or k != "interpolation")})
+    stated = {k: v for k, v in arguments.items() if k != "channels" and (kind is Preset or k != "interpolation")}
+    return made("transform: ", kind, stated)

@@ -116,9 +116,8 @@ class Protocol:
 class Hiding(Experiment):
     """An experiment on the images above the threshold, whose `Settings` are a `Protocol`.
 
-    A subclass says which versions of an image there are, and what their logits tell. The forward pass that selects is shared by
-    all cells, and so is the backward pass per (target, contrast) by all methods of an activation's gradient. Versions of an
-    image that agree share a pass, and one that hides nothing costs none: its logits are the clean ones.
+    A subclass says which versions of an image there are, and what their logits tell. All cells share the forward pass that
+    selects, and all methods of an activation's gradient the backward pass per (target, contrast). Versions that agree share theirs.
     """
 
     selects = True
@@ -240,9 +239,8 @@ class Hiding(Experiment):
             for cell, (place, i) in product(self.cells, enumerate(selected)):
                 keep(cell, items[i].index, maps[cell][:, place])
         cotangents = {name: v[:, index] for name, v in self.frozen(look.logits, targets, foils).items()}
-        seen = SeenImages(
-            [rows[i] for i in selected], look.logits[index], targets[:, index], foils[:, index], cotangents
-        )
+        targets, foils, of_selected = targets[:, index], foils[:, index], [rows[i] for i in selected]
+        seen = SeenImages(of_selected, look.logits[index], targets, foils, cotangents)
         self._hide(seen, [items[i] for i in selected], pixels[index], [maps[cell] for cell in self.explained], pending)
         return above, [seen]
 

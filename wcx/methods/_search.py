@@ -134,9 +134,10 @@ def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor],
     names = [name for name in maps if runs[name] == 1][-6:]
     best = find(seen, blocks, logits, names)
     if runs[best.name] > 1:
-        raise WcxError(
-            f"layer {best.name!r} runs more than once in a forward pass; name another: {', '.join(names) or 'none'}."
+        remedy = (
+            f"name another: {', '.join(names)}" if names else "use a method that explains the input, such as gradient"
         )
+        raise WcxError(f"layer {best.name!r} runs more than once in a forward pass; {remedy}.")
     found = Activation.of(best.name, best.value, best.edge, best.layout, logits)
     if cancels is None or not _graph.has_norm(logits, best.edge):  # a backward pass is asked for behind a norm alone
         return found

@@ -107,7 +107,7 @@ def smoothing(images: Tensor, samples: int, noise: float, seed: int, *, times_in
     Args:
         times_input: multiply each gradient by the noisy image (input x gradient).
     """
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1 or noise < 0:
+    if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1 or not noise >= 0:
         raise WcxError(
             f"SmoothGrad with samples={samples!r}, noise={noise!r}: give samples >= 1 (an integer) and noise >= 0."
         )
