@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from tests.test_photo import CODE
 from wcx import datasets, records
 from wcx.cli import application, sweeps
 from wcx.cli import main as command_line
@@ -27,13 +28,6 @@ from wcx.errors import WcxError
 from wcx.experiments.photo import class_id
 from wcx.report import page
 
-CODE = """
-from torch import nn
-
-def net(num_classes):
-    layers = [nn.Conv2d(3, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, num_classes))
-"""
 CLASSES = ["Möwe", "a\\b", "猫 = cat, (2)", "crow's nest"]
 BYTES = [
     b"caf\xe9/0.png",

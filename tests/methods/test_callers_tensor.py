@@ -117,6 +117,7 @@ def test_images_of_any_kind_may_be_written_into(method: str, layout: str) -> Non
             images[layout] = clean.clone()
     writing, plain = (Writing(first) for first in WRITERS["sub_ and div_"])
     maps = wcx.explain(writing, images[layout], 1, method)
+    assert not maps.requires_grad
     assert error(maps, wcx.explain(plain, clean.clone(), 1, method)) < 1e-10
     assert torch.equal(images[layout], clean)
     assert images[layout].grad is None
