@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -16,7 +18,6 @@ from wcx import pipeline
 from wcx.checks import bench, flops, libraries, workloads
 from wcx.checks.bench import Bench, BenchRequest
 from wcx.checks.workloads import Workload
-from wcx.cli import main as command_line
 from wcx.cli.commands.bench import open_job
 from wcx.cli.grid import Grid
 from wcx.experiments.sign_perturbation import Settings
@@ -144,13 +145,11 @@ def test_naive_time_is_scaled_to_all_images(tmp_path: Path, monkeypatch: pytest.
     assert (line["ours / bare"], line["naive / ours"]) == pytest.approx((2.0, 3.0 * 5 / 4 / 2.0))
 
 
-def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]) -> None:
     """In the lists of the runners: Table 1's two methods x two contrasts, Fig. 3's four contrasts and nine networks."""
     monkeypatch.setattr(flops, "flops", lambda _: (1e9, 1e9))
-    common = ["bench.py", "images=2", "repeats=1", "batch_size=2", *DRAWN, f"paths.results_dir={tmp_path}"]
-    monkeypatch.setattr("sys.argv", [*common, "memory=[1,2]"])
-    command_line("bench")
-    out = capsys.readouterr().out
+    common = ["images=2", "repeats=1", "batch_size=2", *DRAWN, f"paths.results_dir={tmp_path}"]
+    out = cli("bench", *common, "memory=[1,2]").stdout
     assert re.search(
         r"parts +small_cnn +masking +4 +2 +1 +2 +1 +forward 2, backward 8, masked \d+ +forward 2, masked 96", out
     )
@@ -158,23 +157,15 @@ def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert peaks.images.tolist() == [1, 2]
     assert (peaks.peak_mib > 100).all()
     assert peaks.ratio[0] == 1
-    monkeypatch.setattr(
-        "sys.argv", [*common, "experiment=sign_perturbation", "iterations=[2]", "parts=[time,estimate]"]
-    )
-    command_line("bench")
-    out = capsys.readouterr().out
+    out = cli("bench", *common, "experiment=sign_perturbation", "iterations=[2]", "parts=[time,estimate]").stdout
     passes = "forward 10, backward 16, evaluation 8"
     assert re.search(f"sign_perturbation +4 +2 +1 +2 +1 +{passes} +{passes}", out)
     assert "squeezenet" not in out
     assert len(re.findall(r"^ *\w+ +1\.00 +1\.00 +0\.02", out, re.MULTILINE)) == 9
 
 
-def test_a_plan_times_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["bench.py", "plan=true", "repeats=7", f"paths.results_dir={tmp_path}"])
-    command_line("bench")
-    assert "rounds_left: 7" in capsys.readouterr().out
+def test_a_plan_times_nothing(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    assert "rounds_left: 7" in cli("bench", "plan=true", "repeats=7", f"paths.results_dir={tmp_path}").stdout
     assert not list(tmp_path.iterdir())
 
 
@@ -198,30 +189,21 @@ def test_a_plan_times_nothing(
         (["methods=gradcam,lrp"], "methods=[gradcam,lrp]"),
     ],
 )
-def test_a_mistake_is_one_line(
-    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["bench.py", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        command_line("bench")
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+def test_a_mistake_is_one_line(arguments: list[str], message: str, cli: Callable[..., Any]) -> None:
+    done = cli("bench", *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
 
 
 def test_without_the_peers_a_line_names_the_extra(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]
 ) -> None:
     """The rest is measured all the same; asked for by name, it is an error."""
     monkeypatch.setattr(libraries, "INSTALLED", {"captum": "captum", "grad-cam": "no_such_module"})
     line = "peers: grad-cam not installed; pip install 'wcx[peers]'"
-    monkeypatch.setattr("sys.argv", ["bench.py", "plan=true", f"paths.results_dir={tmp_path}"])
-    command_line("bench")
-    out = capsys.readouterr().out
-    assert line in out
-    assert "rounds_left" in out
-    monkeypatch.setattr("sys.argv", ["bench.py", "parts=[peers]", f"paths.results_dir={tmp_path}"])
-    with pytest.raises(SystemExit):
-        command_line("bench")
-    assert line in capsys.readouterr().err
+    done = cli("bench", "plan=true", f"paths.results_dir={tmp_path}")
+    assert line in done.stdout
+    assert "rounds_left" in done.stdout
+    done = cli("bench", "parts=[peers]", f"paths.results_dir={tmp_path}")
+    assert done.returncode == 2
+    assert line in done.stderr

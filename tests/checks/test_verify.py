@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +20,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 LISTS = ["parts=[oracle]", "networks=[bias_free]", "methods=[gradcam,xgradcam]", "contrasts=[weighted]"]
 
 
-def test_tables_come_from_records_that_are_made_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["verify.py", *LISTS, f"paths.results_dir={tmp_path}"])
+def test_tables_come_from_records_that_are_made_once(tmp_path: Path, cli: Callable[..., Any]) -> None:
     for passes in ("'forward': 168", "none: all records were there"):
-        command_line("verify")
-        out = capsys.readouterr().out
+        out = cli("verify", *LISTS, f"paths.results_dir={tmp_path}").stdout
         assert "8 cells, 6 measured, 0 over the tolerance" in out
         assert "(1) captum has no such method" in out
         assert passes in out
@@ -57,25 +55,19 @@ def test_help_lists_every_check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert len(line.split()) > 4
 
 
-def test_a_plan_measures_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["verify.py", *LISTS, "plan=true", f"paths.results_dir={tmp_path}"])
-    command_line("verify")
-    out = capsys.readouterr().out
+def test_a_plan_measures_nothing(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    out = cli("verify", *LISTS, "plan=true", f"paths.results_dir={tmp_path}").stdout
     assert out.count("dataset: noise; model: bias_free; cells: 1; complete: 0; images: 1; images_left: 1") == 2
     assert not list(tmp_path.iterdir())
 
 
 def test_an_oracle_that_disagrees_is_exit_code_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Any]
 ) -> None:
     monkeypatch.setattr(oracle, "TOLERANCE", {"float64": 0.0, "float32": 0.0})
-    monkeypatch.setattr("sys.argv", ["verify.py", *LISTS, f"paths.results_dir={tmp_path}"])
-    with pytest.raises(SystemExit) as stopped:
-        command_line("verify")
-    assert stopped.value.code == 1
-    assert "0 over the tolerance" not in capsys.readouterr().out
+    done = cli("verify", *LISTS, f"paths.results_dir={tmp_path}")
+    assert done.returncode == 1
+    assert "0 over the tolerance" not in done.stdout
 
 
 def test_without_captum_the_oracle_is_one_line(tmp_path: Path, root: Path) -> None:
@@ -109,13 +101,7 @@ def test_an_error_in_a_process_of_its_own_is_raised_here() -> None:
         ("dataset=cub", "networks=[...]"),
     ],
 )
-def test_a_wrong_choice_is_one_line(
-    argument: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["verify.py", argument])
-    with pytest.raises(SystemExit) as stopped:
-        command_line("verify")
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+def test_a_wrong_choice_is_one_line(argument: str, message: str, cli: Callable[..., Any]) -> None:
+    done = cli("verify", argument)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr

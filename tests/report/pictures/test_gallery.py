@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -276,12 +278,7 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("argument", "message"),
     [("figures=[fig2]", "fig1"), ("modles=[vgg16]", "model"), ("conut=3", "count"), ("datasets=[cup]", "cub")],
 )
-def test_script_names_a_wrong_choice(
-    argument: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sys.argv", ["gallery.py", argument])
-    with pytest.raises(SystemExit):
-        command_line("gallery")
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    assert message in error
+def test_script_names_a_wrong_choice(argument: str, message: str, cli: Callable[..., Any]) -> None:
+    done = cli("gallery", argument)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert message in done.stderr
