@@ -193,11 +193,11 @@ def test_the_settings_that_are_told_apart_by_name_are_there() -> None:
     assert set(quoting.defaults()) >= quoting.NAMES
 
 
-@pytest.mark.parametrize("name", ["my results (2)", "Möwen, it's [1] & #2 = ~ ${x}"])
 @pytest.mark.parametrize("runner", ["run", "sweep", "table1", "fig3", "gallery", "report", "finetune", "verify"])
 def test_every_runner_takes_such_a_folder(
-    runner: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    runner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    name = "Möwen (2), it's [1] & #2 = ~ ${x}"
     monkeypatch.chdir(tmp_path)
     drawn = ["dataset.size=32", "dataset.transform.size=32", "dataset.train_per_class=2", "dataset.test_per_class=1"]
     small = ["model.weights=random", "limit=2", "device=cpu", "num_workers=0", *drawn]
