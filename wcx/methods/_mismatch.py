@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import torch
@@ -9,16 +10,17 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError
 
+_OF_SIZES = re.compile("size|shape|height|width", re.IGNORECASE)
 SIDES = (224, 256, 299, 384, 32)  # that networks are made for
 
 
-def mismatch(model: nn.Module, images: Tensor) -> str | None:
+def mismatch(model: nn.Module, images: Tensor, error: Exception) -> str | None:
     """Return in one line what a model that has failed on `images` takes instead; None if that is not why it failed.
 
-    It is tried: the dtype and device of its parameters, channels first, another number of channels, another size. Nothing is said
-    that did not work, so that errors of the model itself stay what they are.
+    It is tried: the dtype and device of its parameters, channels first, another number of channels, and another size where the
+    error speaks of one. Nothing is said that did not work, so that errors of the model itself stay what they are.
     """
-    for candidate, change in _candidates(model, images):
+    for candidate, change in _candidates(model, images, sizes=bool(_OF_SIZES.search(str(error)))):
         if change and _takes(model, candidate):
             device = candidate.device != images.device
             takes, got = (f"{x.dtype} images {tuple(x.shape)}{f' on {x.device}' * device}" for x in (candidate, images))
@@ -26,7 +28,7 @@ def mismatch(model: nn.Module, images: Tensor) -> str | None:
     return None
 
 
-def _candidates(model: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, str]]:
+def _candidates(model: nn.Module, images: Tensor, *, sizes: bool) -> Iterator[tuple[Tensor, str]]:
     """Yield images that the model may take, and how to get them; nearest first."""
     kinds = [(p.dtype, p.device) for p in model.parameters() if p.is_floating_point() and not p.is_meta]
     convolutions = [module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)]
@@ -42,7 +44,7 @@ def _candidates(model: nn.Module, images: Tensor) -> Iterator[tuple[Tensor, str]
                 if count != candidate.shape[1]:
                     change = _with_channels(f"images{move}{cast}", candidate.shape[1], count)
                     yield candidate[:, :1].expand(-1, count, -1, -1), change
-    for side in SIDES if 0 not in images.shape else ():
+    for side in SIDES if sizes and 0 not in images.shape else ():
         if images.shape[2:] != (side, side):
             yield torch.zeros_like(images[:, :, :1, :1]).expand(-1, -1, side, side), f"images of {side} x {side} pixels"
 

@@ -191,7 +191,7 @@ def call(model: nn.Module, images: Tensor, watch: AbstractContextManager[object]
     except (WcxError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        if line := mismatch(model, images):
+        if line := mismatch(model, images, error):
             raise WcxError(line) from error
         raise
 
