@@ -86,8 +86,12 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With WCX_REQUIRE_SHARED=1 (set by .ci/run), a test that asks for `shared` and is skipped has failed."""
+    """With WCX_REQUIRE_SHARED=1 (set by .ci/run), a test that asks for `shared` and is skipped has failed.
+
+    What tests printed is told in letters that a worker can send: a folder's name may hold a byte that is none.
+    """
     report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     required = os.environ.get("WCX_REQUIRE_SHARED") == "1" and "shared" in getattr(item, "fixturenames", ())
     if required and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
