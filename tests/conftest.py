@@ -13,6 +13,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+for _key in [key for key in os.environ if key.startswith(("MAKE", "MFLAGS"))]:
+    del os.environ[_key]  # a test that runs make gets nothing of the make that runs the tests: `make test ARGS=-x`
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

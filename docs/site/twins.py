@@ -3,7 +3,7 @@
 python docs/site/twins.py results            # of `make twins` on parts, whatever networks and methods there are: what a table
                                              # has of others stays, and the numbers of sentences about all of them, too
 python docs/site/twins.py results random     # and of the network of random weights, in a results folder of its own
-python docs/site/twins.py --methods results  # of one network, trained again: every method
+python docs/site/twins.py --methods results [table command]  # of one network, in a table of its own: every method
 python docs/site/twins.py --funnybirds16 results
 """
 
@@ -195,8 +195,8 @@ def _of_first(seed: pd.DataFrame) -> None:
     _write("twins_readings", _readings(seed[seed["method"].isin(SHARED)]))
 
 
-def methods(shards: list[Shard]) -> None:
-    """Write the table of every method, of one network."""
+def methods(shards: list[Shard], name: str = "twins_methods", command: str = "") -> None:
+    """Write the table of every method, of one network; command: that made the records, where it is not `make twins`."""
     frame = numbers.frame(_cells(shards))
     questions = ["q1", "q2", "q3", "q4_siblings", "q4_pairs"]
     asked = frame["question"].isin(questions) & (frame["score"] == "top_mean") & frame["reading"].isin(MAPS)
@@ -204,15 +204,14 @@ def methods(shards: list[Shard]) -> None:
     chosen = frame[asked].sort_values("method", key=lambda names: names.map(order), kind="stable")
     if chosen["weights_hash"].nunique() != 1:
         raise SystemExit(f"the records are of {chosen['weights'].unique()}; give a folder with those of one network.")
-    rows = list(_rows(chosen, "question"))
+    rows = [row | ({"command": command} if command else {}) for row in _rows(chosen, "question")]
     counts = [row | {"column": "images", "part": ""} for row in rows if (row["column"], row["part"]) == ("q1", "n")]
     table = pd.DataFrame([*counts, *rows]).drop_duplicates([*LINE, "column", "part"])
-    table.to_csv(TABLES / "twins_methods.csv", index=False)
-    print(f"twins_methods.csv: {len(table)} numbers")
-    made = {"twins_methods_accuracy": f"{chosen['accuracy'].iloc[0]:.3f}"}
-    put(
-        made, "twins_methods_", int(chosen["n"].max()), rows[0]["setting"], "wcx twins models=[small_cnn] methods=[...]"
-    )
+    table.to_csv(TABLES / f"{name}.csv", index=False)
+    print(f"{name}.csv: {len(table)} numbers")
+    made = {f"{name}_accuracy": f"{chosen['accuracy'].iloc[0]:.3f}"}
+    asked_for = command or "wcx twins models=[small_cnn] methods=[...]"
+    put(made, f"{name}_", int(chosen["n"].max()), rows[0]["setting"], asked_for)
 
 
 def _accuracies(facts: pd.DataFrame) -> dict[str, object]:
@@ -319,7 +318,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "--funnybirds16":
         funnybirds16(_collected(sys.argv[2]))
     elif sys.argv[1] == "--methods":
-        methods(_collected(sys.argv[2]))
+        methods(_collected(sys.argv[2]), *sys.argv[3:])  # a table's name, and the command
     else:
         parts(_collected(sys.argv[1]))
         if len(sys.argv) > 2:
