@@ -13,7 +13,7 @@ import wcx
 from tests import nets
 from wcx import datasets, experiments, images, methods, models
 from wcx.cli import application, opening
-from wcx.errors import WcxError, made
+from wcx.errors import WcxError, construct
 from wcx.experiments.gallery import GallerySettings
 from wcx.experiments.masking import Settings
 from wcx.training.recipe import Recipe
@@ -38,7 +38,7 @@ def test_a_value_of_another_type_is_one_line(kind: Callable[..., object], defaul
     for name, default in defaults.items():
         for value in WRONG:
             try:
-                made("", kind, needed | {name: value})
+                construct("", kind, needed | {name: value})
             except WcxError as error:
                 lines.append(str(error))
                 continue
@@ -69,7 +69,7 @@ def test_the_line_says_what_was_given_and_what_is_wanted() -> None:
             methods.create(method, **option)
         assert str(caught.value) == line
     with pytest.raises(WcxError, match=r"^threshold = 'high': give a number\.$"):
-        made("", Settings, {"threshold": "high"})
+        construct("", Settings, {"threshold": "high"})
 
 
 @pytest.mark.parametrize("sigma", [(1.0,), (1.0, 2.0, 3.0), (3.0, 1.0), (), 0.0, float("nan")])

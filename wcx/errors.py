@@ -48,7 +48,7 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     raise WcxError(f"unknown {kind} {name!r}.{hint} {listed}")
 
 
-def made(what: str, kind: Callable[..., T], options: Mapping[str, Any]) -> T:
+def construct(what: str, kind: Callable[..., T], options: Mapping[str, Any]) -> T:
     """Return `kind(**options)`, where each option has the type that it is annotated with: `relu="no"` would be true.
 
     Args:

@@ -42,12 +42,6 @@ def read(folder: Path, name: str = "") -> pd.DataFrame:
     return pd.read_csv(folder / f"fig3{name}.csv", keep_default_na=False, na_values=[""])
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the drawing out, which takes a second a figure."""
-    monkeypatch.setattr(plot, "draw_files", lambda chart, caption, path: [])
-
-
 @pytest.mark.usefixtures("undrawn")
 def test_header_and_numbers_by_hand(tmp_path: Path) -> None:
     shards = block(tmp_path, skipped=[0, 4])

@@ -18,7 +18,7 @@ from wcx.cli import allocator
 from wcx.cli.user_errors import SkipError
 from wcx.contrasts import Confused
 from wcx.datasets import imagenet
-from wcx.errors import WcxError, choose, made
+from wcx.errors import WcxError, choose, construct
 from wcx.experiments import Cell, images
 from wcx.experiments.base import check_method
 from wcx.models import custom, libraries
@@ -44,7 +44,9 @@ def options(cfg: DictConfig) -> dict[str, Any]:
 def settings(cfg: DictConfig, kind: type) -> Any:
     """Return the dataclass `kind` filled from the configuration's keys of the same names; lists become tuples."""
     values = {f.name: plain(cfg[f.name]) for f in dataclasses.fields(kind)}
-    return made("", kind, {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    return construct(
+        "", kind, {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    )
 
 
 def device(cfg: DictConfig) -> torch.device:

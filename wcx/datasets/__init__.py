@@ -16,7 +16,7 @@ from typing import Any
 
 from wcx.datasets.base import SPLITS, ImageDataset
 from wcx.datasets.cache import CachedImages, cached
-from wcx.errors import DataError, WcxError, choose, made
+from wcx.errors import DataError, WcxError, choose, construct
 from wcx.images import Grey, Preset, Transform
 from wcx.paths import home
 
@@ -85,7 +85,7 @@ def as_transform(arguments: Mapping[str, Any]) -> Transform:
             f"your own (wcx.explain), or give model.mean and model.std of 3 or 1 numbers."
         )
     if channels == 1:
-        return made("transform: ", Grey, arguments)
+        return construct("transform: ", Grey, arguments)
     kind = Preset if arguments.get("interpolation", "bilinear") != "bilinear" else Transform
     stated = {k: v for k, v in arguments.items() if k != "channels" and (kind is Preset or k != "interpolation")}
-    return made("transform: ", kind, stated)
+    return construct("transform: ", kind, stated)

@@ -101,7 +101,7 @@ class Protocol:
         table = torch.cat([t, scores, y.softmax(1).gather(1, t), relative_probability(scores)], dim=1)
         rows: list[Row] = [dict(zip(self.scores(), numbers, strict=True)) for numbers in table.tolist()]
         for row in rows:
-            if row["p_t2"] != row["p_t2"]:
+            if np.isnan(row["p_t2"]):
                 raise WcxError("logits hold NaN or infinite values: the weights or the images are damaged; check them.")
             row.update({rank: int(row[rank]) for rank in self.ranks}, above_threshold=row["p_t2"] > self.threshold)
         return rows

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from wcx.errors import WcxError, choose, made
+from wcx.errors import WcxError, choose, construct
 from wcx.methods.base import Method, Run
 
 __all__ = ["Method", "Run", "create", "differing", "get", "names", "of_gradients", "settled"]
@@ -61,7 +61,7 @@ def create(name: str, **options: Any) -> Method:
     for key in options:
         if key not in options_of:
             raise WcxError(f"method {name!r} has no option {key!r}; it knows: {', '.join(options_of) or 'none'}.")
-    return made(f"method {name}: ", method, options)
+    return construct(f"method {name}: ", method, options)
 
 
 def settled(name: str, options: Mapping[str, Any], model: nn.Module, images: Tensor) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
-from wcx.errors import WcxError, choose, made
+from wcx.errors import WcxError, choose, construct
 
 # Name -> (value from the YAML, side of the image) -> transform of a PIL image. They run in the YAML's order.
 AUGMENTATIONS = {
@@ -103,7 +103,7 @@ class Recipe:
         """Return the recipe with these values; WcxError on an unknown name."""
         for option in options:
             choose("option of recipe", option, [f.name for f in fields(cls)])
-        return made("recipe.", cls, options)
+        return construct("recipe.", cls, options)
 
     def augmentation(self, side: int) -> v2.Transform:
         """Return the augmentations as one transform of PIL images with sides of `side` pixels."""

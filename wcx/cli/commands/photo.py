@@ -20,7 +20,7 @@ from wcx import contrasts, datasets, methods, models
 from wcx.cli import opening
 from wcx.datasets import Transform, as_transform, imagenet
 from wcx.datasets.base import decode
-from wcx.errors import DataError, WcxError, choose, made
+from wcx.errors import DataError, WcxError, choose, construct
 from wcx.experiments import Subject, photo
 from wcx.experiments.base import FoilSetting
 from wcx.manifest import manifest
@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> None:
     classes, transform = outputs(cfg, loaded), input_transform(cfg, loaded)
     asked = {key: cfg[key] for key in ("blur_sigma", "blur_kernel", "align_corners", "strongest")}
     asked |= {"target": None if cfg.target is None else photo.class_id(cfg.target, classes), "contrasts": names}
-    question = made("", photo.Question, asked | {"foils": _foils(cfg.foils, classes)})
+    question = construct("", photo.Question, asked | {"foils": _foils(cfg.foils, classes)})
     method = methods.create(cfg.method.name, **opening.options(cfg.method))
     contrast_options = {cfg.contrast.name: opening.options(cfg.contrast)}
     subject = Subject(
