@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -102,6 +104,26 @@ def test_the_command_listens_on_this_machine_alone_and_leaves_nothing_behind(sig
     assert "Traceback" not in errors
     assert not [*tmp_path.glob("wcx-app-*"), *tmp_path.glob("gradio*")]
     assert tempfile.gettempdir() != str(tmp_path)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_the_printed_address_and_the_loop_ends_the_server_gracefully(
+    sign: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to interrupt the making of the loop, whose remains then printed a traceback."""
+    import uvicorn
+
+    run, ended = uvicorn.Server.run, []
+
+    def signalled(self: uvicorn.Server, sockets: list[socket.socket]) -> None:
+        signal.raise_signal(sign)
+        run(self, sockets)
+        ended.append(self.should_exit)
+
+    monkeypatch.setattr(uvicorn.Server, "run", signalled)
+    with server.folder(), contextlib.suppress(SystemExit):  # SIGTERM's, which removes the folder
+        server.serve(gradio.Blocks(), "127.0.0.1", 0)
+    assert ended == [True]
 
 
 def test_a_pickled_object_is_not_loaded(tmp_path: Path) -> None:

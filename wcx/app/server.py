@@ -35,9 +35,12 @@ def serve(page: Blocks, host: str, port: int) -> None:
 
     with listening(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
         config = uvicorn.Config(application(page, host), log_level="warning", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
         name = f"[{host}]" if ":" in host else host
-        print(f"http://{name}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
-        uvicorn.Server(config).run(sockets=[listener])
+        # run() catches signals only once it has made a loop, which an earlier one would leave half made
+        with server.capture_signals():
+            print(f"http://{name}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
+            server.run(sockets=[listener])
 
 
 def application(page: Blocks, host: str) -> FastAPI:
