@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,25 @@ def test_left_out_are_the_likeliest_and_the_likeliest_other(network: Network) ->
     assert again.foils == likeliest[:1], "a target is no foil of its own"
 
 
+def test_where_no_comparison_speaks_for_the_default_the_page_says_so_as_the_command_does(tmp_path: Path) -> None:
+    overrides = ["model=mobilenet_v3_small", "model.weights=random", "device=cpu", "dataset=imagenet"]
+    network = opened(overrides)
+    [remark] = photo.remarks(application.compose(overrides, "app"))
+    for asked, is_said in (
+        (Asked(), True),
+        (Asked(layer=network.layer), True),
+        (Asked(layer="features.10"), False),
+        (Asked(method="gradcam"), False),
+    ):
+        assert (remark in html.page(answers.answer(network, upload(), asked))) == is_said, asked
+    assert opened(RANDOM).remarks == []
+
+
+def test_a_layer_of_the_command_line_is_the_page_s() -> None:
+    typed = app.complete(["model=mobilenet_v3_small", "model.weights=random", "model.layer=features.10", "device=cpu"])
+    assert opened(typed).layer == "features.10"
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.75, 1.0])
 def test_the_pixels_most_against_a_class_are_hidden_first(network: Network, share: float) -> None:
     """Counted with a sort in numpy; the maps stay, and so does the earlier answer."""
@@ -148,6 +168,20 @@ def test_the_pixels_most_against_a_class_are_hidden_first(network: Network, shar
     assert sentence.startswith("Nothing is masked") == (share == 0)
     asked_at_once = answers.answer(network, upload(), Asked(strongest=share))
     assert asked_at_once.photograph.sentences() == found.photograph.sentences()
+
+
+def test_what_follows_a_question_keeps_its_maps_or_looks_for_the_layer_again(network: Network) -> None:
+    network, photograph = replace(network, layer=None), upload()
+    first = answers.answer(network, photograph, Asked())
+    share, method, layer = (
+        answers.following(first, network, photograph, replace(first.shown, **change))
+        for change in ({"strongest": 0.5}, {"method": "gradcam"}, {"layer": "features.1"})
+    )
+    assert share.picture.raw is first.picture.raw
+    assert share.asked.strongest == 0.5
+    assert method.asked.layer is None
+    assert "model.layer" not in method.command()
+    assert (layer.asked.layer, layer.shown.layer) == ("features.1", "features.1")
 
 
 def test_a_share_that_is_none_is_one_line(network: Network) -> None:

@@ -10,15 +10,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 gradio = pytest.importorskip("gradio", reason="make test-extras")
 from fastapi.testclient import TestClient  # noqa: E402
 
-from wcx.app import page, server  # noqa: E402
-from wcx.app.networks import Networks  # noqa: E402
+from wcx.app import answers, page, server  # noqa: E402
+from wcx.app.networks import Network, Networks  # noqa: E402
 from wcx.cli import application  # noqa: E402
 from wcx.cli.commands import app  # noqa: E402
 from wcx.errors import WcxError  # noqa: E402
@@ -70,6 +73,37 @@ def test_an_upload_is_taken_off_the_disk(tmp_path: Path) -> None:
     upload = page.taken(tmp_path / "photo.jpg")
     assert (upload.name, upload.content) == ("photo.jpg", b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_page_answers_already_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gradio sends a choice twice, and once more when a list is left as it was; a newer question overtakes an older one."""
+    networks = Networks(app.opened("small_cnn", application.compose(RANDOM, "app"), RANDOM), app.by_name)
+    calls = {each.fn.__name__: each.fn for each in page.blocks(networks, app.choices()).fns.values()}
+    visit, computed, answer = page.Visit(), [], answers.answer
+    monkeypatch.setattr(answers, "answer", lambda *asked: computed.append(asked) or answer(*asked))
+
+    def ask(target: str, method: str = answers.METHOD) -> dict[object, object]:
+        foils, layer = visit.answer.foils, visit.answer.photograph.layer
+        return calls["ask"](visit, "small_cnn", target, foils, method, answers.CONTRAST, layer, 100)
+
+    visit.upload = answers.examples()[0]
+    for _ in range(2):
+        calls["begin"](visit, "small_cnn", answers.METHOD, answers.CONTRAST)
+    first, rival = visit.answer.photograph.pair
+    ask(first)
+    assert len(computed) == 1
+    for _ in range(2):
+        ask(rival)
+    assert len(computed) == 2
+    assert visit.answer.photograph.pair[0] == rival
+    ask(rival, "lrp")
+    ask(rival, "lrp")
+    assert len(computed) == 3
+
+    monkeypatch.setattr(answers, "answer", lambda *asked: ask(first) and answer(*asked))
+    overtaken = ask(rival)
+    assert visit.answer.photograph.pair[0] == first
+    assert len(overtaken) == 1, "nothing is shown"
 
 
 @pytest.mark.parametrize(
@@ -126,10 +160,62 @@ def test_a_signal_between_the_printed_address_and_the_loop_ends_the_server_grace
     assert ended == [True]
 
 
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """A function that makes a repository in Hugging Face's cache, as a download leaves it; nothing is downloaded."""
+    constants = pytest.importorskip("huggingface_hub.constants", reason="make test-extras")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def snapshot(name: str) -> Path:
+        repository, revision = tmp_path / "hub" / f"models--{name.replace('/', '--')}", "0" * 40
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text(revision)
+        (repository / "snapshots" / revision).mkdir(parents=True)
+        return repository / "snapshots" / revision
+
+    return snapshot
+
+
+def check_weights_and_answer(network: Network, model: nn.Module, side: int) -> None:
+    images = torch.rand(1, 3, side, side)
+    with torch.no_grad():
+        found, expected = network.loaded.model(images), model.eval()((images - 0.5) / 0.5)
+    torch.testing.assert_close(found, getattr(expected, "logits", expected))
+    answer = answers.answer(network, answers.examples()[0], answers.Asked())
+    assert set(answer.photograph.pair) < set(network.classes)
+    assert f"model.name={network.name.partition('/')[2]} " in answer.command()
+
+
+def test_a_network_of_the_hub_is_opened_by_name(hub: Callable[[str], Path]) -> None:
+    transformers = pytest.importorskip("transformers", reason="make test-extras")
+    labels = ["tench", "crow", "crow's nest"]
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8,
+        id2label=dict(enumerate(labels)), label2id={name: i for i, name in enumerate(labels)},
+    )  # fmt: skip
+    model, folder = transformers.ViTForImageClassification(config), hub("somebody/small-vit")
+    nn.init.normal_(model.classifier.weight)
+    model.save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    network = app.by_name("hf/somebody/small-vit", ["device=cpu"])
+    assert network.classes == labels
+    check_weights_and_answer(network, model, 32)
+
+
+def test_a_network_of_timm_is_opened_by_name(hub: Callable[[str], Path]) -> None:
+    timm = pytest.importorskip("timm", reason="make test-extras")
+    name = "test_vit.r160_in1k"
+    model = timm.create_model(name)
+    timm.models.save_for_hf(model, hub(f"timm/{name}"), safe_serialization=True)
+    network = app.by_name(f"timm/{name}", ["device=cpu"])
+    assert len(network.classes) == 1000
+    check_weights_and_answer(network, model, 160)
+
+
 def test_a_pickled_object_is_not_loaded(tmp_path: Path) -> None:
     """A folder of Hugging Face whose weights, opened by pickle, would write a file."""
     transformers = pytest.importorskip("transformers", reason="make test-extras")
-    torch = pytest.importorskip("torch")
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8
     )

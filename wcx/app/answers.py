@@ -120,14 +120,26 @@ class Answer:
         """The names of the classes that the target is contrasted with, the likeliest first."""
         return [self.picture.names[index] for index in self.photograph.asked(0)]
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What is to be said of method and layer where the visitor chose neither."""
+        is_default = self.asked.method == METHOD and self.asked.layer in (None, self.network.layer)
+        return self.network.remarks if is_default else ()
+
+    @property
+    def shown(self) -> Asked:
+        """The question as the form shows it: with what was left open."""
+        return replace(self.asked, target=self.photograph.pair[0], foils=self.foils, layer=self.photograph.layer)
+
     def command(self) -> str:
         """Return the command line that makes the same, beside the photograph's file."""
-        asked, layer = self.asked, self.photograph.layer
+        asked = self.asked
         words = [f"image={_typed(self.upload.name)}", *self.network.overrides]
         words += [f"target={_typed(self.photograph.pair[0])}", f"foils=[{','.join(map(_item, self.foils))}]"]
         words += [f"method={asked.method}"] if asked.method != METHOD else []
         words += [f"contrast={asked.contrast}"] if asked.contrast != CONTRAST else []
-        words += [f"model.layer={layer}"] if layer != self.network.layer and layer else []
+        is_layered = self.photograph.layer is not None and asked.layer not in (None, self.network.layer)
+        words += [f"model.layer={self.photograph.layer}"] if is_layered else []
         words += [f"strongest={asked.strongest}"] if asked.strongest != 1 else []
         return f"wcx {shlex.join([*words, 'scale=method'])}"
 
@@ -173,6 +185,19 @@ def hidden(answer: Answer, strongest: float) -> Answer:
     with network.turn:
         photo.hide(Subject(network.loaded.model, None, {}), picture, asked.question(network.classes))
     return _told(network, answer.upload, asked, picture, answer.photograph.layer)
+
+
+def following(before: Answer | None, network: Network, upload: Upload, asked: Asked) -> Answer:
+    """Answer a question that may follow another about the same photograph; see `answer`.
+
+    Where another share of the pixels is all that is new, the maps stay; a layer that was looked for is looked for again.
+    """
+    if before is None or before.network is not network:
+        return answer(network, upload, asked)
+    if replace(before.shown, strongest=asked.strongest) == asked:
+        return hidden(before, asked.strongest)
+    layer = before.asked.layer if asked.layer == before.shown.layer else asked.layer
+    return answer(network, upload, replace(asked, layer=layer))
 
 
 def _told(network: Network, upload: Upload, asked: Asked, picture: Picture, layer: str | None) -> Answer:

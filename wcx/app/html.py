@@ -39,7 +39,7 @@ def page(answer: Answer) -> str:
         .get_template("answer.html.j2")
         .render(
             photograph=photograph,
-            sentences=photograph.sentences(),
+            sentences=[*photograph.sentences(), *answer.remarks],
             seen=_photograph(picture.pixels),
             bar=_bar(scale),
             scale=scale,

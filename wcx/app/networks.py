@@ -27,6 +27,7 @@ class Network:
         overrides: what names it on the command line.
         python: the Python lines that leave it in `loaded`.
         layer: of methods in activation space, if nothing else is asked for; None is looked for.
+        remarks: sentences on the page's own method at that layer.
         turn: held by whoever sends images through it: the hooks of one explanation are in the way of another's passes.
     """
 
@@ -37,6 +38,7 @@ class Network:
     overrides: Sequence[str]
     python: str
     layer: str | None = None
+    remarks: Sequence[str] = ()
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def layers(self, pixels: Tensor) -> list[str]:

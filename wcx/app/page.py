@@ -31,11 +31,19 @@ class Visit:
     Attributes:
         upload: the photograph.
         answer: the newest.
+        drawn: the answer whose files are on the page, or about to be.
+        asked: what the page answers, or is about to, as the form has it: when it was sent, and afterwards.
     """
 
     def __init__(self) -> None:  # no dataclass: gradio would ask for its fields
         self.upload: Upload | None = None
         self.answer: Answer | None = None
+        self.drawn: Answer | None = None
+        self.asked: list[tuple[Any, ...]] = []
+
+    def take(self, upload: Upload) -> None:
+        """Take a photograph: nothing has been asked about it yet."""
+        self.upload, self.answer, self.asked = upload, None, []
 
     def photograph(self) -> Upload:
         """Return the photograph.
@@ -71,7 +79,9 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
                     list(dict.fromkeys([first, *offered])), value=first, label="Network", allow_custom_value=True,
                     info="of torchvision; or type timm/<name> or hf/<name on the hub>", elem_id="network",
                 )  # fmt: skip
-                likeliest = gr.Label(label="Likeliest classes", num_top_classes=5, elem_id="likeliest")
+                likeliest = gr.Label(
+                    label="Likeliest classes", num_top_classes=5, show_heading=False, elem_id="likeliest"
+                )
                 target = gr.Dropdown([], label="Why", allow_custom_value=True, elem_id="target")
                 foils = gr.Dropdown([], label="and not", multiselect=True, allow_custom_value=True, elem_id="foils")
                 method = gr.Dropdown(answers.method_names(), value=answers.METHOD, label="Method", elem_id="method")
@@ -85,61 +95,51 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
                 )  # fmt: skip
             with gr.Column(scale=2, min_width=320):
                 line, shown, links = gr.HTML(elem_id="line"), gr.HTML(elem_id="answer"), gr.HTML(elem_id="files")
-                command = gr.Code(
-                    language="shell",
-                    label="The same from the command line",
-                    elem_id="command",
-                    wrap_lines=True,
-                    lines=1,
-                )
-                python = gr.Code(
-                    language="python", label="Its maps in Python", elem_id="python", wrap_lines=True, lines=1
-                )
+                code = {"wrap_lines": True, "lines": 1, "show_line_numbers": False}
+                command = gr.Code(language="shell", label="The same from the command line", elem_id="command", **code)
+                python = gr.Code(language="python", label="Its maps in Python", elem_id="python", **code)
         told = [line, shown, links, likeliest, target, foils, layer, strongest, command, python]
         form = [target, foils, method, contrast, layer, strongest]
 
         def read(visit: Visit, path: str | None) -> None:
-            visit.upload = taken(Path(path)) if path else visit.upload
+            if path:
+                visit.take(taken(Path(path)))
 
         def example(visit: Visit, event: gr.SelectData) -> None:
-            visit.upload = answers.examples()[event.index]
+            visit.take(answers.examples()[event.index])
 
-        @told_in_one_line(line, shown, links)
-        def begin(visit: Visit, name: str, method: str, contrast: str) -> dict[Component, Any]:
+        @answering(line, shown, links)
+        def begin(visit: Visit, name: str, method: str, contrast: str) -> tuple[Answer, dict[Component, Any]]:
             chosen, upload = networks.get(name), visit.photograph()
-            visit.answer = answers.answer(chosen, upload, Asked(method=method, contrast=contrast))
+            found = answers.answer(chosen, upload, Asked(method=method, contrast=contrast))
             names, layers = list(chosen.classes), chosen.layers(upload.pixels(chosen.transform))
-            return values(visit.answer) | {
-                target: gr.update(choices=names, value=visit.answer.photograph.pair[0]),
-                foils: gr.update(choices=names, value=visit.answer.foils),
-                layer: gr.update(choices=layers, **layer_of(visit.answer)),
+            return found, values(found) | {
+                target: gr.update(choices=names, value=found.shown.target),
+                foils: gr.update(choices=names, value=found.shown.foils),
+                layer: gr.update(choices=layers, **layer_of(found)),
             }
 
-        @told_in_one_line(line, shown, links)
-        def ask(visit: Visit, name: str, *question: Any) -> dict[Component, Any]:
-            asked = Asked(*question)
+        @answering(line, shown, links)
+        def ask(visit: Visit, name: str, *form: Any) -> tuple[Answer, dict[Component, Any]]:
+            asked = Asked(*form)
             asked = replace(asked, strongest=asked.strongest / 100)
-            visit.answer = answers.answer(networks.get(name), visit.photograph(), asked)
-            return values(visit.answer)
-
-        @told_in_one_line(line, shown, links)
-        def hide(visit: Visit, share: float) -> dict[Component, Any]:
-            if visit.answer is None:
-                return {}
-            visit.answer = answers.hidden(visit.answer, share / 100)
-            return values(visit.answer)
+            found = answers.following(visit.answer, networks.get(name), visit.photograph(), asked)
+            return found, values(found)
 
         def values(found: Answer) -> dict[Component, Any]:
             return {
                 line: "", shown: html.page(found), links: "",
                 likeliest: {name: p for _, name, p in found.photograph.predictions()},
-                target: found.photograph.pair[0], foils: found.foils, layer: gr.update(**layer_of(found)),
+                target: found.shown.target, foils: found.shown.foils, layer: gr.update(**layer_of(found)),
                 strongest: 100 * found.asked.strongest, command: found.command(), python: found.python(),
             }  # fmt: skip
 
         def download(visit: Visit) -> Any:
             found = visit.answer
-            text = "" if found is None else html.files(found)
+            if found is None or found is visit.drawn:
+                return gr.skip()
+            visit.drawn = found
+            text = html.files(found)
             return text if visit.answer is found else gr.skip()  # drawing takes a while: there may be a newer answer
 
         whole, again = [visit, network, method, contrast], [visit, network, *form]
@@ -150,11 +150,10 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
             .then(begin, whole, told, **QUIET),
             birds.select(example, visit, **QUIET).then(begin, whole, told, **QUIET),
             network.input(begin, whole, told, **last),
-            *(setting.input(ask, again, told, **last) for setting in (target, foils, method, contrast, layer)),
-            strongest.input(hide, [visit, strongest], told, **last),
+            gr.on([setting.input for setting in form], ask, again, told, **last),
         ]
         for event in events:
-            event.then(download, visit, links, **{**QUIET, "concurrency_id": "files"})
+            event.then(download, visit, links, **{**last, "concurrency_id": "files"})
     return page
 
 
@@ -170,24 +169,44 @@ def layer_of(found: Answer) -> dict[str, Any]:
     return {"value": found.photograph.layer, "interactive": methods.get(found.asked.method).space == "activation"}
 
 
-def told_in_one_line(
+def answering(
     line: Component, *rest: Component
-) -> Callable[[Callable[..., dict[Component, Any]]], Callable[..., dict[Component, Any]]]:
-    """Decorate what answers a visitor: an error is a line on the page, in the place of `rest`, the answer."""
+) -> Callable[[Callable[..., tuple[Answer, dict[Component, Any]]]], Callable[..., dict[Component, Any]]]:
+    """Decorate what answers a visitor: an error is a line on the page, in the place of `rest`, the answer.
 
-    def decorate(function: Callable[..., dict[Component, Any]]) -> Callable[..., dict[Component, Any]]:
+    What the page answers already is not computed again: gradio sends a choice twice, and once more when a list is left as it
+    was. What was overtaken by a newer question is not shown.
+    """
+
+    def decorate(function: Callable[..., tuple[Answer, dict[Component, Any]]]) -> Callable[..., dict[Component, Any]]:
         @wraps(function)
-        def answered(visit: Visit, *arguments: Any) -> dict[Component, Any]:
+        def answered(visit: Visit, *form: Any) -> dict[Component, Any]:
+            same = {line: gr.skip()}
+            if form in visit.asked:
+                return same
+            asked = visit.asked = [form]
+            found: Answer | None = None
+            told: dict[Component, Any] = dict.fromkeys(rest, "")
             try:
-                return function(visit, *arguments)
+                found, told = function(visit, *form)
             except WcxError as error:
-                text = str(error)
+                told[line] = html.line(str(error))
             except Exception as error:
                 traceback.print_exception(error)
-                text = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            visit.answer = None
-            return {line: html.line(text), **dict.fromkeys(rest, "")}
+                told[line] = html.line(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            if visit.asked is not asked:
+                return same
+            visit.answer = found
+            visit.asked = [form, *forms_of(found)] if found else []
+            return told
 
         return answered
 
     return decorate
+
+
+def forms_of(found: Answer) -> list[tuple[Any, ...]]:
+    """Return what `begin` and `ask` get from a form that shows an answer."""
+    name, shown = found.network.name, found.shown
+    form = (shown.target, shown.foils, shown.method, shown.contrast, shown.layer, 100 * shown.strongest)
+    return [(name, shown.method, shown.contrast), (name, *form)]

@@ -35,11 +35,10 @@ NOT_OF_NETWORKS = ("host=", "port=", "experiment=")  # settings of the page
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
-    """Return the command line with what a network implies: ImageNet, or of small_cnn the drawn birds."""
+    """Return the command line with what a network implies: ImageNet, or of small_cnn the drawn birds; and what its layer does."""
     value = dict(argument.partition("=")[::2] for argument in arguments)
-    if "dataset" in value:
-        return list(arguments)
-    return [*arguments, "dataset=parts" if value.get("model", "small_cnn") == "small_cnn" else "dataset=imagenet"]
+    usual = "dataset=parts" if value.get("model", "small_cnn") == "small_cnn" else "dataset=imagenet"
+    return [*arguments, *[usual] * ("dataset" not in value), *photo.pair_layer(value)]
 
 
 def run(cfg: DictConfig) -> None:
@@ -104,6 +103,7 @@ def opened(name: str, cfg: DictConfig, overrides: Sequence[str]) -> Network:
         overrides=[argument for argument in overrides if argument != "dataset=imagenet"],
         python=python(call),
         layer=cfg.pair_layer,
+        remarks=photo.remarks(cfg),
     )
 
 

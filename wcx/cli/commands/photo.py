@@ -8,12 +8,12 @@ python run.py image=holiday/ model=custom model.factory=mine.nets:make model.wei
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from wcx import contrasts, datasets, methods, models
@@ -41,9 +41,13 @@ def complete(arguments: Sequence[str]) -> list[str]:
         raise WcxError(f"image=... is an experiment of its own: leave experiment={value['experiment']} out.")
     implied = [] if "dataset" in value else ["dataset=imagenet"]
     implied += [] if "experiment" in value else ["experiment=photo"]
-    if "model.layer" in value and "pair_layer" not in value:
-        implied.append(f"pair_layer={value['model.layer']}")
-    return [*arguments, *implied]
+    return [*arguments, *implied, *pair_layer(value)]
+
+
+def pair_layer(value: Mapping[str, str]) -> list[str]:
+    """Return the setting of `pair_layer` that a `model.layer` on the command line implies."""
+    is_implied = "model.layer" in value and "pair_layer" not in value
+    return [f"pair_layer={value['model.layer']}"] if is_implied else []
 
 
 def run(cfg: DictConfig) -> None:
@@ -112,7 +116,7 @@ def run(cfg: DictConfig) -> None:
 def remarks(cfg: DictConfig) -> list[str]:
     """Return the sentence that is due where no comparison speaks for the default method and layer on this network, or none."""
     name, compared = cfg.model.name, opening.plain(cfg.pair_methods)
-    is_default = cfg.pair_layer == cfg.pair_layers.get(name, cfg.model.layer)
+    is_default = OmegaConf.is_interpolation(cfg, "pair_layer")
     better = compared.get(name)
     if cfg.method.name != "linear_approximation" or not is_default or better == cfg.method.name:
         return []
