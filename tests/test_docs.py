@@ -43,6 +43,24 @@ def test_links_and_pictures_exist(document: Path) -> None:
     assert not [target for target in relative if built not in target and not (document.parent / target).exists()]
 
 
+def broken_notebook_links(text: str) -> list[str]:
+    """The links to Colab that do not open a notebook of this repository."""
+    form = r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/[\w.-]+/(.+\.ipynb)"
+    matches = {link: re.fullmatch(form, link) for link in re.findall(r"\bhttps?://colab\.[^\s()\[\]\"'<>]+", text)}
+    return [link for link, match in matches.items() if not match or not (ROOT / match[1]).is_file()]
+
+
+def test_links_to_colab_open_a_notebook_that_is_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """There is none yet: this repository has no public address."""
+    assert not [path for path in [*DOCUMENTS, *ROOT.glob("docs/**/*.py")] if broken_notebook_links(path.read_text())]
+    (tmp_path / "a.ipynb").touch()
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    colab = "https://colab.research.google.com/github/somebody/wcx"
+    assert broken_notebook_links(f"[here]({colab}/blob/main/a.ipynb)") == []
+    for link in (f"{colab}/blob/main/b.ipynb", f"{colab}/main/a.ipynb", f"{colab}/blob/main/docs/notebook.py"):
+        assert broken_notebook_links(f"[here]({link})") == [link]
+
+
 def test_choices_of_the_command_line_exist(document: Path) -> None:
     groups = [folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()]
     choices = re.findall(rf"(?<![\w.])({'|'.join(groups)})=([a-z][\w,]*)", document.read_text())
