@@ -1,10 +1,11 @@
-"""Make docs/tables/table1_gain.csv and insertion_deletion.csv from records: then leaderboard.py, then `wcx report docs=true`.
+"""Make table1_gain.csv, class_agreement.csv and insertion_deletion.csv of docs/tables from records.
 
-python docs/site/faithfulness.py results...
+python docs/site/faithfulness.py results...  # what a table has of others stays; then leaderboard.py, then `wcx report docs=true`
 
 The gain is what Table 1 is about in one number: the relative probability with the positive features kept minus that with the
-negative ones. SRG is insertion minus deletion. Both are the mean over an image's baselines and targets; intervals are 95 %
-bootstrap over images, of the same resamples for all cells of a network.
+negative ones; of records with the measure class_agreement that measure is read instead. SRG is insertion minus deletion. Gain and
+SRG are the mean over an image's baselines and targets; intervals are 95 % bootstrap over images, of the same resamples for all
+cells of a network.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
-from twins import TABLES, method_name
+from twins import TABLES, merged, method_name
 
 from wcx import statistics
 from wcx.report import sections, summary
@@ -31,10 +32,12 @@ VALUES = {
     "relative_probability": "relative probability",
     "contrast": "its own question",
 }
-GAIN, SRG = "gain", "SRG, log-odds"  # the leaderboard's columns
-DIGITS = {"table1_gain": 3, "insertion_deletion": 2}
+GAIN, SRG, AGREEMENT = "gain", "SRG, log-odds", "class_agreement"  # the leaderboard's columns
+LINE = ["dataset", "network", "method", "contrast"]
+DIGITS = {"table1_gain": 3, "class_agreement": 2, "insertion_deletion": 2}
 COMMANDS = {
     "table1_gain": "python scripts/table1.py datasets=[{dataset}] models=[{model}] methods=[...] contrasts=[...]",
+    "class_agreement": "wcx masking datasets=[{dataset}] models=[{model}] measures=[class_agreement] select={select}",
     "insertion_deletion": "wcx insertion_deletion datasets=[{dataset}] models=[{model}] steps={steps} select={select}",
 }
 
@@ -45,6 +48,11 @@ def gain(cell: Opened) -> pd.DataFrame:
     kept = {sign: _means(cell, rows, f"relative_probability/{{}}/{{}}/{sign}") for sign in ("positive", "negative")}
     by_target = kept["positive"] - kept["negative"]
     return by_target.assign(**{GAIN: by_target.mean(axis=1)})[[GAIN, *by_target]]
+
+
+def class_agreement(cell: Opened) -> pd.DataFrame:
+    """Return what the largest pixels of t_1's and t_2's maps have in common, a row an image."""
+    return _measured(cell)[[AGREEMENT]]
 
 
 def curves(cell: Opened) -> pd.DataFrame:
@@ -85,7 +93,8 @@ def lines(cells: Iterable[Opened], measure: Callable[[Opened], pd.DataFrame]) ->
         measure: the numbers of a cell, a row an image.
     """
     measured = {
-        (summary.protocol(cell.shard), *cell.network, *cell.shard.key[2:]): (cell, measure(cell)) for cell in cells
+        (summary.protocol(cell.shard), *cell.network, _method(cell), cell.shard.key[3]): (cell, measure(cell))
+        for cell in cells
     }
     for (*network, method, contrast), (cell, numbers) in measured.items():
         first = numbers.columns[0]
@@ -98,7 +107,7 @@ def lines(cells: Iterable[Opened], measure: Callable[[Opened], pd.DataFrame]) ->
             "dataset": cell.names["dataset"],
             "network": f"{cell.names['model']}, seed {cell.seed}",
             "n": len(complete),
-            "method": method_name(method),
+            "method": method,
             "contrast": contrast,
         }
         ends = zip(complete.columns, complete.mean(), low, high, strict=True)
@@ -110,21 +119,28 @@ def lines(cells: Iterable[Opened], measure: Callable[[Opened], pd.DataFrame]) ->
             )
 
 
+def _method(cell: Opened) -> str:
+    return method_name(cell.shard.key[2], cell.options)
+
+
 def _facts(cell: Opened) -> dict[str, str]:
     """Return what a cell was measured with."""
-    settings = cell.settings
-    baselines = ", ".join(settings["baselines"])
+    settings, name = cell.settings, "table1_gain"
+    read = f"mask={settings.get('mask')}, "
+    if "steps" in settings:
+        name, read = "insertion_deletion", f"K = {settings['steps']}, "
+    over = f", mean over {', '.join(settings['baselines'])} and t_1, t_2"
+    if AGREEMENT in settings.get("measures", ()):
+        name, read, over = AGREEMENT, "", ""
     select = "all images" if settings["select"] == "all" else f"images with p_t2 > {settings['threshold']:g}"
-    steps = f"K = {settings['steps']}, " if "steps" in settings else f"mask={settings['mask']}, "
-    name = "insertion_deletion" if "steps" in settings else "table1_gain"
     weights = "; ".join(filter(None, (cell.weights, cell.subset)))
-    setting = f"{steps}{select}, foils: {cell.foils}, mean over {baselines} and t_1, t_2; {weights}"
+    setting = f"{read}{select}, foils: {cell.foils}{over}; {weights}"
     asked = {"dataset": cell.shard.key[0], "model": cell.names["model"]} | settings
     return {"setting": setting, "command": COMMANDS[name].format(**asked)}
 
 
 def write(name: str, rows: Iterable[dict[str, object]]) -> None:
-    """Write a table, unless it has no row."""
+    """Write a table, with those lines of the earlier one that these rows do not have; not if there is no row."""
     table = pd.DataFrame(rows)
     if table.empty:
         print(f"{name}.csv: no records, stays as it is")
@@ -133,8 +149,11 @@ def write(name: str, rows: Iterable[dict[str, object]]) -> None:
     table["value"] = table["value"].map(
         lambda value: f"{value:.{digits}f}".replace(f"-{0:.{digits}f}", f"{0:.{digits}f}")
     )
-    table.to_csv(TABLES / f"{name}.csv", index=False)
-    print(f"{name}.csv: {len(table)} numbers")
+    path = TABLES / f"{name}.csv"
+    earlier = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
+    whole = merged(earlier, table, LINE)[[*table]]
+    whole.to_csv(path, index=False)
+    print(f"{name}.csv: {len(whole)} numbers, {len(table)} of these records")
 
 
 def records(experiment: str, folders: Iterable[str]) -> Iterator[Opened]:
@@ -148,5 +167,8 @@ def records(experiment: str, folders: Iterable[str]) -> Iterator[Opened]:
 
 
 if __name__ == "__main__":
-    write("table1_gain", lines(records("masking", sys.argv[1:]), gain))
+    masked = list(records("masking", sys.argv[1:]))
+    compared = [cell for cell in masked if AGREEMENT in cell.settings["measures"]]
+    write("table1_gain", lines((cell for cell in masked if cell not in compared), gain))
+    write("class_agreement", lines(compared, class_agreement))
     write("insertion_deletion", lines(records("insertion_deletion", sys.argv[1:]), curves))

@@ -15,6 +15,7 @@ OTHERS = (
     "LRP",
     "DeepLIFT",
     "gradient",
+    "SmoothGrad",
     "input x gradient",
     "integrated gradients",
     "occlusion",
@@ -27,7 +28,10 @@ QUESTIONS = {
     "q2": "two or three parts (Q2)",
     "q3": "two foils, both right (Q3)",
     "q4_siblings": "all siblings (Q4)",
+    "q5, tau": "mistakes (Q5), tau",
+    "q5, sign": "mistakes (Q5), sign",
 }
+AGREEMENT = "class agreement"  # no rank: less is no better by itself
 KEYS = ["method", "contrast"]
 PARTS = ("mean", "low", "high", "n")
 
@@ -89,11 +93,14 @@ def gathered() -> pd.DataFrame:
     """Return the leaderboard, a row a number."""
     tables = [
         *(_twins(name, "parts") for name in ("twins_methods", "twins")),
+        _twins("twins_mistakes", "parts"),
         _twins("twins_funnybirds16", "FunnyBirds16"),
         _parts(),
         _faithfulness("table1_gain", "gain", "CUB-200", "CUB, alexnet: Table 1's gain"),
         _faithfulness("insertion_deletion", "SRG, log-odds", "CUB-200", "CUB, alexnet: SRG"),
         _faithfulness("insertion_deletion", "SRG, log-odds", "Parts", "parts: SRG"),
+        _faithfulness("class_agreement", "class_agreement", "CUB-200", f"CUB, alexnet: {AGREEMENT}"),
+        _faithfulness("class_agreement", "class_agreement", "Parts", f"parts: {AGREEMENT}"),
     ]
     lines = pd.concat([table for table in tables if not table.empty], ignore_index=True)
     whole = headed(lines.drop_duplicates([*KEYS, "column", "part"]))
@@ -114,25 +121,30 @@ def text(frame: pd.DataFrame) -> str:
     return str(frame.assign(value=values).to_csv(index=False))
 
 
+def ranks(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranks of the lines that have every column but class agreement, (lines, columns), ties at their mean rank."""
+    means = frame[(frame["part"] == "mean") & ~frame["column"].str.contains(AGREEMENT)]
+    return means.pivot(index=KEYS, columns="column", values="value").dropna().rank()
+
+
 def concordance(frame: pd.DataFrame) -> float:
-    """Return Kendall's W between the columns, over the lines that have all of them, with ties at their mean rank.
+    """Return Kendall's W between the columns of `ranks`.
 
     W = 12 S / (m^2 (n^3 - n) - m sum of T), S the squared deviations of the rank sums, T = t^3 - t of each group of ties.
     """
-    means = frame[frame["part"] == "mean"]
-    ranks = means.pivot(index=KEYS, columns="column", values="value").dropna().rank()
-    n, m = ranks.shape
-    ties = sum(int(t**3 - t) for column in ranks for t in ranks[column].value_counts())
-    sums = ranks.sum(axis=1)
+    table = ranks(frame)
+    n, m = table.shape
+    ties = sum(int(t**3 - t) for column in table for t in table[column].value_counts())
+    sums = table.sum(axis=1)
     return float(12 * ((sums - sums.mean()) ** 2).sum() / (m**2 * (n**3 - n) - m * ties))
 
 
 if __name__ == "__main__":
     frame = gathered()
     (TABLES / "leaderboard.csv").write_text(text(frame), encoding="utf-8")
-    complete = frame[frame["part"] == "mean"].pivot(index=KEYS, columns="column", values="value").dropna()
+    count = str(len(ranks(frame)))
     figures = pd.read_csv(TABLES / "figures.csv", dtype=str, keep_default_na=False).set_index("quantity")
-    figures.loc["leaderboard_w", ["value", "n"]] = [f"{concordance(frame):.2f}", str(len(complete))]
-    figures.loc["leaderboard_lines", ["value", "n"]] = str(len(complete))
+    figures.loc["leaderboard_w", ["value", "n"]] = [f"{concordance(frame):.2f}", count]
+    figures.loc["leaderboard_lines", ["value", "n"]] = count
     figures.reset_index().to_csv(TABLES / "figures.csv", index=False)
-    print(f"Kendall's W = {concordance(frame):.2f} over {len(complete)} lines; {TABLES / 'leaderboard.csv'}")
+    print(f"Kendall's W = {concordance(frame):.2f} over {count} lines; {TABLES / 'leaderboard.csv'}")

@@ -46,14 +46,16 @@ def _number(value: float) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00")
 
 
-def method_name(method: str) -> str:
-    """Return a method's name in the tables."""
-    return NAMES.get(method, method.replace("_", " "))
+def method_name(method: str, options: str = "") -> str:
+    """Return the name in the tables of a method with these options, see `Opened.options`."""
+    return (
+        "SmoothGrad" if method == "gradient" and "samples=" in options else NAMES.get(method, method.replace("_", " "))
+    )
 
 
 def _line(row: pd.Series) -> dict[str, str]:
     """Return the labels of a row's line: network, method with its layer, contrast."""
-    name = method_name(row["method"])
+    name = method_name(row["method"], row["options"])
     network = f"{row['model']}{SEED}{int(row['seed'])}" if not row["is_random"] else f"{row['model']}, random weights"
     return {
         "network": network,
@@ -89,16 +91,16 @@ def _write(name: str, rows: Iterator[dict[str, str]] | list[dict[str, str]]) -> 
     return whole
 
 
-def merged(earlier: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def merged(earlier: pd.DataFrame, table: pd.DataFrame, keys: list[str] = LINE) -> pd.DataFrame:
     """Return a table with those lines of an earlier one that it has no number of; a network's lines stand together."""
-    new = table.drop_duplicates([*LINE, "column", "part"])
+    new = table.drop_duplicates([*keys, "column", "part"])
     if earlier.empty:
         return new
-    kept = earlier[~pd.MultiIndex.from_frame(earlier[LINE]).isin(pd.MultiIndex.from_frame(new[LINE]))]
-    lines = pd.concat([earlier, new])[LINE].drop_duplicates()
+    kept = earlier[~pd.MultiIndex.from_frame(earlier[keys]).isin(pd.MultiIndex.from_frame(new[keys]))]
+    lines = pd.concat([earlier, new])[keys].drop_duplicates()
     place = {network: place for place, network in enumerate(lines["network"].unique())}
     lines = lines.sort_values("network", key=lambda networks: networks.map(place), kind="stable")
-    return lines.merge(pd.concat([kept, new]), on=LINE)
+    return lines.merge(pd.concat([kept, new]), on=keys)
 
 
 def put(made: dict[str, object], prefix: str | None, n: int, setting: str, command: str) -> None:

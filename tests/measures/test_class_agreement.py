@@ -47,3 +47,16 @@ def test_it_stands_in_the_records_where_it_is_asked_for() -> None:
     assert rows[cells[0]][0]["class_agreement"] == 0
     assert 0 <= rows[cells[1]][0]["class_agreement"] <= 1
     assert Masking.columns(settings).count("class_agreement") == 1
+
+
+def test_it_needs_no_pass_of_a_hidden_image() -> None:
+    """Without baselines there is none, and the measure is the same."""
+    rows = []
+    for baselines in ((), ("zeros",)):
+        subject = Subject(Normalized(nets.conv_batchnorm()).eval(), "2", {"gradcam": methods.create("gradcam")})
+        settings = Settings(select="all", measures=("class_agreement",), baselines=baselines)
+        items = [Item(i, str(i), 0, torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i))) for i in (0, 1)]
+        rows.append(Masking(subject, [Cell("gradcam", "mean")], settings).rows(items)[Cell("gradcam", "mean")])
+        assert (subject.passes["masked"] == 0) == (not baselines)
+    without, with_zeros = rows
+    assert [row["class_agreement"] for row in without] == [row["class_agreement"] for row in with_zeros]

@@ -10,7 +10,13 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from wcx import datasets, methods
+from wcx.experiments import images
+from wcx.experiments.base import Cell, Subject
+from wcx.experiments.twins import PartTwins, Settings
+from wcx.models.small_cnn import small_cnn
 from wcx.records import Shard
 from wcx.report.opened import Opened
 
@@ -20,9 +26,9 @@ LINE = ["network", "method", "contrast"]
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
-    """twins.py, faithfulness.py and leaderboard.py, which are no package's."""
+    """twins.py, faithfulness.py, leaderboard.py and mistakes.py, which are no package's."""
     monkeypatch.syspath_prepend(str(SITE))
-    names = ("twins", "faithfulness", "leaderboard")
+    names = ("twins", "faithfulness", "leaderboard", "mistakes")
     modules = {name: importlib.import_module(name) for name in names}
     for name in names:
         monkeypatch.delitem(sys.modules, name)
@@ -95,6 +101,50 @@ def test_srg_is_read_for_every_value_of_all_images(scripts, tmp_path: Path) -> N
     assert measured["insertion, log-odds"].tolist() == [1.5, 2.5]
 
 
+def test_class_agreement_is_read_of_each_image_and_smoothgrad_is_another_method_than_the_gradient(
+    scripts, tmp_path: Path
+) -> None:
+    rows = pd.DataFrame({"index": [0, 1, 2], "above_threshold": [True, False, True], "skipped": False})
+    settings = {
+        "targets": 2,
+        "baselines": ["zeros"],
+        "mask": "sign",
+        "select": "above",
+        "measures": ["class_agreement"],
+    }
+    cells = []
+    for samples, values in ((0, [0.1, 0.9, 0.3]), (25, [0.5, 0.0, 0.7])):
+        opened = cell(tmp_path, "masking", "gradient", "max", settings, rows.assign(class_agreement=values))
+        opened.shard.parts["method"] = {"samples": samples}
+        cells.append(opened)
+    faithfulness = scripts["faithfulness"]
+    table = pd.DataFrame(faithfulness.lines(cells, faithfulness.class_agreement)).set_index(["method", "part"])["value"]
+    assert table["gradient", "mean"] == pytest.approx(0.2)
+    assert table["SmoothGrad", "mean"] == pytest.approx(0.6)
+
+
+def test_mistakes_are_scored_as_the_experiment_scores_them_among_all_images(scripts, one_thread) -> None:
+    birds = datasets.load("parts", ".", families="factorial", test_per_class=1)
+    torch.manual_seed(1)
+    network = small_cnn(len(birds.class_names)).eval()
+    tables = scripts["mistakes"].answers(network, birds, ["gradcam"], chance=20)
+
+    cells = list(tables)
+    subject = Subject(network, "features.4", {"gradcam": methods.create("gradcam")})
+    everyone = list(images.read(birds, range(len(birds)), needs_twins=True))
+    for whole, rows in PartTwins(subject, cells, Settings(chance=20)).rows(everyone).items():
+        expected = pd.DataFrame(rows).filter(regex="/q5/").filter(regex="^(tau_mean|sign)").dropna(how="all")
+        assert len(expected) > 3
+        pd.testing.assert_frame_equal(
+            tables[whole].reset_index(drop=True), expected.astype(float).reset_index(drop=True), rtol=1e-4
+        )
+    assert [(c.method, c.contrast) for c in cells] == [("gradcam", c) for c in ("original", "mean", "max", "weighted")]
+    table = pd.DataFrame(scripts["mistakes"].lines(tables)).set_index(["method", "contrast", "column", "part"])["value"]
+    mean = tables[Cell("gradcam", "original")]["sign/q5/verified"].mean()
+    assert table["GradCAM, features.4", "original", "q5, sign", "mean"] == f"{mean:.2f}"
+    assert table["painted truth", "none", "q5, tau", "mean"] == "1.00"
+
+
 def test_lines_without_new_records_stay_and_networks_stand_together(scripts) -> None:
     earlier = numbers(
         ("a, seed 0", "m", "original", "q1", "mean", "0.10"),
@@ -111,6 +161,21 @@ def test_lines_without_new_records_stay_and_networks_stand_together(scripts) -> 
         ["b, seed 0", "original", "q1", "0.30"],
     ]
     assert scripts["twins"].merged(pd.DataFrame(), new).equals(new)
+
+
+def test_a_measure_s_table_keeps_the_lines_of_other_networks(scripts, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(scripts["faithfulness"], "TABLES", tmp_path)
+    label = {"dataset": "CUB", "network": "a, seed 0", "n": 4, "method": "LRP", "contrast": "max", "column": "gain"}
+    write, facts = scripts["faithfulness"].write, {"part": "mean", "value": 0.25, "setting": "s", "command": "c"}
+    write("table1_gain", [label | facts, label | facts | {"contrast": "mean"}])
+    write("table1_gain", [label | facts | {"n": 5, "value": 0.5}, label | facts | {"dataset": "Parts"}])
+    table = pd.read_csv(tmp_path / "table1_gain.csv")
+    assert [*table][:5] == ["dataset", "network", "n", "method", "contrast"]
+    assert table[["dataset", "contrast", "n", "value"]].to_numpy().tolist() == [
+        ["CUB", "max", 5, 0.5],
+        ["CUB", "mean", 4, 0.25],
+        ["Parts", "max", 4, 0.25],
+    ]
 
 
 def test_trainings_are_the_lowest_and_highest_of_the_networks_of_a_kind(scripts) -> None:

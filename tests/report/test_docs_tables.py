@@ -138,3 +138,5 @@ def test_kendalls_w_by_hand(leaderboard: ModuleType) -> None:
     assert leaderboard.concordance(same) == pytest.approx(1)
     turned = same.assign(value=same["value"].where(same["column"] == "p", 4 - same["value"]))
     assert leaderboard.concordance(turned) == pytest.approx(0)
+    agreement = turned[turned["column"] == "q"].assign(column="parts: class agreement, n = 4")
+    assert leaderboard.concordance(pd.concat([turned, agreement])) == pytest.approx(0), "without a rank"

@@ -260,7 +260,7 @@ class Hiding(Experiment):
 
         network = self.subject.evaluation
         baselines = list(map(network.prepare, self.settings.replacements(items, pixels, self.subject)))
-        by_image = zip(*(base.expand(len(items), *base.shape[1:]).unbind() for base in baselines), strict=True)
+        by_image = [[base[i % len(base)] for base in baselines] for i in range(len(items))]  # one, or one an image
         parts = versions.chosen(chosen).split(plan.distinct.sum(1).tolist())
         for image, of_image, replaced in zip(network.prepare(pixels).unbind(), parts, by_image, strict=True):
             for piece in of_image.pieces(self.subject.batch_size):
