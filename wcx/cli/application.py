@@ -20,6 +20,7 @@ from wcx.cli.quoting import CONF
 from wcx.cli.user_errors import SkipError
 from wcx.errors import WcxError, choose
 from wcx.paths import home
+from wcx.report.pictures import file_formats
 
 
 def main(
@@ -116,6 +117,7 @@ def check_values(cfg: DictConfig) -> None:
         if not (cfg[key] is None or (type(cfg[key]) in (int, float) and cfg[key] >= 0)):
             raise WcxError(f"{key} = {cfg[key]!r}: give a number, or null.")
     choose("on_error", cfg.on_error, ["stop", "skip"])
+    file_formats(cfg.formats)
     for key, value in cfg.paths.items():
         if not isinstance(value, str):
             raise WcxError(f"paths.{key} = {value!r}: give a folder.")

@@ -2,8 +2,8 @@
 
 A section is made by ``wcx.report.<experiment>``, where there is such a module, and by `summary` for every other experiment: a
 new one appears without an edit. Such a module has `section(shards, refused)` and `protocol(shard)`, which tells apart what
-stands side by side. It may have `pictures(job, shards, most)`; IS_RANDOM_FIT = False keeps networks of random weights out where
-records are collected.
+stands side by side. It may have `pictures(job, shards, most, formats)`; IS_RANDOM_FIT = False keeps networks of random weights
+out where records are collected.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +23,7 @@ from wcx.pipeline import Job
 from wcx.records import Shard
 from wcx.report import backends, tables
 from wcx.report.eligible import eligible
+from wcx.report.pictures import FORMATS, file_formats
 from wcx.report.tables import Table
 
 
@@ -31,20 +32,20 @@ class Plot:
     """A drawing that belongs to a section.
 
     Attributes:
-        name: of its files, without suffix; there is a PNG.
+        name: of its files, without suffix.
         title: in a few words.
         description: what it shows, for who cannot see it.
-        draw: writes it, given the PNG's path; returns the files.
+        draw: writes it, given the files' path without suffix, and their formats; returns the files.
     """
 
     name: str
     title: str
     description: str
-    draw: Callable[[Path], list[Path]]
+    draw: Callable[[Path, str | Sequence[str]], list[Path]]
 
-    def write(self, folder: Path) -> list[Path]:
-        """Draw it into a folder; return the files, the PNG first."""
-        return self.draw(folder / f"{self.name}.png")
+    def write(self, folder: Path, formats: str | Sequence[str] = "png") -> list[Path]:
+        """Draw it into a folder; return the files."""
+        return self.draw(folder / self.name, formats)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ class Section:
         commands: those that fill it, said where nothing is there yet.
         state: in a few words, what there is; "" where nothing is.
         headline: its first number, and what it is of.
-        stale: patterns of an earlier run's drawings.
+        stale: patterns of an earlier run's drawings, without suffix.
         document: the name of its files in Markdown and LaTeX; "" writes none.
         left_out: a line for each set of records that does not belong into it.
     """
@@ -93,10 +94,10 @@ class Section:
         blocks = [f"\n{table.to_text()}" for table in self.filled if table.is_main]
         return "\n".join([*(blocks or [f"{self.title}: no records"]), *self.findings, *self.notes, *self.left_out])
 
-    def to_markdown(self) -> str:
-        """Return it as a document in Markdown."""
+    def to_markdown(self, suffix: str = "png") -> str:
+        """Return it as a document in Markdown; `suffix` is of the drawings' files."""
         findings = [backends.markdown_text(f"- {sentence[:1].upper()}{sentence[1:]}") for sentence in self.findings]
-        pictures = [f"## {plot.title}\n\n![{plot.description}]({plot.name}.png)" for plot in self.plots]
+        pictures = [f"## {plot.title}\n\n![{plot.description}]({plot.name}.{suffix})" for plot in self.plots]
         blocks = [f"# {self.title}", backends.markdown_text(self.intro), "\n".join(findings)]
         blocks += [*(table.to_markdown() for table in self.filled if table.is_shown), *pictures]
         return "\n\n".join(filter(None, blocks)) + "\n"
@@ -107,20 +108,21 @@ class Section:
         head += [f"% {sentence}" for sentence in self.findings]
         return "\n\n".join(["\n".join(head), *(table.to_latex() for table in self.filled if table.is_main)]) + "\n"
 
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: Path, formats: str | Sequence[str] = "png") -> list[Path]:
         """Write tables, drawings and documents into a results folder; return the files but for the whole frames."""
-        files = [*tables.write(self.tables, folder), *self.draw(folder)]
+        files = [*tables.write(self.tables, folder), *self.draw(folder, formats)]
         if self.document:
-            for suffix, text in ((".md", self.to_markdown()), (".tex", self.to_latex())):
+            for suffix, text in ((".md", self.to_markdown(file_formats(formats)[0])), (".tex", self.to_latex())):
                 write_file(folder / f"{self.document}{suffix}", text)
                 files.append(folder / f"{self.document}{suffix}")
         return files
 
-    def draw(self, folder: Path) -> list[Path]:
+    def draw(self, folder: Path, formats: str | Sequence[str] = "png") -> list[Path]:
         """Draw the figures into a results folder, and remove those of an earlier run; return the files."""
-        for path in list(chain.from_iterable(map(folder.glob, self.stale))):
+        old = [f"{stem}.{name}" for stem, name in product(self.stale, FORMATS)]
+        for path in list(chain.from_iterable(map(folder.glob, old))):
             path.unlink()
-        return list(chain.from_iterable(plot.write(folder) for plot in self.plots))
+        return list(chain.from_iterable(plot.write(folder, formats) for plot in self.plots))
 
 
 def of(experiment: str, shards: Sequence[Shard], refused: list[str] | None = None, **options: Any) -> Section:
@@ -142,10 +144,10 @@ def collect(
     return eligible(results_dir, experiment, module.protocol, shards, refused, is_random_fit)
 
 
-def pictures(job: Job, shards: Sequence[Shard], most: int) -> list[Path]:
+def pictures(job: Job, shards: Sequence[Shard], most: int, formats: str | Sequence[str] = "png") -> list[Path]:
     """Draw some images of a job beside its records, at most so many, as `pictures` of its module does; return the files."""
     draw = getattr(_module(job.experiment.name()), "pictures", None)
-    return draw(job, shards, most) if draw and most else []
+    return draw(job, shards, most, formats) if draw and most else []
 
 
 def outdated(shards: Sequence[Shard]) -> list[str]:

@@ -23,7 +23,7 @@ from wcx.errors import WcxError
 from wcx.experiments.gallery import FIGURES
 from wcx.experiments.images import Item
 from wcx.experiments.pictures import Hidden, Picture, View
-from wcx.report.pictures import draw, gallery, sheet
+from wcx.report.pictures import draw, gallery, layouts, sheet
 from wcx.report.pictures.layouts import plate_figure
 from wcx.report.pictures.plate import Plate
 
@@ -212,6 +212,31 @@ def test_print_style_hatches_the_negative_half() -> None:
             assert one.get_paths()[0].get_extents().x1 == pytest.approx(15.5, abs=0.01), "up to the zero line"
     with pytest.raises(WcxError, match="unknown style 'grey'"):
         draw.paint_map(ax, torch.rand(3, 4, 4), torch.rand(4, 4), 1.0, "grey")
+
+
+def test_print_style_puts_a_minus_into_negative_blocks() -> None:
+    attribution = torch.tensor([[1.0, -1.0], [-0.2, -0.05]])
+    signs = {}
+    for style in draw.STYLES:
+        ax = Figure().add_subplot()
+        draw.paint_map(ax, None, attribution, 1.0, style)
+        signs[style] = [
+            (*path.vertices.mean(0), *colour[:3])
+            for c in ax.collections
+            for path, colour in zip(c.get_paths(), c.get_colors(), strict=True)
+        ]
+    assert signs == {"colour": [], "print": [(1, 0, 1, 1, 1), (0, 1, 0, 0, 0)]}, (
+        "white on deep colours, none in faint ones"
+    )
+
+
+def test_caption_tells_the_blocks_of_small_images() -> None:
+    one = plate("methods", 1)
+    side = one.pictures[0].pixels.shape[-1] // 12
+    assert side < draw.BLOCK
+    told = {style: layouts.caption(replace(one, style=style))[-1] for style in draw.STYLES}
+    assert all(f"sums over the channels and {side} × {side} pixels" in line for line in told.values())
+    assert ["a minus stands in negative ones" in told[style] for style in draw.STYLES] == [False, True]
 
 
 def test_unknown_format() -> None:

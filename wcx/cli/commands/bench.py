@@ -15,7 +15,6 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -61,7 +60,7 @@ def run(cfg: DictConfig) -> None:
         named = [part for part in parts if part in measured]
         jobs = chain.from_iterable(check.jobs(wanted(cfg, asked, block.pair, named)) for block in asked.blocks())
         if shards := filled(check, jobs if named else (), cfg):
-            show(check, shards, Path(cfg.paths.results_dir))
+            show(check, shards, cfg)
 
 
 def wanted(cfg: DictConfig, asked: Grid, pair: Sequence[str], parts: Sequence[str]) -> BenchRequest:

@@ -96,6 +96,6 @@ def run(cfg: DictConfig) -> None:
 
         results = Path(cfg.paths.results_dir)
         section = sections.of("sign_perturbation", networks.shards, refused)
-        files = ", ".join(map(str, section.write(results)))
+        files = ", ".join(map(str, section.write(results, opening.plain(cfg.formats))))
         print(section.to_text(), f"Fig. 3: {files}", f"records: {results / 'records'}", sep="\n")
     grid.fail(failed, refused)

@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> None:
         if cfg.report:
             from wcx.report import sections  # pandas and matplotlib are slow to import
 
-            figures.extend(sections.pictures(job, computed, cfg.figure))
+            figures.extend(sections.pictures(job, computed, cfg.figure, opening.plain(cfg.formats)))
 
     failed: dict[str, str] = {}
     if cfg.collect != "only":
@@ -85,5 +85,5 @@ def report(cfg: DictConfig, shards: Sequence[Shard], refused: list[str], **optio
     section = sections.of(cfg.experiment, shards, refused, **options)
     if refused and not section.filled:
         raise WcxError(f"no table: none of the {len(shards)} sets of records is what was written. {refused[0]}")
-    files = ", ".join(map(str, section.write(results)))
+    files = ", ".join(map(str, section.write(results, opening.plain(cfg.formats))))
     print(section.to_text(), f"tables: {files}", *notes, f"records: {results / 'records'}", sep="\n")

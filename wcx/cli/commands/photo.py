@@ -104,7 +104,7 @@ def run(cfg: DictConfig) -> None:
             strongest=question.strongest,
             scale=cfg.scale,
         )
-        path = report.write_photograph(answer, Path(cfg.paths.results_dir) / "images")
+        path = report.write_photograph(answer, Path(cfg.paths.results_dir) / "images", opening.plain(cfg.formats))
         print(f"{visible(file)}: {', '.join(f'{name} {p:.3f}' for _, name, p in answer.predictions())}")
         print(
             answer.question, *answer.sentences(), *remarks(cfg), f"figure, .npz and .json beside it: {path}", sep="\n"

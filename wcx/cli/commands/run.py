@@ -45,7 +45,8 @@ def run(cfg: DictConfig) -> None:
     print(f"records, summary.csv, manifest.json: {shard.path}")
     if shown := selected.selected(job, [shard], cfg.figure):
         title = selected.title_of(application.job_name(cfg), len(shown), job.settings.threshold)
-        print(f"figure: {selected.write_selected(shown, shard.path / 'selected.png', title, shard.labels)}")
+        formats = opening.plain(cfg.formats)
+        print("figure:", *selected.write_selected(shown, shard.path / "selected", title, shard.labels, formats))
 
 
 PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run_cell}  # without records

@@ -33,6 +33,7 @@ from wcx.models import LoadedModel
 from wcx.pipeline import Job
 from wcx.records import Shard
 from wcx.report import tables
+from wcx.report.pictures.draw import write_figure
 
 FIGURE = "figure"  # the part that draws, and keeps no records
 
@@ -99,7 +100,7 @@ def run(cfg: DictConfig) -> None:
         for check in run_by.get(part, []):
             shards = filled(check, check.jobs(asked), cfg)
             if shards:
-                show(check, shards, results)
+                show(check, shards, cfg)
                 over += check.disagreements(shards)
     if over:
         sys.exit(1)
@@ -123,18 +124,16 @@ def filled(check: type[Verification], jobs: Iterable[Job], cfg: DictConfig) -> l
     return shards
 
 
-def show(check: type[Verification], shards: Sequence[Shard], results: Path) -> None:
+def show(check: type[Verification], shards: Sequence[Shard], cfg: DictConfig) -> None:
     """Print the tables of a check and write them, and its drawing."""
+    results = Path(cfg.paths.results_dir)
     summary = check.summaries(shards)
     print(*(table.to_text() for table in summary), sep="\n\n")
     if remark := check.remark(shards):
         print(f"\n{remark}")
     tables.write(summary, results)
     if drawing := check.picture(shards):
-        file = results / "verify" / f"{check.name()}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        drawing.savefig(file, dpi=150)
-        print(f"figure: {file}")
+        print("figure:", *write_figure(drawing, results / "verify" / check.name(), opening.plain(cfg.formats)))
     print(f"table: {results / 'tables' / summary[0].name}_full.csv", f"records: {results / 'records'}", sep="\n")
 
 

@@ -74,7 +74,7 @@ def section(
         notes=opened.unchecked([cell.shard for cell in records]),
         state=f"{counted(numbers, 'number')}, {counted(len(networks), 'network')}" if numbers else "",
         headline=findings.headline(pd.concat(differences)) if differences else None,
-        stale=("table1_vs_published.png",),
+        stale=("table1_vs_published",),
         document="table1",
     )
 

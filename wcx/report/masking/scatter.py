@@ -22,7 +22,7 @@ _MARKERS = ("o", "s", "^", "D", "v")
 _WIDTH = 9.5  # inches
 
 
-def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
+def figure(comparisons: Sequence[Comparison], path: Path, formats: str | Sequence[str] = "png") -> list[Path]:
     """Draw every comparison: the cells on the left, weighted - original on the right; the caption holds the numbers."""
     notes = list(chain.from_iterable(map(_caption, comparisons)))
     notes.append(f"Bars: {opened.INTERVALS[0].lower()}{opened.INTERVALS[1:]}")
@@ -41,7 +41,7 @@ def figure(comparisons: Sequence[Comparison], path: Path) -> list[Path]:
             handles=_legend(comparison), fontsize=8, loc="center", bbox_to_anchor=(0.5, 0.07), ncols=4, frameon=False
         )
     lower.text(0.02, 0.95, caption, fontsize=7.5, va="top", linespacing=1.35)
-    return write_figure(canvas, path.with_suffix(""), dpi=130)
+    return write_figure(canvas, path, formats, dpi=130)
 
 
 def _cells(ax: Axes, comparison: Comparison) -> None:

@@ -18,8 +18,27 @@ Files, and what their JSON holds:
     <results>/{gallery,figures}/<name>/frames.json
         title, dataset, model, method, weights, subset; images: photograph, truth, names, probabilities,
         frames {contrast: [file of t_1, file of t_2, ...]}
-    <results>/images/<photograph>-<model>[-<question>].{png,npz,json}
+    <results>/images/<photograph>-<model>[-<question>].{png,pdf,svg,npz,json}
         image, model, weights, method, layer, question, sentences, predictions (id, class, p), target, rival, foils, strongest,
         stand_in, weights_hash, transform, manifest, files; answers: contrast, explains, class, foils, maps (its key in the .npz),
         masked_fraction, p_before, p_after, p_other_before, p_other_after, share_before, share_after, sentence
 """
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from wcx.errors import WcxError, choose
+
+FORMATS = ("png", "pdf", "svg")
+
+
+def file_formats(asked: str | Sequence[str]) -> list[str]:
+    """Return the names of file formats; a single one is a list of one.
+
+    Raises:
+        WcxError: there is none, or an unknown one.
+    """
+    if not asked:
+        raise WcxError(f"formats is empty; give some of: {', '.join(FORMATS)}.")
+    return [choose("format", name, FORMATS) for name in ([asked] if isinstance(asked, str) else asked)]

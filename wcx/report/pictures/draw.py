@@ -1,6 +1,7 @@
 """Drawing signed maps: one perceptual colour map centred at zero, over a faded photograph; and writing figures.
 
-In grey, equal strengths of both signs are equally dark: there the line at zero, and hatching (`style="print"`), tell the signs.
+In grey, equal strengths of both signs are equally dark: there the line at zero, and hatching or minus signs (`style="print"`),
+tell the signs.
 """
 
 from __future__ import annotations
@@ -14,18 +15,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from wcx.errors import WcxError, choose
+from wcx.errors import choose
+from wcx.report.pictures import file_formats
 
 STYLES = ("colour", "print")
-FORMATS = ("png", "pdf", "svg")
 FOR, AGAINST = "#a8172b", "#1c5fa8"  # of numbers and frames
 BLOCK = 8  # pixels; input-space maps are drawn as sums over blocks of this side, or nothing would be seen of them
 QUANTILE = 0.995  # of the absolute values of such maps: the end of their scale
+FAINT = 0.1  # of the scale: weaker blocks are hardly seen, a sign in them would be
 _HATCH = {"hatch.linewidth": 0.35}  # points, of maps; Matplotlib reads it when hatching is made, or when it is drawn
 _FADE = 0.45  # how far the photograph below a map is moved towards white
 
@@ -70,9 +73,14 @@ def scale_of(maps: Tensor, quantile: float = 1.0) -> float:
     return float(np.quantile(values, quantile)) or float(values.max()) or 1.0
 
 
+def block_side(maps: Tensor) -> int:
+    """Return the side of the blocks, in pixels, that maps (..., W) are summed over: less than `BLOCK` in a small image."""
+    return max(1, min(BLOCK, maps.shape[-1] // 12))
+
+
 def block_sums(maps: Tensor) -> Tensor:
-    """Return maps (T, H, W) summed over blocks of pixels, (T, H // BLOCK, W // BLOCK); small images keep 12 blocks a side."""
-    block = max(1, min(BLOCK, maps.shape[-1] // 12))
+    """Return maps (T, H, W) summed over blocks of pixels of the side B = `block_side`, (T, H // B, W // B)."""
+    block = block_side(maps)
     return nn.functional.avg_pool2d(maps[:, None], block)[:, 0] * block**2
 
 
@@ -90,7 +98,8 @@ def paint_map(
     Args:
         pixels: (channels, H, W) in [0, 1]; where the map is zero they alone are seen. None: the map alone, in a thin frame.
         scale: value of the deepest colours, the same for all maps that are to be compared.
-        style: ``colour``, or ``print``: what is negative is hatched, so that the sign is seen in grey too.
+        style: ``colour``, or ``print``: what is negative is hatched, so that the sign is seen in grey too; without a
+            photograph, each negative pixel from `FAINT` on bears a minus.
 
     Raises:
         WcxError: an unknown style.
@@ -100,6 +109,11 @@ def paint_map(
     choose("style", style, STYLES)
     if pixels is None:
         ax.imshow(values, interpolation="nearest", **colours)
+        if style == "print":  # the lines of hatching lie wider apart than blocks do
+            rows, columns = np.nonzero(values <= -FAINT * scale)
+            ends = np.stack([[columns - 0.3, rows], [columns + 0.3, rows]]).transpose(2, 0, 1)
+            is_dark = values[rows, columns] < -scale / 2
+            ax.add_collection(LineCollection(ends, colors=np.where(is_dark, "white", "black"), linewidths=0.5))
         paint_frame(ax, "0.6", 0.4)
         return
     ax.imshow(_FADE + (1 - _FADE) * pixels.mean(0).clamp(0, 1).cpu().numpy(), cmap="gray", vmin=0, vmax=1)
@@ -153,40 +167,28 @@ def image(figure: Figure) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def check_formats(formats: Sequence[str]) -> None:
-    """Check the names of file formats.
-
-    Raises:
-        WcxError: there is none, or an unknown one.
-    """
-    if not formats:
-        raise WcxError(f"formats is empty; give some of: {', '.join(FORMATS)}.")
-    for name in formats:
-        choose("format", name, FORMATS)
-
-
 def write_figure(
-    figure: Figure, path: Path, formats: Sequence[str] = ("png",), dpi: float = 150, hatch: float = 0.35
+    figure: Figure, path: Path, formats: str | Sequence[str] = "png", dpi: float = 150, hatch: float = 0.35
 ) -> list[Path]:
     """Write a figure; the same figure gives the same bytes.
 
     Args:
         path: of the files; each format's suffix is appended to its name.
-        formats: ``png``, ``pdf``, ``svg``; in the last two lines and letters are vectors.
+        formats: ``png``, ``pdf``, ``svg``; in the last two lines and letters are vectors, a PDF's letters with
+            their fonts, an SVG's as outlines: a viewer may lack the font.
         dpi: of a PNG, and of the photographs inside the others.
         hatch: width of hatching, points.
 
     Raises:
-        WcxError: an unknown format.
+        WcxError: no format, or an unknown one.
     """
-    check_formats(formats)
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every letter that it embeds
     FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = []
     without_date = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with mpl.rc_context({"hatch.linewidth": hatch, "pdf.fonttype": 42, "svg.hashsalt": "wcx"}):
-        for name in formats:
+        for name in file_formats(formats):
             files.append(path.with_name(f"{path.name}.{name}"))
             figure.savefig(files[-1], dpi=dpi, metadata=without_date[name])
     return files

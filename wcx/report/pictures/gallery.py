@@ -19,7 +19,7 @@ from wcx.experiments.gallery import GalleryJob
 from wcx.experiments.pictures import Picture, View
 from wcx.images import device_of
 from wcx.manifest import manifest
-from wcx.report.pictures import draw, layouts, selected
+from wcx.report.pictures import draw, file_formats, layouts, selected
 from wcx.report.pictures.plate import Plate
 
 _HIDDEN = {"blur": "blurred", "zeros": "set to zero", "mean": "set to the image's mean colour"}
@@ -31,7 +31,7 @@ def make(
     folder: Path,
     *,
     commands: Mapping[str, str] = {},
-    formats: Sequence[str] = ("png", "pdf"),
+    formats: str | Sequence[str] = ("png", "pdf"),
     dpi: float = 150,
     scale: str = "contrast",
     style: str = "colour",
@@ -49,7 +49,7 @@ def make(
     Raises:
         WcxError: no image to show, or something unknown.
     """
-    draw.check_formats(formats)
+    file_formats(formats)
     for name in job.figures:
         choice, explained, options = job.explain(job.kind(name))
         facts = {
@@ -67,7 +67,9 @@ def make(
         yield write_plate(plate, folder, formats, dpi)
 
 
-def write_plate(plate: Plate, folder: Path, formats: Sequence[str] = ("png", "pdf"), dpi: float = 150) -> list[Path]:
+def write_plate(
+    plate: Plate, folder: Path, formats: str | Sequence[str] = ("png", "pdf"), dpi: float = 150
+) -> list[Path]:
     """Write <folder>/<dataset>-<model>-<figure>.png, .pdf, ... and .json; single heatmaps, too, for the report to switch.
 
     Returns:

@@ -138,9 +138,12 @@ def caption(plate: Plate) -> list[str]:
             f"contrast. {framed}"
         )
     if pixelwise:
+        side = draw.block_side(plate.pictures[0].pixels)
         lines.append(
-            f"Input-space maps ({', '.join(pixelwise)}): sums over the channels and {draw.BLOCK} × {draw.BLOCK} pixels, "
-            f"colours to the {100 * draw.QUANTILE:g} % quantile."
+            f"Input-space maps ({', '.join(pixelwise)}): sums over the channels and {side} × {side} pixels, "
+            f"colours to the {100 * draw.QUANTILE:g} % quantile"
+            + f"; a minus stands in negative ones from {100 * draw.FAINT:g} % of the scale on."
+            * (plate.style == "print")
         )
     return lines
 

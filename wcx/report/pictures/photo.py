@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain, count, product, starmap
 from pathlib import Path
@@ -24,8 +25,8 @@ SIDE = 1.86  # of a tile, inches
 DPI = 150
 
 
-def write_photograph(photograph: Photograph, folder: Path) -> Path:
-    """Write <folder>/<name>.png, .npz and .json; return the figure's path.
+def write_photograph(photograph: Photograph, folder: Path, formats: str | Sequence[str] = "png") -> Path:
+    """Write <folder>/<name>.png or in other formats, .npz and .json; return the figure's path, of the first format.
 
     A name that another photograph's files have already gets a number: -2, -3, ...
     """
@@ -33,11 +34,11 @@ def write_photograph(photograph: Photograph, folder: Path) -> Path:
     image = str(photograph.image.resolve())
     names = chain([photograph.name], (f"{photograph.name}-{number}" for number in count(2)))
     name = next(name for name in names if _image_of(folder / f"{name}.json") in (None, image))
-    [figure] = draw.write_figure(photograph_figure(photograph), folder / name, ("png",), DPI)
+    figures = draw.write_figure(photograph_figure(photograph), folder / name, formats, DPI)
     records.write(folder / f"{name}.npz", npz(photograph.picture))
-    record = json_values(photograph) | {"files": [figure.name, f"{name}.npz"]}
+    record = json_values(photograph) | {"files": [*(figure.name for figure in figures), f"{name}.npz"]}
     records.write(folder / f"{name}.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    return figure
+    return figures[0]
 
 
 def file_name(*parts: str, longest: int = 80) -> str:
@@ -125,8 +126,9 @@ def caption(photograph: Photograph, in_pixels: bool) -> list[str]:
         "Red and bold: the class itself, expected to rise; blue: the other, expected to fall.",
     ]
     if in_pixels:
+        side = draw.block_side(photograph.picture.pixels)
         lines.append(
-            f"Maps are summed over the channels and drawn as sums over {draw.BLOCK} × {draw.BLOCK} pixels, colours to the "
+            f"Maps are summed over the channels and drawn as sums over {side} × {side} pixels, colours to the "
             f"{100 * draw.QUANTILE:g} % quantile; what is blurred goes by single pixels."
         )
     return lines

@@ -49,31 +49,37 @@ def title_of(name: str, count: int, threshold: float) -> str:
     )
 
 
-def write(job: Job, shards: Sequence[Shard], most: int) -> list[Path]:
+def write(job: Job, shards: Sequence[Shard], most: int, formats: str | Sequence[str] = "png") -> list[Path]:
     """Draw the first selected images of a job under every contrast, a figure for each method; return the figures."""
     figures = []
     mask, seed = job.settings.mask, job.loaded.meta.get("seed")
     variant = (f"-{mask}" if mask != "sign" else "") + (f"-seed{seed}" if seed else "")
     labels = shards[0].labels
     for method in dict.fromkeys(cell.method for cell in job.cells):
-        path = job.results_dir / "figures" / f"{job.dataset.name}-{job.loaded.name}-{method}{variant}.png"
+        path = job.results_dir / "figures" / f"{job.dataset.name}-{job.loaded.name}-{method}{variant}"
         if explained := selected(job, [shard for shard in shards if shard.key[2] == method], most):
             name = f"{job.dataset.name} {job.loaded.name} {method}"
             title = title_of(name, len(explained), job.settings.threshold)
-            figures.append(write_selected(explained, path, title, labels))
+            figures += write_selected(explained, path, title, labels, formats)
             facts = {key: labels[key] for key in ("dataset", "weights", "stand_in", "subset")}
-            write_frames(explained, path.with_suffix(""), title, model=job.loaded.name, method=method, **facts)
+            write_frames(explained, path, title, model=job.loaded.name, method=method, **facts)
     return figures
 
 
-def write_selected(explained: Sequence[Picture], path: Path, title: str, labels: Mapping[str, Any]) -> Path:
-    """Draw the pictures and write them to `path`; the maps of one image under one contrast share one scale.
+def write_selected(
+    explained: Sequence[Picture],
+    path: Path,
+    title: str,
+    labels: Mapping[str, Any],
+    formats: str | Sequence[str] = "png",
+) -> list[Path]:
+    """Draw the pictures, see `draw.write_figure`; the maps of one image under one contrast share one scale.
 
     `labels` are the records' own: their weights and subset stand below the title.
     """
     facts = {"title": title, "weights": labels["weights"], "subset": labels["subset"]}
     figure = layouts.plate_figure(Plate("selected", explained, facts))
-    return draw.write_figure(figure, path.with_suffix(""), [path.suffix[1:]], dpi=110)[0]
+    return draw.write_figure(figure, path, formats, dpi=110)
 
 
 def write_frames(explained: Sequence[Picture], folder: Path, title: str, **facts: object) -> Path:

@@ -81,7 +81,7 @@ def top_part(attribution: Tensor, turn: Turn) -> str:
     return max(means, key=lambda part: means[part])
 
 
-def write(job: Job, shards: Sequence[Shard]) -> list[Path]:
+def write(job: Job, shards: Sequence[Shard], formats: str | Sequence[str] = "png") -> list[Path]:
     """Draw the first image whose answers are all right, for each method with a contrast; return the files."""
     files = []
     for method in dict.fromkeys(shard.key[2] for shard in shards):
@@ -103,7 +103,7 @@ def write(job: Job, shards: Sequence[Shard]) -> list[Path]:
         facts |= {"layer": layer}
         name = "-".join(filter(None, ("twins", job.dataset.name, job.loaded.name, method, layer, f"seed{job.seed}")))
         path = job.results_dir / "figures" / name.replace(".", "_")
-        files += draw.write_figure(figure(picture, cell, facts), path, ["png"], dpi=150)
+        files += draw.write_figure(figure(picture, cell, facts), path, formats, dpi=150)
     return files
 
 

@@ -63,7 +63,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
         notes=opened.unchecked([cell.shard for cell in opened_cells]),
         state=f"{counted(len(networks), 'network')}, {counted(rows, 'row')}" if rows else "",
         headline=_headline(divided[0][1].frame) if charts else None,
-        stale=("fig3.p*", "fig3-*.p*"),
+        stale=("fig3", "fig3-*"),
     )
 
 

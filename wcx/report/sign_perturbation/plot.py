@@ -30,9 +30,9 @@ _GROUP = 0.9  # of the room of a contrast
 _PANEL = (4.1, 2.75)  # inches, of up to five contrasts among several networks
 
 
-def draw_files(chart: Chart, caption: Sequence[str], path: Path) -> list[Path]:
-    """Draw one chart (see `figure`) and write it as PNG into `path` and as PDF beside it; return both."""
-    return write_figure(figure(chart, caption), path.with_suffix(""), ("png", "pdf"), hatch=0.5)
+def draw_files(chart: Chart, caption: Sequence[str], path: Path, formats: str | Sequence[str]) -> list[Path]:
+    """Draw one chart (see `figure`) and write it, see `write_figure`; return the files."""
+    return write_figure(figure(chart, caption), path, formats, hatch=0.5)
 
 
 def figure(chart: Chart, caption: Sequence[str]) -> Figure:

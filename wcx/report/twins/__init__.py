@@ -34,11 +34,11 @@ def protocol(shard: Shard) -> str:
     return json.dumps([settings, shard.parts.get("layer")], sort_keys=True)
 
 
-def pictures(job: Job, shards: Sequence[Shard], _most: int) -> list[Path]:
+def pictures(job: Job, shards: Sequence[Shard], _most: int, formats: str | Sequence[str] = "png") -> list[Path]:
     """Draw one image for each method with a contrast; see `wcx.report.pictures.twins`."""
     from wcx.report.pictures import twins  # matplotlib
 
-    return twins.write(job, shards)
+    return twins.write(job, shards, formats)
 
 
 def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Section:
