@@ -60,6 +60,8 @@ def test_latex_has_the_papers_layout(tmp_path: Path) -> None:
 def test_latex_escapes() -> None:
     shown = r"vgg16\_bn: 50\% of $p_{t_2}$ $>$ $t_1$ \& \{x\}"
     assert backends.latex_text("vgg16_bn: 50% of p_t2 > t_1 & {x}") == shown
+    assert backends.latex_text("[0.1, 0.3)") == "{[}0.1, 0.3)", "a rule before it would take the bracket for its own"
+    assert backends.latex_text("-0.12 [-0.3, -.1], a-1, t_1 - t_2") == "$-$0.12 {[}$-$0.3, $-$.1], a-1, $t_1$ - $t_2$"
 
 
 def main_table(shards: list[Shard]) -> Table:

@@ -14,7 +14,9 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
     "\u2212": "$-$", "\u00b1": r"$\pm$",
+    "[": "{[}",  # at a line's start LaTeX would take it for an argument of the rule before
 }  # fmt: skip
+_MINUS = re.compile(r"(?:(?<=[ (\[])|^)-(?=[\d.])")  # a hyphen that is none
 _FORMULA = r"\b([tpy])_(t?_?[\di]|t)\b"  # t_1, p_t2, y_t
 
 
@@ -67,9 +69,9 @@ def latex(table: Table) -> str:
     return "\n".join(
         [
             r"\begin{table*}",
-            r"\centering\setlength{\tabcolsep}{3pt}",
+            r"\centering\setlength{\tabcolsep}{3pt}\setlength{\belowcaptionskip}{4pt}",
             rf"\caption{{{caption}.}}",
-            r"\resizebox{\textwidth}{!}{%",
+            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{alignment}}}",
             r"\toprule",
             *_latex_head(grid),
@@ -87,8 +89,8 @@ def markdown_text(text: str) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Return plain text as LaTeX shows it; t_1, p_t2 and the like become formulas."""
-    parts, position = [], 0
+    """Return plain text as LaTeX shows it, with true minus signs; t_1, p_t2 and the like become formulas."""
+    text, parts, position = _MINUS.sub("\u2212", text), [], 0
     for match in re.finditer(_FORMULA, text):
         parts += [*(_LATEX.get(letter, letter) for letter in text[position : match.start()])]
         index = re.sub(r"t_?([\di])$", r"t_\1", match[2])
@@ -100,7 +102,7 @@ def latex_text(text: str) -> str:
 def html_text(text: str) -> str:
     """Return a sentence as HTML, its formulas' indices set low and its minus signs long."""
     indexed = re.sub(_FORMULA, r"\1<sub>\2</sub>", escaping.escape(text))
-    return re.sub(r"(?:(?<=[ (\[])|^)-(?=[\d.])", "\u2212", indexed)
+    return _MINUS.sub("\u2212", indexed)
 
 
 def _matrix(grid: TableGrid, is_repeated: bool = False) -> list[list[str]]:

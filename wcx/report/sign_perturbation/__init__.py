@@ -64,6 +64,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
         state=f"{counted(len(networks), 'network')}, {counted(rows, 'row')}" if rows else "",
         headline=_headline(divided[0][1].frame) if charts else None,
         stale=("fig3", "fig3-*"),
+        document="fig3",
     )
 
 
