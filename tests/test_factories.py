@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import wcx
 from wcx.errors import WcxError
@@ -258,11 +258,7 @@ TAKES_NONE = ["fixed", "refusing", "itself", "ignoring", "positional", "ready", 
 
 @pytest.mark.parametrize("name", [*TAKES_CLASSES, *TAKES_NONE, "unnamed"])
 def test_the_number_of_classes_reaches_whoever_takes_it(folder: Path, name: str) -> None:
-    oracle_state = _state()
-    torch.save(oracle_state, "w.pth")
-    loaded = load(f"zoo:{name}", "w.pth", **HALF)
-    oracle = zoo().Net(3)
-    oracle.load_state_dict(oracle_state)
+    loaded, oracle = loaded_and_oracle(name)
     assert_same(loaded, oracle)
     assert zoo().ready is not loaded.net
 
@@ -311,11 +307,7 @@ def test_an_error_of_the_factory_is_told_as_its_own(folder: Path, name: str, wor
 
 @pytest.mark.parametrize("kind", ["dict", "out", "model_output", "dataclass", "tuple", "list", "namedtuple"])
 def test_logits_are_found_in_what_a_network_returns(folder: Path, kind: str) -> None:
-    state = _state()
-    torch.save(state, "w.pth")
-    loaded = load(f"zoo:returns_{kind}", "w.pth", **HALF)
-    oracle = zoo().Net(3)
-    oracle.load_state_dict(state)
+    loaded, oracle = loaded_and_oracle(f"returns_{kind}")
     assert_same(loaded, oracle)
     x = torch.rand(2, 3, 32, 32)
     plain = wcx.explain(oracle, (x - 0.5) / 0.25, 1, "gradient") / 0.25
@@ -340,11 +332,7 @@ def test_a_network_in_another_precision_becomes_float32(
     folder: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     caplog.set_level(logging.INFO, "wcx")
-    state = _state()
-    torch.save(state, "w.pth")
-    loaded = load(f"zoo:{kind}", "w.pth", **HALF)
-    oracle = zoo().Net(3)
-    oracle.load_state_dict(state)
+    loaded, oracle = loaded_and_oracle(kind)
     assert {parameter.dtype for parameter in loaded.net.parameters()} == {torch.float32}
     assert_same(loaded, oracle)
     dtype = {"half": "float16", "mixed": "float16"}.get(kind, kind)
@@ -492,8 +480,9 @@ def test_ones_own_scripts_from_the_command_line(folder: Path) -> None:
     assert "Why " in done.stdout
 
 
-def _state() -> dict[str, Tensor]:
-    """Return weights of `zoo.Net(3)`."""
+def loaded_and_oracle(factory: str) -> tuple[Any, nn.Module]:
+    """Return what is loaded from zoo:<factory> with a file's weights, and `zoo.Net(3)` with the same."""
     torch.manual_seed(4)
-    layers = {"features.0": nn.Conv2d(3, 4, 3), "head": nn.Linear(4, 3)}
-    return {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.state_dict().items()}
+    oracle = zoo().Net(3)
+    torch.save(oracle.state_dict(), "w.pth")
+    return load(f"zoo:{factory}", "w.pth", **HALF), oracle

@@ -11,7 +11,7 @@ from wcx import datasets
 from wcx.datasets import _parts_families
 from wcx.datasets._parts_bird import BEAKS, CRESTS, LEGS, PARTS, TAILS, WING_MARKS, hull
 from wcx.datasets._parts_scene import Scene
-from wcx.datasets.parts import discriminating_parts, sample_sheet
+from wcx.datasets.parts import discriminating_parts
 from wcx.errors import WcxError
 
 SPECIES, FACTORIAL = _parts_families.SPECIES["single"], _parts_families.SPECIES["factorial"]
@@ -271,10 +271,3 @@ def test_wrong_numbers_are_one_line():
 def test_hull_is_the_smallest_convex_polygon():
     square = [0j, 1 + 0j, 1 + 1j, 1j]
     assert set(hull(np.array([*square, 0.5 + 0.5j, 0.2 + 0.7j])).tolist()) == set(square)
-
-
-def test_sample_sheet(test_split, tmp_path):
-    sample_sheet(test_split, tmp_path / "sheet.png", per_class=1)
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.width > 4 * 96
-        assert sheet.height > len(FAMILIES) * 96

@@ -29,7 +29,7 @@ def written(shards: list[Shard], folder: Path) -> list[str]:
     """Write the report of the records into a folder; return the lines of the screen."""
     folder.mkdir(parents=True, exist_ok=True)
     section = sections.of("sign_perturbation", shards)
-    section.write(folder)
+    section.write(folder, ("png", "pdf"))
     return section.to_text().splitlines()
 
 

@@ -14,7 +14,7 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from wcx.datasets._parts_bird import PARTS
 from wcx.datasets._parts_families import FAMILIES, SPECIES
@@ -152,19 +152,3 @@ def load(
         WcxError: a number out of range, or other families.
     """
     return Parts(split, train_per_class if split == "train" else test_per_class, seed, size, families)
-
-
-def sample_sheet(dataset: Parts, path: Path, per_class: int = 3) -> None:
-    """Save a contact sheet as PNG: a family a row, the first images of each species over its name."""
-    side, gap, text = dataset.size, 3, 16
-    families = FAMILIES[dataset.families]
-    columns = len(dataset.class_names) // len(families)
-    width, height = per_class * (side + gap) + 3 * gap, side + text + 2 * gap
-    sheet = Image.new("RGB", (columns * width, len(families) * height), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
-    for label, name in enumerate(dataset.class_names):
-        x, y = label % columns * width, label // columns * height
-        for k in range(per_class):
-            sheet.paste(dataset.image(label + k * len(dataset.class_names)), (x + k * (side + gap), y))
-        draw.text((x + (width - 4 * gap) / 2, y + side + 2), name, fill="black", font=font, anchor="mt")
-    sheet.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
