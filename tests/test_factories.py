@@ -483,6 +483,10 @@ def test_ones_own_scripts_from_the_command_line(folder: Path) -> None:
 def loaded_and_oracle(factory: str) -> tuple[Any, nn.Module]:
     """Return what is loaded from zoo:<factory> with a file's weights, and `zoo.Net(3)` with the same."""
     torch.manual_seed(4)
+    layers = {"features.0": nn.Conv2d(3, 4, 3), "head": nn.Linear(4, 3)}
+    state = {f"{name}.{key}": value for name, layer in layers.items() for key, value in layer.state_dict().items()}
+    torch.save(state, "w.pth")
+    loaded = load(f"zoo:{factory}", "w.pth", **HALF)
     oracle = zoo().Net(3)
-    torch.save(oracle.state_dict(), "w.pth")
-    return load(f"zoo:{factory}", "w.pth", **HALF), oracle
+    oracle.load_state_dict(state)
+    return loaded, oracle

@@ -156,6 +156,14 @@ def test_numbers_as_they_are_shown(form: str, value: float, shown: str) -> None:
     assert Column("x", format=form).show(float("nan")) == "-"
 
 
+def test_a_heading_keeps_formulas() -> None:
+    assert [Column(name).title for name in ("p_t", "y_t_error_max", "wrong_sign")] == [
+        "p_t",
+        "y_t error max",
+        "wrong sign",
+    ]
+
+
 def test_networks_are_named_above_the_screens_table(spread: Table) -> None:
     network = NamedNetwork("CUB", "4", (Note("stand-in", is_caution=True),))
     lines = Table("t", "T", COLUMNS, frame(), spread=spread.spread, networks=(network,)).to_text().splitlines()

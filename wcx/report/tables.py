@@ -52,7 +52,7 @@ class Column:
     @property
     def title(self) -> str:
         """What stands above it."""
-        return self.heading or self.name.replace("_", " ")
+        return self.heading or re.sub(r"(?<!\b[py])_", " ", self.name)  # p_t and y_t are formulas
 
     def show(self, value: object) -> str:
         """Return a value as text; "-" where there is none."""
