@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from wcx.cli import application, blocks, opening
 from wcx.cli.blocks import Block
 from wcx.errors import WcxError
-from wcx.pipeline import Local
+from wcx.pipeline import Local, cluster
 
 SMALL = [
     "models=[small_cnn]", "dataset.size=48", "dataset.transform.size=48", "model.weights=random", "limit=2", "threshold=0",
@@ -60,6 +61,22 @@ def test_threads_are_those_of_this_process(runner, tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(before)
     assert "cpu, 3 threads" in next(tmp_path.rglob("manifest.json")).read_text()
+
+
+@pytest.mark.parametrize(("folder", "given"), [("/scratch/" + 40 * "x", {"_temp_dir": "/tmp/ray"}), ("/tmp", {})])
+def test_rays_sockets_have_paths_that_are_short_enough(
+    folder: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long TMPDIR, as clusters have it for each job: "AF_UNIX path length cannot exceed 107 bytes"."""
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(
+        cluster, "import_extra", lambda *_: SimpleNamespace(init=lambda _, **options: asked.update(options))
+    )
+    monkeypatch.setenv("TMPDIR", folder)
+    for name in ("RAY_TMPDIR", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    cluster.connected(None)
+    assert {key: value for key, value in asked.items() if key == "_temp_dir"} == given
 
 
 def test_a_block_that_fails_is_told_and_the_others_finish(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 KEPT_OUT = (
-    ".venv",
+    ".venv*",
     ".git",
     "results",
     "checkpoints",

@@ -40,7 +40,7 @@ def visit(browser, address: str) -> Iterator:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url[:60]))
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(120_000)  # ms; this machine may be busy
         page.goto(address)
         return page
 

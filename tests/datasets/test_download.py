@@ -5,11 +5,13 @@ import io
 import re
 import tarfile
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 
+from wcx import files
 from wcx.datasets import download
 from wcx.datasets.download import fetch, install
 from wcx.errors import DataError
@@ -165,7 +167,7 @@ def test_wrong_checksum_leaves_nothing(server, dest, wrong):
     with pytest.raises(DataError, match="expected 0000") as caught:
         get(server, dest, **wrong)
     one_line(caught)
-    assert list(dest.parent.iterdir()) == []
+    assert list(dest.parent.glob("[!.]*")) == []
 
 
 def test_damaged_part_is_removed_after_the_checksum(server, dest):
@@ -206,6 +208,24 @@ def test_no_server_no_scheme_no_folder(server, dest, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot download to"):
         fetch(server.url, tmp_path / "file" / "x")
+
+
+@pytest.mark.parametrize("made", ["data.bin", "top"])
+def test_another_process_is_waited_for(server, tmp_path, caplog, made):
+    """Two added to one part at once, and the sum was wrong; or one removed what the other was unpacking."""
+    (tmp_path / "data.bin").write_bytes(BODY)
+    other = threading.Thread(target=install, args=(server.url, tmp_path, "top"), kwargs={"md5": MD5})
+    (tmp_path / made).unlink(missing_ok=True)
+    with files.locked(tmp_path / f".{made}.lock"):
+        other.start()
+        while f"waiting for another process that makes {tmp_path / made}" not in caplog.text:
+            assert other.is_alive()
+            time.sleep(0.01)
+        (tmp_path / "data.bin").write_bytes(BODY)
+        (tmp_path / "top").mkdir()
+    other.join()
+    assert server.asked == []
+    assert list((tmp_path / "top").iterdir()) == []
 
 
 def test_install(server, tmp_path):

@@ -134,7 +134,7 @@ def test_the_command_listens_on_this_machine_alone_and_leaves_nothing_behind(sig
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+ \(Ctrl-C stops it\)\n", line), line + process.stderr.read()
         assert list(tmp_path.glob("wcx-app-*"))
         process.send_signal(sign)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)  # a guard against a hang, on a busy machine too
     assert "Traceback" not in errors
     assert not [*tmp_path.glob("wcx-app-*"), *tmp_path.glob("gradio*")]
     assert tempfile.gettempdir() != str(tmp_path)

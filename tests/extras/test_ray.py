@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -127,21 +127,21 @@ def test_no_room_and_no_cluster_are_one_line_each(tmp_path: Path) -> None:
 @pytest.fixture
 def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Two machines, as docs/runs.md starts them in a SLURM job: a head and another, each by `ray start` in a process."""
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # in a long TMPDIR no socket can be
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # of this cluster alone
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
     program = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", "--disable-usage-stats"]
-    head = [*program, "--head", "--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}"]
-    commands = ([*head, "--include-dashboard=false"], [*program, f"--address={address}"])
+    head = ["--head", "--node-ip-address=127.0.0.1", "--port=0", "--include-dashboard=false"]  # any port that is free
     elsewhere = tmp_path / "elsewhere"  # a node's shell is not where the driver's is
     elsewhere.mkdir()
-    processes = []
-    for command in commands:
+    processes, address = [], ""
+    for where in (head, ["--address={}"]):
+        command = [*program, *(word.format(address) for word in where)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=elsewhere, start_new_session=True)
         processes.append(process)
         for line in process.stdout:
+            if found := re.search(r"--address='(\S+)'", line):
+                address = found[1]
             if "--block" in line:
                 break
     yield address

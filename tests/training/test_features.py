@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 from tests.training.tiny import HEAD, TAIL, Drawn, run, start
-from wcx import training
+from wcx import files, training
 from wcx.errors import DataError, WcxError
 from wcx.training import features, samples
 from wcx.training.tail import Tail
@@ -61,6 +63,23 @@ def test_damaged_features_are_computed_again(tmp_path: Path, damage, count: int,
     assert np.array_equal(kept(path), array)
 
 
+def test_another_process_that_computes_them_is_waited_for_and_keeps_them(tmp_path: Path, caplog) -> None:
+    """Two seeds at once made one file: "No such file or directory" of its part, or both computed all of it."""
+    path = tmp_path / "a.npy"
+    other = threading.Thread(target=kept, args=(path,))
+    with files.locked(tmp_path / ".a.lock"):
+        path.touch()
+        features.remove(path)
+        other.start()
+        while "waiting for another process that computes" not in caplog.text:
+            assert other.is_alive()
+            time.sleep(0.01)
+        assert path.stat().st_size == 0
+        path.unlink()
+    other.join()
+    assert np.array_equal(np.load(path), kept(tmp_path / "b.npy"))
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_features_of_another_network_are_set_aside_and_kept(damaged: bool, tmp_path: Path, caplog) -> None:
     path, data = tmp_path / "a.npy", Drawn("train")
@@ -82,7 +101,7 @@ def test_features_are_computed_again_for_whatever_they_depend_on_and_nothing_els
         "type": replace(TAIL, kept="float32"),
     }
     run(tmp_path / "a.safetensors", TAIL, keep_features=True)
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("[!.]*")}
     loaded = start(seed=1 if change == "weights" else 0)
     if change == "mean":
         loaded.model.mean += 0.1
@@ -94,7 +113,7 @@ def test_features_are_computed_again_for_whatever_they_depend_on_and_nothing_els
     training.finetune(
         loaded, train, test, recipe.get(change, replace(TAIL, lr=0.01)), tmp_path / "b.safetensors", **options
     )
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "features").iterdir()}
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "features").glob("[!.]*")}
     assert {name: after[name] for name in before} == before, "what was there is as it was"
     new = {name for name in after.keys() - before.keys() if name.endswith(".npy")}
     assert len(new) == {"nothing": 0, "listing": 1, "views": 1}.get(change, 2)
@@ -132,4 +151,4 @@ def test_training_the_head_leaves_the_rest_and_features_can_be_kept(tmp_path: Pa
     names = sorted(p.name for p in (tmp_path / "features").glob("*.npy"))
     assert [name.rsplit("-", 1)[0] for name in names] == ["tiny-classifier-test", "tiny-classifier-train"]
     run(path, HEAD)
-    assert not list((tmp_path / "features").iterdir())
+    assert not list((tmp_path / "features").glob("[!.]*"))

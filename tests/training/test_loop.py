@@ -53,6 +53,25 @@ def test_resumed_training_is_byte_identical(
         } | ({f"killed0.0{s}" for s in (".safetensors", ".history.csv", ".curve.png")})
 
 
+def test_a_kill_at_the_end_leaves_no_checkpoint_without_its_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for finished, and its history and curve were never made."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "c.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(task, "write_curve", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(path, HEAD)
+    assert not path.exists()
+    run(path, HEAD)
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"c.safetensors", "c.history.csv", "c.curve.png", "features"}
+
+
 def test_a_state_of_another_run_is_not_resumed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = samples.Augmented(samples.Pixels(Drawn("train")), ALL.augmentation(16), 0)
     options = {"indices": range(24), "state_path": tmp_path / "s.state"}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -23,6 +27,17 @@ def test_samples_depend_on_seed_epoch_and_index_alone() -> None:
     assert torch.equal(images.flip(0), of(0, keys[::-1], 0))
     assert not torch.equal(images[0], images[2])
     assert not torch.equal(images, of(1, keys, 0))
+
+
+def test_there_are_no_more_processes_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch warned of two where this process had one core."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    pixels = samples.Pixels(Drawn("train", 6), cache_bytes=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        counts = [samples.loader(pixels, number).num_workers for number in (0, 1, 2, 5)]
+        assert samples.Pixels(Drawn("train", 6), num_workers=5).cache is not None
+    assert counts == [0, 1, 1, 1]
 
 
 def test_pixels_are_exactly_those_of_the_dataset() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import logging
 import lzma
 import shutil
 import stat
@@ -14,13 +15,17 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from tqdm import tqdm
 
+from wcx import files
 from wcx.errors import DataError
 
+log = logging.getLogger("wcx")
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without a byte
 # What a damaged archive or a full disk raises; RuntimeError: an encrypted zip, NotImplementedError: its odder kinds.
@@ -41,7 +46,9 @@ def install(url: str, root: Path, member: str, *, md5: str, size: int | None = N
     folder = root / member
     if not folder.exists():
         archive = fetch(url, root / url.rsplit("/", 1)[-1], md5=md5, size=size)
-        extract(archive, folder, PurePosixPath(member).name)
+        with _alone(folder):
+            if not folder.exists():
+                extract(archive, folder, PurePosixPath(member).name)
     return folder
 
 
@@ -56,7 +63,8 @@ def fetch(
 ) -> Path:
     """Download `url` to the file `dest`, unless it is there already; return `dest`.
 
-    Bytes gather in `<dest>.part`, which a later call continues. `dest` appears only after its size and checksums agree.
+    Bytes gather in `<dest>.part`, which a later call continues. `dest` appears only after its size and checksums agree. Another
+    process that downloads it is waited for.
 
     Args:
         url: http or https.
@@ -70,14 +78,20 @@ def fetch(
     """
     if not url.startswith(("http://", "https://")):
         raise DataError(f"cannot download {url}: only http and https are supported.")
-    if dest.is_file():
-        _verify(dest, url, md5, sha256, size)
-        return dest
+    if not dest.is_file():
+        try:
+            dest.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"cannot download to {dest.parent}: {_line(error)}.") from error
+        with _alone(dest):
+            if not dest.is_file():
+                return _gathered(url, dest, md5, sha256, size, attempts)
+    _verify(dest, url, md5, sha256, size)
+    return dest
+
+
+def _gathered(url: str, dest: Path, md5: str | None, sha256: str | None, size: int | None, attempts: int) -> Path:
     part = dest.with_name(dest.name + ".part")
-    try:
-        dest.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot download to {dest.parent}: {_line(error)}.") from error
     for attempt in range(1, attempts + 1):
         try:
             _continue(url, part, size)
@@ -135,6 +149,15 @@ def extract(archive: Path, dest: Path, member: str | None = None) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return dest
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold what is made: another process that makes it is waited for."""
+    waits = partial(log.warning, "waiting for another process that makes %s", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.locked(path.with_name(f".{path.name}.lock"), waits):
+        yield
 
 
 def _continue(url: str, part: Path, size: int | None) -> None:

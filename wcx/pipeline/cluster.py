@@ -16,6 +16,7 @@ from wcx.errors import WcxError, import_extra
 from wcx.pipeline.block import OpenedBlock
 
 _STORE = 2**28  # bytes of Ray's own store on one machine: results are small, and what is not goes to its disk
+_LONGEST = 35  # letters of TMPDIR: Ray adds 68 or so to its sockets' paths, which have at most 107
 
 
 class Worker:
@@ -70,6 +71,8 @@ def connected(address: str | None) -> Any:
         raise WcxError(f"nothing answers at address={address}; start Ray there by `ray start --head`, or leave it out.")
     own = address is None and "RAY_ADDRESS" not in os.environ
     options: dict[str, Any] = {"object_store_memory": _STORE, "include_dashboard": False} if own else {}
+    if own and "RAY_TMPDIR" not in os.environ and len(os.environ.get("TMPDIR", "")) > _LONGEST:
+        options["_temp_dir"] = "/tmp/ray"
     try:
         ray.init("local" if own else address, log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:

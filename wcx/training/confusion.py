@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from wcx import files
@@ -20,7 +19,7 @@ from wcx.datasets.base import ImageDataset
 from wcx.images import device_of
 from wcx.models import LoadedModel
 from wcx.training.loop import to_device
-from wcx.training.samples import Pixels, brief_errors
+from wcx.training.samples import Pixels, brief_errors, loader
 
 log = logging.getLogger("wcx")
 
@@ -38,9 +37,9 @@ def soft_confusion(loaded: LoadedModel, train: ImageDataset, batch_size: int = 3
     outputs = loaded.outputs(train.class_names) or list(range(len(train.class_names)))
     rows = torch.tensor([-1 if output is None else output for output in outputs])
     total = counts = torch.zeros(0, dtype=torch.float64)
-    loader = DataLoader(Pixels(train, cache_bytes=0), batch_size=batch_size, num_workers=num_workers)
+    batches = loader(Pixels(train, cache_bytes=0), num_workers, batch_size=batch_size)
     with torch.inference_mode(), brief_errors():
-        for images, answers in tqdm(loader, "confusion", unit="batch", disable=None, leave=False):
+        for images, answers in tqdm(batches, "confusion", unit="batch", disable=None, leave=False):
             p = loaded.model(to_device(images, device)).double().softmax(1).cpu()
             if not len(total):
                 total, counts = p.new_zeros(p.shape[1], p.shape[1]), p.new_zeros(p.shape[1])

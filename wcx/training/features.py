@@ -7,18 +7,20 @@ import logging
 import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 from tqdm.auto import tqdm
 
 from wcx import files
 from wcx.errors import WcxError
 from wcx.training.loop import to_device
-from wcx.training.samples import brief_errors
+from wcx.training.samples import brief_errors, loader
 from wcx.training.tail import Tail
 
 log = logging.getLogger("wcx")
@@ -38,6 +40,8 @@ def keep(
 ) -> np.memmap:
     """Return the inputs of the cut for all samples, computing those that `path` does not hold yet.
 
+    Another process that does so, for another seed or head, is waited for.
+
     Args:
         tail: of the network, which is on `device`.
         samples: index -> (uint8 (views, 3, H, W), label).
@@ -54,8 +58,10 @@ def keep(
     """
     training = tail.training
     tail.eval()
+    waits = partial(log.warning, "waiting for another process that computes %s", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with torch.inference_mode():
+        with files.locked(_lock(path), waits), torch.inference_mode():
             views = samples[0][0]
             shape = tail.inputs_of(to_device(views[:1], device)).shape[1:]
             array, sums = _open(path, (len(views), len(samples), *shape), np.dtype(dtype), facts)
@@ -63,7 +69,7 @@ def keep(
             done = len(samples) - len(missing)
             bar = tqdm(total=len(samples), initial=done, desc=f"features {path.stem}", unit="img", disable=None)
             with bar, brief_errors():
-                for images, _ in DataLoader(Subset(samples, missing), batch_size=batch_size, num_workers=num_workers):
+                for images, _ in loader(Subset(samples, missing), num_workers, batch_size=batch_size):
                     indices, missing = missing[: len(images)], missing[len(images) :]
                     for view in range(len(array)):
                         inputs = tail.inputs_of(to_device(images[:, view], device)).to(getattr(torch, dtype))
@@ -80,14 +86,18 @@ def keep(
 
 
 def remove(path: Path) -> None:
-    """Delete a file of features and what lies beside it."""
-    for suffix in (".npy", ".sums", ".json"):
-        path.with_suffix(suffix).unlink(missing_ok=True)
+    """Delete a file of features and what lies beside it, unless another process computes what it lacks."""
+    with suppress(BlockingIOError), files.locked(_lock(path)):
+        for suffix in (".npy", ".sums", ".json"):
+            path.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.lock")
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: np.dtype, facts: Mapping[str, Any]) -> tuple[np.memmap, np.memmap]:
     """Return the features, of that shape and dtype, and their sums, uint64 (n,)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     label, text = path.with_suffix(".json"), json.dumps(facts, sort_keys=True)
     if (other := files.load(label)[0]) != text.encode():
         if path.is_file():

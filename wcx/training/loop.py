@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from wcx import files
 from wcx.errors import WcxError
 from wcx.training.recipe import Recipe, derive
-from wcx.training.samples import Batches, brief_errors
+from wcx.training.samples import Batches, brief_errors, loader
 
 log = logging.getLogger("wcx")
 
@@ -71,13 +71,8 @@ def fit(
     optimizer = recipe.build_optimizer(p for p in net.parameters() if p.requires_grad)
     scaler = torch.amp.GradScaler(device.type, enabled=amp)
     batches = Batches(indices, recipe.batch_size, seed)
-    loader = DataLoader(
-        samples,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=device.type == "cuda",
-    )
+    options = {"persistent_workers": num_workers > 0, "pin_memory": device.type == "cuda"}
+    loaded = loader(samples, num_workers, batch_sampler=batches, **options)
     state = _State(net, optimizer, scaler, json.dumps(identity or {}, sort_keys=True), state_path)
     state.resume()
     steps = recipe.epochs * batches.steps
@@ -88,7 +83,7 @@ def fit(
             batches.epoch, batches.start = epoch, state.step
             saved = began = time.monotonic()
             _train_mode(net, recipe.freeze_batchnorm)
-            for inputs, answers in loader:
+            for inputs, answers in loaded:
                 lr = recipe.lr_at(epoch * batches.steps + state.step, steps)
                 for group in optimizer.param_groups:
                     group["lr"] = lr
@@ -122,9 +117,9 @@ def evaluate(
     """Return (mean cross entropy, accuracy) of `net` in eval mode, float32, on samples index -> (input, label)."""
     net.eval()
     loss = correct = 0.0
-    loader = DataLoader(samples, batch_size=batch_size, num_workers=num_workers)
+    batches = loader(samples, num_workers, batch_size=batch_size)
     with brief_errors():
-        for inputs, answers in tqdm(loader, "evaluating", unit="batch", disable=None, leave=False):
+        for inputs, answers in tqdm(batches, "evaluating", unit="batch", disable=None, leave=False):
             logits, labels = net(to_device(inputs, device)), answers.to(device)
             loss += cross_entropy(logits, labels, reduction="sum").item()
             correct += (logits.argmax(1) == labels).sum().item()

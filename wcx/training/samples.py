@@ -5,9 +5,11 @@ A sample is asked for by the pair (epoch, index), so neither the number of worke
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +34,12 @@ def brief_errors() -> Iterator[None]:
         raise type(error)(re.sub(r"^[\w.]*Error: ", "", last)) from None
 
 
+def loader(samples: Dataset, num_workers: int, **options: Any) -> DataLoader:
+    """Return a DataLoader of at most `num_workers` processes, and no more than there are cores for this process."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return DataLoader(samples, num_workers=min(num_workers, cores), **options)
+
+
 class Pixels(Dataset):
     """The transformed images of a dataset as uint8 (3, H, W), kept in memory when there is room."""
 
@@ -42,9 +50,9 @@ class Pixels(Dataset):
         self.cache: Tensor | None = None
         if len(dataset) > 1 and first.nbytes * len(dataset) <= cache_bytes:
             cache = torch.empty((len(dataset), *first.shape), dtype=torch.uint8)
-            loader = DataLoader(self, batch_size=16, num_workers=num_workers)
+            batches = loader(self, num_workers, batch_size=16)
             with brief_errors():
-                for start, (images, _) in enumerate(tqdm(loader, "reading images", disable=None, leave=False)):
+                for start, (images, _) in enumerate(tqdm(batches, "reading images", disable=None, leave=False)):
                     cache[16 * start : 16 * start + len(images)] = images
             self.cache = cache
 

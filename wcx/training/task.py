@@ -97,10 +97,10 @@ def finetune(
     log.info("test accuracy %.3f on %d images", accuracy, len(test))
     meta = _meta(start, train, test, recipe, seed, history, accuracy, str(device))
     meta |= {"cut": tail.cut} if tail else {}
-    save_checkpoint(path, start.net.state_dict(), meta)
     write_history(path.with_suffix(".history.csv"), history)
     title = f"{train.name}, {start.name}, recipe {recipe.name}, seed {seed}"
     write_curve(path.with_suffix(".curve.png"), history, accuracy, title)
+    save_checkpoint(path, start.net.state_dict(), meta)  # last: where it is, nothing is made any more
     run["state_path"].unlink(missing_ok=True)
     for file in files if not keep_features else []:
         remove(file)
