@@ -79,6 +79,24 @@ def test_rays_sockets_have_paths_that_are_short_enough(
     assert {key: value for key, value in asked.items() if key == "_temp_dir"} == given
 
 
+def test_ray_is_tried_again_where_the_machine_was_too_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback: Ray gives its own processes 15 s, whatever else runs."""
+    calls: list[int] = []
+
+    def init(_: str, **__: Any) -> None:
+        calls.append(1)
+        if len(calls) != 3:
+            raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr(cluster, "import_extra", lambda *_: SimpleNamespace(init=init))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cluster.connected(None)
+    assert len(calls) == 3
+    with pytest.raises(WcxError, match=r"^Ray does not start here: The current node timed out during startup\.$"):
+        cluster.connected(None)
+    assert len(calls) == 6
+
+
 def test_a_block_that_fails_is_told_and_the_others_finish(capsys: pytest.CaptureFixture[str]) -> None:
     def jobs(block: Block) -> list:
         raise WcxError("not\nthere") if block.name == "wrong" else ValueError("what")

@@ -134,16 +134,26 @@ def machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     head = ["--head", "--node-ip-address=127.0.0.1", "--port=0", "--include-dashboard=false"]  # any port that is free
     elsewhere = tmp_path / "elsewhere"  # a node's shell is not where the driver's is
     elsewhere.mkdir()
-    processes, address = [], ""
-    for where in (head, ["--address={}"]):
-        command = [*program, *(word.format(address) for word in where)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=elsewhere, start_new_session=True)
-        processes.append(process)
-        for line in process.stdout:
-            if found := re.search(r"--address='(\S+)'", line):
-                address = found[1]
-            if "--block" in line:
-                break
+    processes: list[subprocess.Popen] = []
+
+    def started(*where: str) -> str:
+        """Return what is printed; on a busy machine Ray may need a second try: it gives its own processes 15 s."""
+        for _ in range(3):
+            command = [*program, *where]
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, text=True, cwd=elsewhere, start_new_session=True
+            )
+            printed = ""
+            for line in process.stdout:
+                printed += line
+                if "--block" in line:
+                    processes.append(process)
+                    return printed
+            process.wait()
+        raise AssertionError(printed)
+
+    address = re.search(r"--address='(\S+)'", started(*head))[1]
+    started(f"--address={address}")
     yield address
     for process in reversed(processes):
         process.terminate()

@@ -6,14 +6,16 @@ WCX_KILLS=20,5,5 python -m pytest tests/extras/test_ray_kills.py     so many of 
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,20 +105,29 @@ def test_the_driver_dies(number: int, tmp_path: Path, expected: dict[str, bytes]
     print(f"killed after {committed} of 8 files; {len(second.noted())} readings in all")
 
 
+def patiently(start: Callable[[], Any]) -> Any:
+    """On a busy machine Ray may need a second try: it gives its own processes 15 s."""
+    for _ in range(2):
+        with contextlib.suppress(Exception):
+            return start()
+    return start()
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator:
     """A head without room for workers; a test adds nodes."""
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")  # in a long TMPDIR no socket can be
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    head = {"num_cpus": 0, "include_dashboard": False}
+    started = patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
     yield started
     started.shutdown()
 
 
 @pytest.mark.parametrize("number", range(NODES))
 def test_a_node_dies(number: int, tmp_path: Path, cluster, expected: dict[str, bytes], duration: float) -> None:
-    nodes = [cluster.add_node(num_cpus=1, include_dashboard=False) for _ in range(2)]
+    nodes = [patiently(lambda: cluster.add_node(num_cpus=1, include_dashboard=False)) for _ in range(2)]
     run = Run(tmp_path, cluster.address)
     run.wait_until_it_computes()
     time.sleep(random.uniform(0, duration))

@@ -15,6 +15,7 @@ import torch
 from wcx.errors import WcxError, import_extra
 from wcx.pipeline.block import OpenedBlock
 
+log = logging.getLogger("wcx")
 _STORE = 2**28  # bytes of Ray's own store on one machine: results are small, and what is not goes to its disk
 _LONGEST = 35  # letters of TMPDIR: Ray adds 68 or so to its sockets' paths, which have at most 107
 
@@ -60,10 +61,10 @@ def _answers(address: str) -> bool:
 
 
 def connected(address: str | None) -> Any:
-    """Return the module `ray`, connected.
+    """Return the module `ray`, connected; a new cluster that did not start in Ray's seconds is tried three times.
 
     Raises:
-        WcxError: it is not installed, or there is no cluster at that address.
+        WcxError: it is not installed, or there is no cluster at that address, or none starts here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = import_extra("ray", "executor=ray", "ray")
@@ -73,11 +74,20 @@ def connected(address: str | None) -> Any:
     options: dict[str, Any] = {"object_store_memory": _STORE, "include_dashboard": False} if own else {}
     if own and "RAY_TMPDIR" not in os.environ and len(os.environ.get("TMPDIR", "")) > _LONGEST:
         options["_temp_dir"] = "/tmp/ray"
-    try:
-        ray.init("local" if own else address, log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        line = str(error).partition("\n")[0]
-        raise WcxError(
-            f"no Ray cluster at address={address}: {line}; start one by `ray start --head`, and give all the same RAY_AUTH_MODE."
-        ) from error
+    options |= {"log_to_driver": False, "logging_level": logging.ERROR}
+    for tries in (2, 1, 0):
+        try:
+            ray.init("local" if own else address, **options)
+            break
+        except Exception as error:  # a mere one where a process of its own was not there after 15 s, on a busy machine
+            line = str(error).partition("\n")[0]
+            if own and tries and "timed out" in line:
+                log.warning("Ray did not start, and is tried again: %s", line)
+                continue
+            raise WcxError(
+                f"Ray does not start here: {line}"
+                if own
+                else f"no Ray cluster at address={address}: {line}; start one by `ray start --head`, and give all the same "
+                "RAY_AUTH_MODE."
+            ) from error
     return ray
