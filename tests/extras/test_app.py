@@ -213,6 +213,21 @@ def test_a_network_of_timm_is_opened_by_name(hub: Callable[[str], Path]) -> None
     check_weights_and_answer(network, model, 160)
 
 
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_a_destructor_swallows_while_the_page_is_made_stops_it(
+    sign: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page was then served as if nothing had been said."""
+    import uvicorn
+
+    monkeypatch.setattr(uvicorn.Server, "run", lambda *_, **__: pytest.fail("served"))
+    with server.folder():
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):  # as Python does where nobody can be told
+            signal.raise_signal(sign)
+        server.serve(gradio.Blocks(), "127.0.0.1", 0)
+    assert capsys.readouterr().out == ""
+
+
 def test_a_pickled_object_is_not_loaded(tmp_path: Path) -> None:
     """A folder of Hugging Face whose weights, opened by pickle, would write a file."""
     transformers = pytest.importorskip("transformers", reason="make test-extras")

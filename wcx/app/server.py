@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from gradio import Blocks
 
 ALONE = ("127.0.0.1", "localhost", "::1")
+_stopped: list[int] = []  # signals that came before the server was there
 
 
 def serve(page: Blocks, host: str, port: int) -> None:
@@ -39,6 +39,8 @@ def serve(page: Blocks, host: str, port: int) -> None:
         name = f"[{host}]" if ":" in host else host
         # run() catches signals only once it has made a loop, which an earlier one would leave half made
         with server.capture_signals():
+            if _stopped:
+                return
             print(f"http://{name}:{listener.getsockname()[1]} (Ctrl-C stops it)", flush=True)
             server.run(sockets=[listener])
 
@@ -63,13 +65,20 @@ def application(page: Blocks, host: str) -> FastAPI:
 @contextlib.contextmanager
 def folder() -> Iterator[str]:
     """Let gradio, from its import on, keep its files in a folder that goes with this process, and tell nobody of itself."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # else the folder would stay
+
+    def stop(number: int, _: object) -> None:
+        _stopped.append(number)  # for a callback or destructor that runs just now swallows what is raised
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
+
+    _stopped.clear()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     with TemporaryDirectory(prefix="wcx-app-") as path:
         os.environ |= {"GRADIO_TEMP_DIR": path, "GRADIO_ANALYTICS_ENABLED": "False"}
         try:
             yield path
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 @contextlib.contextmanager
