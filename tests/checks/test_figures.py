@@ -249,6 +249,11 @@ def test_pictures_are_drawn(name: str, tmp_path: Path) -> None:
     assert picture is not None
     picture.savefig(file)
     assert file.stat().st_size > 5000
+    [ax] = picture.axes
+    low, least = ax.get_ylim()[0], min(min(line.get_ydata()) for line in ax.lines)
+    assert ax.transData.transform((0.5, least))[1] > ax.bbox.y0 + 3, "no dot is cut"
+    ticks = [*ax.get_yticks(), *ax.get_yticks(minor=True)]
+    assert min(tick for tick in ticks if tick >= low) < 3 * least, "a number beside each"
 
 
 def test_a_random_networks_norms_are_calibrated() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 import wcx
@@ -82,7 +83,8 @@ class Completeness(Verification):
             ax.plot(line.steps, line.residual, "o-", markersize=3, linewidth=1, label=rule)
         ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="|residual| / |change|, median")
         ax.set_xticks(list(STEPS), list(map(str, STEPS)), minor=False)
-        ax.set_yticks(shares := [0.02, 0.05, 0.1, 0.2, 0.5], [f"{share:g}" for share in shares])
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.legend(frameon=False, fontsize=8)
         return figure

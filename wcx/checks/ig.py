@@ -83,7 +83,8 @@ class FrozenAlpha(Verification):
             dots = rows[rows.target == f"t_{rank}"]
             p = dots.p_t.clip(1e-6, 1 - 1e-6)
             ax.plot(p, dots.cosine, marker, markersize=3, alpha=0.6, label=f"$t_{rank}$")
-        ax.set(xscale="logit", xlabel="$p_t$", ylabel="cosine of IG: weighted, probability", ylim=(None, 1.02))
+        ax.set(xscale="logit", xlabel="$p_t$", ylabel="cosine of IG: weighted, probability")
+        ax.set_ylim(min(0.98, rows.cosine.min() - 0.02), 1.02)
         ticks = {1e-6: "$10^{-6}$", 1e-3: "$10^{-3}$", 0.5: "0.5", 1 - 1e-3: "$1-10^{-3}$", 1 - 1e-6: "$1-10^{-6}$"}
         ax.set_xticks(list(ticks), list(ticks.values()))
         ax.axhline(1, color="0.7", linewidth=0.6)
