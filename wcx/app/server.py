@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -33,9 +34,15 @@ def serve(page: Blocks, host: str, port: int) -> None:
     """
     import uvicorn
 
-    with listening(host, port) as listener, contextlib.suppress(KeyboardInterrupt):
+    with listening(host, port) as listener, contextlib.ExitStack() as stack, contextlib.suppress(KeyboardInterrupt):
         config = uvicorn.Config(application(page, host), log_level="warning", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server, log = uvicorn.Server(config), logging.getLogger("uvicorn.error")
+
+        def is_running(_: logging.LogRecord) -> bool:  # afterwards it has a traceback for every page that is open
+            return not server.should_exit
+
+        log.addFilter(is_running)
+        stack.callback(log.removeFilter, is_running)
         name = f"[{host}]" if ":" in host else host
         # run() catches signals only once it has made a loop, which an earlier one would leave half made
         with server.capture_signals():
