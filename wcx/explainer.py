@@ -13,7 +13,7 @@ from wcx import contrasts, methods
 from wcx.contrasts import Foils, Target
 from wcx.errors import WcxError
 from wcx.methods import Method, Run
-from wcx.methods._state import check_model
+from wcx.methods._state import check_model, evaluated
 from wcx.methods.base import Cotangent, say
 
 
@@ -139,13 +139,15 @@ def explain(
     """
     names = contrasts.as_names(contrast)
     split = contrasts.split_options(names, contrast_options or {})
-    run = Explainer(model, method, layer, **options)(images)
-    targets = contrasts.as_targets(target, run.logits)
+    explainer = Explainer(model, method, layer, **options)
+    with evaluated(model, once=True):
+        run = explainer(images)
+        targets = contrasts.as_targets(target, run.logits)
 
-    # "The k most probable" foils are a set of classes of interest: chosen once, at the clean input.
-    masks = contrasts.foil_masks(run.logits, targets, foils)
+        # "The k most probable" foils are a set of classes of interest: chosen once, at the clean input.
+        masks = contrasts.foil_masks(run.logits, targets, foils)
 
-    maps = run.explain(cotangents(names, run.logits, targets, masks, split))
+        maps = run.explain(cotangents(names, run.logits, targets, masks, split))
     maps = maps.reshape(len(names), *targets.shape[:-1], *maps.shape[1:])
     return maps[0] if isinstance(contrast, str) else maps
 

@@ -117,6 +117,34 @@ def test_an_in_place_relu_behind_the_block_changes_nothing(add: Callable) -> Non
     assert wcx.Explainer(model)(images()).layer == "block"
 
 
+def through_data(h: Tensor) -> Tensor:
+    h.data.clamp_(min=0)  # autograd takes no notice
+    return h
+
+
+SCRIPTED = torch.jit.trace(lambda h: h.relu_(), torch.zeros(1, WIDTH, 2, 2, dtype=torch.float64), check_trace=False)
+OVERWRITTEN: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "by a method": (lambda h: h.relu_(), torch.relu),
+    "by an argument": (lambda h: F.relu(h, True), torch.relu),
+    "by a keyword": (lambda h: F.relu(input=h, inplace=True), torch.relu),
+    "by an operator": (lambda h: h.__imul__(h.detach().sign()), lambda h: h * h.detach().sign()),
+    "through a view": (lambda h: h.view(-1).relu_().view(h.shape), torch.relu),
+    "through .data": (through_data, lambda h: h + (h.relu() - h).detach()),
+    "by TorchScript": (SCRIPTED, torch.relu),
+}
+
+
+@pytest.mark.parametrize("what", OVERWRITTEN)
+def test_the_layer_found_keeps_its_value_whoever_writes_into_its_output(what: str) -> None:
+    """It is copied once a function is about to write into it; where that is out of sight, in a second pass."""
+    in_place, out_of_place = OVERWRITTEN[what]
+    model = net(nn.Identity(), lambda m, x: m.pooled(in_place(m.last(m.stem(x).tanh()))))
+    trunk = lambda x: model.last(model.stem(x).tanh())  # noqa: E731
+    check(Split(model, trunk, lambda a: model.pooled(out_of_place(a)), "last", "last"), images(), None)
+    activation = wcx.Explainer(model)(images()).activation
+    assert torch.equal(activation, trunk(images()).detach())
+
+
 IN_PLACE = {
     "ReLU": (nn.ReLU(inplace=True), torch.relu),
     "SiLU": (nn.SiLU(inplace=True), F.silu),

@@ -600,6 +600,26 @@ def test_a_network_that_changes_its_buffers_in_every_pass_gets_them_back() -> No
             assert facts(model) == before, method
 
 
+def test_all_passes_of_one_call_meet_the_model_as_it_was() -> None:
+    """`wcx.explain` takes the model once, for the passes of both directions."""
+
+    class Counting(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("passes", torch.zeros((), dtype=torch.long))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.passes += 1
+            return super().forward(x) * self.passes
+
+    model = Counting()
+    before, v = facts(model), wcx.cotangent(model(photos()).detach(), 1)
+    model.passes.zero_()
+    once = wcx.explain(model, photos(), 1, "gradient", samples=1)
+    assert torch.equal(once, wcx.Explainer(model, "gradient", samples=1)(photos()).explain(v))
+    assert facts(model) == before
+
+
 # --- E.5 a model that is touched between the passes -----------------------------------------------------------------------------
 
 RUNS: dict[str, dict[str, object]] = {

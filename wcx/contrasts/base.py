@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class Contrast:
     own_dtype: bool = False
     uses_foils: bool = True
 
-    @property
+    @cached_property
     def defaults(self) -> dict[str, Any]:
         """The options, with the function's own values."""
         parameters = list(inspect.signature(self.function).parameters.values())[3:]

@@ -99,8 +99,8 @@ def channels(dims: Dims) -> int | None:
 
 def single(axes: frozenset[Axis]) -> Axis | None:
     """Return the axis that a dimension runs over, if it is one alone."""
-    roots = {axis.root() for axis in axes}
-    return roots.pop() if len(roots) == 1 else None
+    roots = [axis.root() for axis in axes]
+    return roots[0] if roots and (len(roots) == 1 or roots.count(roots[0]) == len(roots)) else None
 
 
 def of_map(batch: frozenset[Axis], ndim: int) -> Dims:

@@ -11,7 +11,7 @@ from torch.autograd.graph import GradientEdge
 from wcx.errors import WcxError
 from wcx.methods import layers
 from wcx.methods._axes import Layout, layout
-from wcx.methods._calls import tensors
+from wcx.methods._calls import storage, tensors
 from wcx.methods._trace import Trace
 from wcx.methods.base import forward
 
@@ -64,9 +64,9 @@ def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
             return None
         with torch._C.DisableTorchFunction():  # what follows is not the network's
             inputs = zip(tensors((arguments, keywords)), versions, strict=True)
-            unwritten = {_storage(t) for t, version in inputs if _version(t) == version}
+            unwritten = {storage(t) for t, version in inputs if _version(t) == version}
             dims = trace.dims(value)
-            leaf, following = graft(model, value, trace, handed_on=_storage(value) in unwritten)
+            leaf, following = graft(model, value, trace, handed_on=storage(value) in unwritten)
         return layers.with_first(output, following)
 
     trace = Trace(images)
@@ -131,10 +131,6 @@ def _write(target: Tensor, source: Tensor) -> bool:
 
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
 
 
 def _check(model: nn.Module, images: Tensor, name: str, outputs: list[object]) -> None:

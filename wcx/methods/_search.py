@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from wcx.errors import WcxError
 from wcx.methods import _graph, layers
 from wcx.methods._axes import Dims, Layout, layout
+from wcx.methods._calls import Held
 from wcx.methods._cut import Activation, cut, graft
 from wcx.methods._trace import Trace
 from wcx.methods.base import DETACHED, forward, vjp
@@ -30,7 +32,7 @@ class Seen:
     """What a call of a module returned.
 
     Attributes:
-        value: a copy of the output, a map or tokens, as the module returned it.
+        held: the output, a map or tokens, as the module returned it.
         edge: where the graph goes on from there: in-place functions and other references change neither.
         dims: its axes.
         n: images.
@@ -38,15 +40,25 @@ class Seen:
     """
 
     name: str
-    value: Tensor
+    held: Held
     edge: GradientEdge
     dims: Dims
     n: int
     convolution: bool
 
     @property
+    def value(self) -> Tensor:
+        """What is held."""
+        return self.held.value
+
+    @cached_property
+    def key(self) -> _graph.Edge:
+        """What tells the edge from others."""
+        return _graph.key(self.edge)
+
+    @cached_property
     def layout(self) -> Layout | None:
-        """How the value is to be read as maps, by all that the network did with it."""
+        """How the value is to be read as maps, by all that the network did with it: asked for once that is known."""
         return layout(self.dims, self.value.shape, self.n)
 
     @property
@@ -58,6 +70,11 @@ class Seen:
     def places(self) -> tuple[int, ...]:
         """(h, w)."""
         return () if self.layout is None else self.layout.places
+
+    @property
+    def is_map(self) -> bool:
+        """Whether there is more than one place."""
+        return math.prod(self.places) > 1
 
 
 @dataclass
@@ -76,24 +93,28 @@ class OpenCall:
     blocks: bool = False
 
 
-def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor], bool] | None) -> Activation:
+def search(
+    model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor], bool] | None, *, copied: bool = False
+) -> Activation:
     """Run forward with every module observed, and choose the layer afterwards.
 
     Args:
         cancels: of activation and gradient (N, channels, h, w): the method has no map there. The norm behind the block is taken.
+        copied: every output that may be chosen is copied at once, not only where the trace sees a function write into it.
 
     Raises:
         WcxError: there is none, it runs more than once, or it is but the first step of a network of tokens.
     """
     start = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
-    trace = Trace(start)
+    trace = Trace(start, copies=copied)
     seen: list[Seen] = []
     blocks: list[Seen] = []
     maps: list[str] = []
     runs: Counter[str] = Counter()
     following_as: dict[object, Seen] = {}  # by the state in which the output went on: a block may hand it on
     calls: list[OpenCall] = []  # of the modules that run
-    listed = layers.listed(model)
+    n, named = len(images), layers.modules(model)
+    listed = layers.listed(model, named)
 
     def before(_name: str) -> None:
         calls.append(OpenCall(trace.convolutions, trace.linears))
@@ -104,7 +125,7 @@ def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor],
         runs[name] += 1
         with torch._C.DisableTorchFunction():  # what follows is not the network's
             tensor = layers.first(output)
-            is_map, places = layers.is_map(tensor, len(images)), layers.shows_places(tensor, len(images), trace)
+            is_map, places = layers.is_map(tensor, n), layers.shows_places(tensor, n, trace)
             block = name in listed and not call.blocks and trace.linears - call.linears >= BLOCK and is_map
             if calls:
                 calls[-1].inside += convolutions
@@ -119,32 +140,37 @@ def search(model: nn.Module, images: Tensor, cancels: Callable[[Tensor, Tensor],
             return layers.with_first(output, following)
 
     def note(name: str, output: Tensor, convolution: bool) -> tuple[Seen, Tensor]:
-        first, following = following_as.get(_state(output)), output
-        if first is None:
-            source = output
-            if output._is_view() or output.grad_fn is None:  # a view's edge does not outlive writing into its base
-                source, following = graft(model, output, trace, attached=output.grad_fn is not None)
-            value = output.detach().clone() if source is output else source.detach()
-            first = Seen(name, value, _edge(source), trace.dims(output), len(images), convolution)
-            following_as[_state(following)] = first
-        return replace(first, name=name, convolution=convolution), following
+        state, following = _state(output), output
+        if (first := following_as.get(state)) is not None:
+            return replace(first, name=name, convolution=convolution), following
+        source = output
+        if output._is_view() or output.grad_fn is None:  # a view's edge does not outlive writing into its base
+            source, following = graft(model, output, trace, attached=output.grad_fn is not None)
+        first = Seen(name, trace.hold(source), _edge(source), trace.dims(output), n, convolution)
+        following_as[state if following is output is source else _state(following)] = first
+        return first, following
 
-    with layers.observed(model, after, before), trace:
+    with layers.observed(model, after, before, named), trace:
         logits = forward(model, start)
     names = [name for name in maps if runs[name] == 1][-6:]
     best = find(seen, blocks, logits, names)
     if runs[best.name] > 1:
-        remedy = (
+        other = (
             f"name another: {', '.join(names)}" if names else "use a method that explains the input, such as gradient"
         )
-        raise WcxError(f"layer {best.name!r} runs more than once in a forward pass; {remedy}.")
+        raise WcxError(f"layer {best.name!r} runs more than once in a forward pass; {other}.")
+    if not best.held.save():  # written into out of the trace's sight, by TorchScript or an autograd function
+        return search(model, images, cancels, copied=True)
     found = Activation.of(best.name, best.value, best.edge, best.layout, logits)
-    if cancels is None or not _graph.has_norm(logits, best.edge):  # a backward pass is asked for behind a norm alone
-        return found
-    if not cancels(found.value, best.layout.maps(vjp(logits, best.edge, probe(logits)))[0]):
-        return found
-    behind = [name for name in maps[maps.index(best.name) + 1 :] if not best.name.startswith(f"{name}.")]
-    return cut(model, images, behind[0]) if behind else found
+    # A backward pass is asked for behind a norm alone.
+    if (
+        cancels
+        and _graph.has_norm(logits, best.edge)
+        and cancels(found.value, best.layout.maps(vjp(logits, best.edge, probe(logits)))[0])
+    ):
+        behind = [name for name in maps[maps.index(best.name) + 1 :] if not best.name.startswith(f"{name}.")]
+        return cut(model, images, behind[0]) if behind else found
+    return found
 
 
 def _state(output: Tensor) -> object:
@@ -179,20 +205,20 @@ def find(seen: list[Seen], blocks: list[Seen], logits: Tensor, names: list[str])
         raise WcxError(DETACHED)
     proposed = f"name one: layer=... ({', '.join(names) or 'none returns a map'})"
     leading, behind = _graph.leading(logits), _graph.behind_weights(logits)
-    maps = [s for s in seen if _graph.key(s.edge) in leading and math.prod(s.places) > 1]
-    blocks = [s for s in blocks if _graph.key(s.edge) in leading and s.tokens > 1]
-    # Of a backbone that runs without gradients, no convolution leads to the logits; the block that holds them does.
-    convolutions = [s for s in maps if s.convolution or not _holds(s, maps)]
-    scores = [
-        s
-        for s in convolutions
-        if _graph.key(s.edge) in behind and s.value.numel() == logits.numel() * math.prod(s.places)
-    ]
-    convolutions = [s for s in convolutions if s not in scores]
-    if not convolutions:
+    seen = [s for s in seen if s.key in leading]  # whose places are told where they matter: it takes time
+    blocks = [s for s in blocks if s.key in leading and s.tokens > 1]
+
+    def is_convolution(s: Seen) -> bool:
+        # Of a backbone that runs without gradients, no convolution leads to the logits; the block that holds them does.
+        inside = () if s.convolution else (part for part in seen if _holds(s, [part]))
+        return s.is_map and not any(part.is_map for part in inside)
+
+    behind_all = [s for s in seen if s.key in behind and is_convolution(s)]
+    scores = [s for s in behind_all if s.value.numel() == logits.numel() * math.prod(s.places)]
+    best = next((s for s in reversed(seen) if s not in scores and is_convolution(s)), None)
+    if best is None:
         return last_block(blocks, logits, f"found no convolutional activation in the model; {proposed}.")
-    best = convolutions[-1]
-    around = [s for s in maps if _holds(s, [best]) and s.places == best.places and not _holds(s, scores)]
+    around = [s for s in seen if _holds(s, [best]) and s.places == best.places and not _holds(s, scores)]
     if around:
         best = min(around, key=lambda s: s.name.count("."))
     nodes = _graph.way(logits, best.edge)
@@ -207,7 +233,7 @@ def find(seen: list[Seen], blocks: list[Seen], logits: Tensor, names: list[str])
         )
         return last_block(blocks, logits, message)
     # A block that only hands on what one inside it returned goes by the name of the one inside.
-    return next(s for s in maps if _graph.key(s.edge) == _graph.key(best.edge))
+    return next(s for s in seen if s.key == best.key and s.is_map)
 
 
 def probe(logits: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ _SMALL = 4096  # numbers of a tensor that is compared as a whole
 
 
 @contextmanager
-def evaluated(model: nn.Module, like: State | None = None) -> Iterator[State]:
+def evaluated(model: nn.Module, like: State | None = None, *, once: bool = False) -> Iterator[State]:
     """Put the model in eval mode with gradients on and its parameters frozen; restore everything afterwards, come what may.
 
     Frozen, since only gradients with respect to inputs or activations are wanted: none of the parameters' is computed or
@@ -36,6 +36,7 @@ def evaluated(model: nn.Module, like: State | None = None) -> Iterator[State]:
     Args:
         model: the model.
         like: the hooks are those of this earlier state.
+        once: all passes are made in here, so that the state is never compared with a later one.
 
     Yields:
         The state that is restored.
@@ -44,14 +45,21 @@ def evaluated(model: nn.Module, like: State | None = None) -> Iterator[State]:
         WcxError: no nn.Module, or a model that cannot be explained as it is; nothing has been touched then.
     """
     check_model(model)
+    outer = _thread.state
+    if outer is not None and outer.model is model and like in (None, outer):  # in the hands of this thread, and known
+        with outer.renewed(), torch.inference_mode(mode=False), torch.enable_grad():
+            yield outer
+        return
     modules = list(model.modules())
     parameters = _distinct(module._parameters for module in modules)
     with _turns.take([*modules, *parameters]), ExitStack() as stack:
-        state = State(model, modules, parameters)
+        state = State(model, modules, parameters, once=once)
         stack.callback(state.restore)
         for context in (torch.inference_mode(mode=False), torch.enable_grad(), _uncompiled(), _uncheckpointed()):
             stack.enter_context(context)
         state.freeze(like)
+        stack.callback(setattr, _thread, "state", outer)
+        _thread.state = state
         yield state
 
 
@@ -68,26 +76,59 @@ class State:
         WcxError: inference tensors or lazy parameters, with which no backward pass is possible.
     """
 
-    def __init__(self, model: nn.Module, modules: list[nn.Module], parameters: list[nn.Parameter]) -> None:
+    def __init__(
+        self, model: nn.Module, modules: list[nn.Module], parameters: list[nn.Parameter], *, once: bool = False
+    ) -> None:
         self.model, self._modules, self._parameters = model, modules, parameters
         self._buffers = _distinct(module._buffers for module in modules)
         self._check()
         self._modes = [module.training for module in modules]
         self._flags = [parameter.requires_grad for parameter in parameters]
         self._versions = [parameter._version for parameter in parameters]
-        self._values = _sample((*parameters, *self._buffers))
+        self._values = {} if once else _sample((*parameters, *self._buffers))
         fields = [vars(module) for module in modules]
         self._entries = [dict(module._buffers) for module in modules]
         # Such as the weight that weight_norm's hook computes anew in every forward pass.
         self._tensors = [
-            {key: value for key, value in field.items() if key not in _FIELDS and isinstance(value, Tensor)}
-            for field in fields
+            {key: field[key] for key in field.keys() - _FIELDS if isinstance(field[key], Tensor)} for field in fields
         ]
         self._hooks = [{key: field[key].copy() for key in _HOOKS if field.get(key)} for field in fields]
         self._replaced: list[tuple[dict[str, object], dict[str, object]]] = []
 
     def freeze(self, like: State | None) -> None:
         """Set every mode and flag, and the hooks of `like`, if it is not None; let passes write into copies of the buffers."""
+        self._freeze()
+        hooks = {} if like is None else dict(zip(like._modules, like._hooks, strict=True))
+        for module, present in zip(self._modules, self._hooks, strict=True):
+            before = hooks.get(module, present)
+            if before != present:
+                keys = before.keys() | present.keys()
+                self._replaced.append((vars(module), {key: vars(module)[key] for key in keys}))
+                vars(module).update({key: before[key].copy() if key in before else OrderedDict() for key in keys})
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Let passes in here meet the model as if it had been restored, and those behind it what those before it have left."""
+        left = [
+            {key: module._buffers[key] for key in entries}
+            for module, entries in zip(self._modules, self._entries, strict=True)
+        ]
+        self._release()
+        self._freeze()
+        try:
+            yield
+        finally:
+            for module, buffers in zip(self._modules, left, strict=True):
+                for key, buffer in buffers.items():
+                    module._buffers[key] = buffer
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for field, hooks in self._replaced:
+            field.update(hooks)
+        self._release()
+
+    def _freeze(self) -> None:
         for module in self._modules:
             if module.training:  # assigning an attribute of a module takes longer than asking for it
                 module.training = False
@@ -100,18 +141,8 @@ class State:
                 module._buffers[key] = copies.get(id(buffer))
             if tensors:
                 vars(module).update({key: value.clone() for key, value in tensors.items() if value.is_inference()})
-        hooks = {} if like is None else dict(zip(like._modules, like._hooks, strict=True))
-        for module, present in zip(self._modules, self._hooks, strict=True):
-            before = hooks.get(module, present)
-            if before != present:
-                keys = before.keys() | present.keys()
-                self._replaced.append((vars(module), {key: vars(module)[key] for key in keys}))
-                vars(module).update({key: before[key].copy() if key in before else OrderedDict() for key in keys})
 
-    def restore(self) -> None:
-        """Put everything back."""
-        for field, hooks in self._replaced:
-            field.update(hooks)
+    def _release(self) -> None:
         for module, mode, entries, tensors in zip(
             self._modules, self._modes, self._entries, self._tensors, strict=True
         ):
@@ -253,6 +284,7 @@ def _checkpoints_kept() -> Iterator[None]:
 
 class _Thread(threading.local):
     depth = 0  # of `_uncheckpointed`
+    state: State | None = None  # of the model that the thread has in its hands, the last that it took
 
 
 _thread, _turns = _Thread(), _Turns()

@@ -7,6 +7,7 @@ functions leave the axes where they are.
 from __future__ import annotations
 
 import weakref
+from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from wcx.methods import _axes
 from wcx.methods._axes import DEFINITION, HABIT, Axis, Dims, Layout, of_map, regrouped, single
-from wcx.methods._calls import FunctionCall, tensors
+from wcx.methods._calls import FunctionCall, Held, storage, tensors, written
 
 _SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a probe: each tells its axis
 
@@ -27,17 +28,20 @@ class Trace(TorchFunctionMode):
 
     Args:
         images: (N, channels, H, W), where it begins.
+        copies: values that are held are copied at once.
 
     Attributes:
         convolutions: how many ran.
         linears: how many linear layers ran, each at many places.
     """
 
-    def __init__(self, images: Tensor) -> None:
+    def __init__(self, images: Tensor, *, copies: bool = False) -> None:
         super().__init__()
         self.convolutions = self.linears = 0
         self._dims: dict[int, tuple[weakref.ref[Tensor], Dims]] = {}
         self._constants: list[weakref.ref[Tensor]] = []
+        self._copies = copies
+        self._held: defaultdict[int, list[Held]] = defaultdict(list)  # by the storage
         self.keep(images, of_map(frozenset([Axis()]), 4))
 
     def dims(self, tensor: Tensor) -> Dims:
@@ -62,6 +66,14 @@ class Trace(TorchFunctionMode):
         """Cut off the graph of a tensor made without gradients, should the network write into it without gradients."""
         self._constants.append(weakref.ref(tensor))
 
+    def hold(self, tensor: Tensor) -> Held:
+        """Return a tensor's value as it is now, whatever functions called in here write into the tensor."""
+        held = Held(tensor)
+        if self._copies:
+            held.save()
+        self._held[storage(tensor)].append(held)
+        return held
+
     def _watched(self) -> list[Tensor]:
         if not self._constants or torch.is_grad_enabled():
             return []
@@ -70,6 +82,9 @@ class Trace(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, arguments: tuple = (), keywords: dict[str, Any] | None = None
     ) -> Any:
+        for tensor in written(function, arguments, keywords or {}) if self._held else ():
+            for held in self._held.pop(storage(tensor), ()):
+                held.save()
         constants = [(t, t._version) for t in self._watched()]
         output = function(*arguments, **(keywords or {}))
         for tensor, version in constants:

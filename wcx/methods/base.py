@@ -87,7 +87,7 @@ class Run(ABC):
         """
         device, dtype, enabled = self._autocast
         with evaluated(self._state.model, like=self._state) as state, torch.autocast(device, dtype, enabled):
-            if not state.matches(self._state):
+            if state is not self._state and not state.matches(self._state):
                 raise WcxError(
                     "the model's weights, buffers or modules have changed since the forward pass; call the explainer on the "
                     "images again."
@@ -205,8 +205,9 @@ def _laid_out(model: nn.Module) -> Iterator[None]:
     """
 
     def laid_out(_module: nn.Module, _arguments: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(Tensor.contiguous)
+        with torch._C.DisableTorchFunction():  # not the network's
+            if isinstance(output, Tensor) and output.requires_grad:
+                output.register_hook(Tensor.contiguous)
 
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     handles = [module.register_forward_hook(laid_out) for module in norms]

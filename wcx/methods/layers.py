@@ -9,7 +9,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +101,9 @@ def candidates(model: nn.Module, images: Tensor, but: str = "") -> list[str]:
     return [name for name in ended if runs[name] == 1 and name != but][-6:]
 
 
-def listed(model: nn.Module) -> set[str]:
-    """Return the names of modules that are items of a list or a sequence of them."""
-    named = {"": inner(model), **modules(model)}
+def listed(model: nn.Module, named: Mapping[str, nn.Module] | None = None) -> set[str]:
+    """Return the names of modules that are items of a list or a sequence of them; named: see `observed`."""
+    named = {"": inner(model), **(named or modules(model))}
     lists = {name: module for name, module in named.items() if isinstance(module, nn.Sequential | nn.ModuleList)}
     return {f"{name}.{item}".lstrip(".") for name, module in lists.items() for item, _ in module.named_children()}
 
@@ -113,14 +113,22 @@ def observed(
     model: nn.Module,
     after: Callable[[str, object], object],
     before: Callable[[str], None] = lambda _name: None,
+    named: Mapping[str, nn.Module] | None = None,
 ) -> Iterator[None]:
-    """Call `before(name)` and `after(name, output)` around every module's forward; what `after` returns replaces the output."""
-    with ExitStack() as stack:
-        for name, module in modules(model).items():
+    """Call `before(name)` and `after(name, output)` around every module's forward; what `after` returns replaces the output.
+
+    `named` are the modules by name, if they were looked up already.
+    """
+    handles = []
+    try:
+        for name, module in (named or modules(model)).items():
             if not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
-                stack.enter_context(module.register_forward_pre_hook(lambda *_, name=name: before(name)))
-                stack.enter_context(module.register_forward_hook(lambda *call, name=name: after(name, call[-1])))
+                handles.append(module.register_forward_pre_hook(lambda *_, name=name: before(name)))
+                handles.append(module.register_forward_hook(lambda *call, name=name: after(name, call[-1])))
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager
