@@ -23,13 +23,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 from twins import TABLES, put
 
 RECIPES = ("head", "tail")
+NAMED = {
+    "CUB-200": "cub",
+    "Flower-102": "flowers102",
+    "Food-101": "food101",
+    "Stanford Cars": "cars",
+}  # in the paper: here
 METHODS = {"gradcam": "gradcam", "linear_approximation": "linear approx."}
-SHOWN = (("alexnet", 0), ("vgg16", 0))  # in the long table
+SHOWN = (("CUB-200", "alexnet", 0), *((dataset, "vgg16", 0) for dataset in NAMED))  # in the long table
 CELLS = list(product(("t_1", "t_2"), ("blur", "zeros", "mean"), ("positive", "negative")))
-COMMAND = "python scripts/table1.py datasets=[cub] models=[{}] seeds=[{}] masks=[sign,equal]"
+COMMAND = "python scripts/table1.py datasets=[{}] models=[{}] seeds=[{}] masks=[sign,equal]"
 MASKS = ("sign", "equal")
-WHAT = "CUB (22 classes), images that both networks selected, evaluation passes in"
-Training = tuple[str, int]  # network, seed
+WHAT = "subset of the test images, those that both networks selected, evaluation passes in"
+Training = tuple[str, str, int]  # dataset, network, seed
 Key = tuple[str, Training, str, str, str]  # recipe, training, mask, method, contrast
 
 
@@ -40,7 +46,7 @@ def read(folders: dict[str, Path]) -> tuple[dict[Key, pd.DataFrame], set[str]]:
     for recipe, folder in folders.items():
         for shard in records.find(folder):
             cell = opened.Opened(shard, shard.read())
-            training = (shard.key[1], int(cell.seed or 0))
+            training = (shard.labels["dataset"], shard.key[1], int(cell.seed or 0))
             rows = cell.rows[cell.rows["above_threshold"].astype(bool)].set_index("id")
             key = (recipe, training, cell.settings["mask"], *shard.key[2:])
             if len(rows) > len(frames.get(key, ())):  # a longer run of the same cell takes the place of a shorter
@@ -58,7 +64,7 @@ class Beside:
             (recipe, contrast): frames[recipe, training, mask, method, contrast].loc[ids]
             for recipe, contrast in product(RECIPES, ("original", "weighted"))
         }
-        self.key, self.method, self.n = (*training, mask, method), method, len(ids)
+        self.dataset, self.key, self.method, self.n = training[0], (*training[1:], mask, method), method, len(ids)
 
     def step(self, recipe: str) -> np.ndarray:
         """Return (n,): weighted - original in the direction of the kept features, mean over the cells."""
@@ -90,6 +96,7 @@ class Beside:
         """Return a row a cell of Table 1, ours beside the paper's."""
         rows = [
             (
+                self.dataset,
                 self.method,
                 *cell,
                 contrast,
@@ -97,7 +104,7 @@ class Beside:
             )
             for contrast, cell in product(("original", "weighted"), CELLS)
         ]
-        names = ["method", "target", "baseline", "features_kept", "contrast"]
+        names = ["dataset", "method", "target", "baseline", "features_kept", "contrast"]
         return pd.DataFrame(rows, columns=[*names, "here"]).merge(published, on=names)
 
 
@@ -134,7 +141,7 @@ def beside_the_paper(
 ) -> Iterator[dict[str, object]]:
     """Yield the numbers of the table that has the paper's, too."""
     published = paper.read(paper.FOLDER, paper.PAPER).rename(columns={"relative_probability": "paper"})
-    published = published[published["dataset"] == "CUB-200"].drop(columns=["model", "relative_probability_unmasked"])
+    published = published.drop(columns=["model", "relative_probability_unmasked"])
     groups = [[name] for name in METHODS] + [list(METHODS)]
     for training, mask, methods, recipe in product(SHOWN, MASKS, groups, RECIPES):
         if (training, mask, methods[0]) not in beside:
@@ -148,8 +155,17 @@ def beside_the_paper(
             values.append(("hidden, positive kept: original, weighted", contrast, f"{hidden:.0f}"))
             values.append(("inside the box: original, weighted", contrast, f"{inside:.2f}"))
         word = METHODS[methods[0]] if len(methods) == 1 else "both"
-        label = {"network": training[0], "mask": mask, "method": word, "recipe": recipe, "n": pairs[0].n}
-        stated = {"setting": f"seed {training[1]}, {WHAT} {precisions[training]}", "command": COMMAND.format(*training)}
+        dataset, network, seed = training
+        label = {
+            "dataset": dataset,
+            "network": network,
+            "mask": mask,
+            "method": word,
+            "recipe": recipe,
+            "n": pairs[0].n,
+        }
+        command = COMMAND.format(NAMED[dataset], network, seed)
+        stated = {"setting": f"seed {seed}, {WHAT} {precisions[training]}", "command": command}
         yield from (label | {"column": column, "part": part, "value": value} | stated for column, part, value in values)
 
 
@@ -158,32 +174,34 @@ def over_seeds(
 ) -> Iterator[dict[str, object]]:
     """Yield tail's step minus head's: each training with its interval over images, and over trainings (Student's t)."""
     trainings = list(dict.fromkeys(training for training, *_ in beside))
-    for model, mask, method in product(dict.fromkeys(model for model, _ in trainings), MASKS, METHODS):
-        seeds = [training for training in trainings if training[0] == model]
+    networks = dict.fromkeys(training[:2] for training in trainings)
+    for (dataset, model), mask, method in product(networks, MASKS, METHODS):
+        seeds = [training for training in trainings if training[:2] == (dataset, model)]
         changes = np.array([beside[training, mask, method].change() for training in seeds])
         values = [
             (f"seed {seed}", part, f"{end:+.3f}")
-            for (_, seed), ends in zip(seeds, changes, strict=True)
+            for (*_, seed), ends in zip(seeds, changes, strict=True)
             for part, end in zip(("mean", "low", "high"), ends, strict=True)
         ]
-        values += [(f"seed {t[1]}", "n", str(beside[t, mask, method].n)) for t in seeds]
+        values += [(f"seed {t[-1]}", "n", str(beside[t, mask, method].n)) for t in seeds]
         if len(seeds) > 1:
             mean, deviation = changes[:, 0].mean(), stats.sem(changes[:, 0])
             half = stats.t.ppf(0.975, len(seeds) - 1) * deviation
             ends = {"mean": mean, "low": mean - half, "high": mean + half}
             values += [("over the seeds", part, f"{end:+.3f}") for part, end in ends.items()]
-        label = {"network": model, "mask": mask, "method": METHODS[method]}
+        label = {"dataset": dataset, "network": model, "mask": mask, "method": METHODS[method]}
         stated = {
             "setting": f"{WHAT} {precisions[seeds[0]]}",
-            "command": COMMAND.format(model, ",".join(str(seed) for _, seed in seeds)),
+            "command": COMMAND.format(NAMED[dataset], model, ",".join(str(seed) for *_, seed in seeds)),
         }
         yield from (label | {"column": column, "part": part, "value": value} | stated for column, part, value in values)
 
 
 def write(name: str, rows: Iterator[dict[str, object]]) -> None:
-    """Write a frame of numbers; what it has of networks that the records at hand do not hold stays."""
+    """Write a frame of numbers; what it has of networks on datasets that the records at hand do not hold stays."""
     table, earlier = pd.DataFrame(rows), pd.read_csv(TABLES / f"{name}.csv", dtype=str, keep_default_na=False)
-    table = pd.concat([table, earlier[~earlier["network"].isin(table["network"])]])
+    made, before = (pd.MultiIndex.from_frame(frame[["dataset", "network"]]) for frame in (table, earlier))
+    table = pd.concat([earlier[~before.isin(made)], table])
     table.to_csv(TABLES / f"{name}.csv", index=False)
     print(f"{name}.csv: {len(table)} numbers")
 
@@ -195,22 +213,31 @@ def main() -> None:
     write("tail", beside_the_paper(beside, precisions))
     write("tail_seeds", over_seeds(beside, precisions))
     accuracies = pd.concat(pd.read_csv(Path(folder) / "accuracies.csv") for folder in sys.argv[3:5])
-    trained = accuracies[(accuracies["dataset"] == "cub") & accuracies["recipe"].isin(RECIPES)]
-    numbers: dict[str, object] = {
-        f"tail_{r.model}_{r.recipe}_{r.seed}": f"{r.accuracy:.3f}" for r in trained.itertuples()
-    }
-    for ((model, seed), mask, method), recipe in product(beside, RECIPES):
-        pair = beside[(model, seed), mask, method]
-        numbers[f"tail_{model}_n_{seed}"] = pair.n
-        numbers[f"tail_{model}_hidden_{recipe}_{seed}_{mask}_{method}"] = f"{pair.hidden(recipe, 'original'):.0f}"
-    what = "CUB (22 classes): test accuracy on 571 images; percent hidden, original, positive kept, of images that both selected"
-    put(
-        numbers,
-        f"tail_({'|'.join({model for (model, _), *_ in beside})})_",
-        571,
-        what,
-        "python scripts/finetune.py dataset=cub model=... recipe=...",
-    )
+    for dataset, folder in NAMED.items():
+        trained = accuracies[(accuracies["dataset"] == folder) & accuracies["recipe"].isin(RECIPES)]
+        begin = "tail" if folder == "cub" else f"tail_{folder}"
+        numbers: dict[str, object] = {
+            f"{begin}_{r.model}_{r.recipe}_{r.seed}": f"{r.accuracy:.3f}" for r in trained.itertuples()
+        }
+        for ((name, model, seed), mask, method), recipe in product(beside, RECIPES):
+            if name == dataset:
+                pair = beside[(name, model, seed), mask, method]
+                numbers[f"{begin}_{model}_n_{seed}"] = pair.n
+                hidden = f"{begin}_{model}_hidden_{recipe}_{seed}_{mask}_{method}"
+                numbers[hidden] = f"{pair.hidden(recipe, 'original'):.0f}"
+        if len(trained):
+            what = (
+                f"{dataset}, subset: test accuracy on all of its test images; percent hidden, original, positive kept, "
+                "of images that both selected"
+            )
+            command = f"python scripts/finetune.py dataset={folder} model=... recipe=..."
+            put(
+                numbers,
+                f"{begin}_({'|'.join(set(trained['model']))})_",
+                int(trained["test_images"].iloc[0]),
+                what,
+                command,
+            )
 
 
 if __name__ == "__main__":
