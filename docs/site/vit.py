@@ -1,6 +1,6 @@
 """Make docs/tables/table1_vit_s14.csv, and its numbers in figures.csv, from a results folder: then `wcx report docs=true`.
 
-python docs/site/vit.py results
+python docs/site/vit.py results    # rows of methods that it does not hold stay
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twins import TABLES, put
 CONTRASTS = ("original", "mean", "max", "weighted")
 LINE = ["mask", "method", "target", "features_kept"]
 COMMAND = (
-    "python scripts/table1.py datasets=[cub] models=[vit_s14_cub22] methods=[gradcam,linear_approximation] "
+    "python scripts/table1.py datasets=[cub] models=[vit_s14_cub22] methods=[{}] "
     "contrasts=[original,mean,max,weighted] masks=[sign,equal] evaluation_precision=bfloat16 limit_selected={}"
 )
 SETTING = (
@@ -45,7 +45,8 @@ def main() -> None:
     folder = Path(sys.argv[1])
     table, pairs = (pd.read_csv(folder / f"{name}.csv") for name in ("table1", "table1_paired"))
     n = int(table["n"].max())
-    stated = {"setting": SETTING.format(n), "command": COMMAND.format(n)}
+    methods = list(dict.fromkeys(table["method"]))
+    stated = {"setting": SETTING.format(n), "command": COMMAND.format(",".join(methods), n)}
     rows: list[dict[str, object]] = []
     for mask, method, target, kept in product(
         ("sign", "equal"), sorted(set(table["method"])), ("t_1", "t_2"), ("positive", "negative")
@@ -66,16 +67,20 @@ def main() -> None:
             | stated
             for column, part, value in numbers(chosen)
         ]
-    pd.DataFrame(rows).to_csv(TABLES / "table1_vit_s14.csv", index=False)
-    made: dict[str, object] = {"vit_n": n, "vit_pairs": len(pairs[pairs["mask"] == "sign"])}
+    path = TABLES / "table1_vit_s14.csv"
+    earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
+    merged = pd.concat([earlier[~earlier["method"].isin(methods)], pd.DataFrame(rows)])
+    merged.sort_values("mask", ascending=False, kind="stable").to_csv(path, index=False)
+    begin = "vit" if "gradcam" in methods else f"vit_{'_'.join(methods)}"
+    made: dict[str, object] = {f"{begin}_n": n, f"{begin}_pairs": len(pairs[pairs["mask"] == "sign"])}
     for mask, cells in pairs.groupby("mask"):
         ahead, sure = cells["better"] == "weighted", cells["p_holm"] < 0.05
         made |= {
-            f"vit_{mask}_ahead": int(ahead.sum()),
-            f"vit_{mask}_sure": int((ahead & sure).sum()),
-            f"vit_{mask}_behind": int((~ahead & sure).sum()),
+            f"{begin}_{mask}_ahead": int(ahead.sum()),
+            f"{begin}_{mask}_sure": int((ahead & sure).sum()),
+            f"{begin}_{mask}_behind": int((~ahead & sure).sum()),
         }
-    put(made, "vit_", n, f"Table 1, vit_s14_cub22, {stated['setting']}", stated["command"])
+    put(made, None, n, f"Table 1, vit_s14_cub22, {stated['setting']}", stated["command"])
     print(made)
 
 
