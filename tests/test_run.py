@@ -226,6 +226,12 @@ def test_what_is_no_mistake_keeps_its_traceback(error: Exception, line: str | No
     assert said is None if line is None else said.startswith(line)
 
 
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="130"), user_errors.one_line_each():
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "interrupted; the same command goes on from what is finished.\n"
+
+
 def test_an_unknown_command_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["wcx", "tabel1"])
     with pytest.raises(SystemExit, match="2"):

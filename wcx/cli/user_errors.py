@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -48,9 +49,12 @@ FILES = {errno.EACCES, errno.EEXIST, errno.EISDIR, errno.ENOENT, errno.ENOSPC, e
 
 @contextmanager
 def one_line_each() -> Iterator[None]:
-    """Make a user's mistake one line on stderr and exit code 2; anything else keeps its traceback."""
+    """Make a user's mistake one line on stderr and exit code 2, Ctrl-C one and 130; anything else keeps its traceback."""
     try:
         yield
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is finished.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
         if line := one_line(error):
             print(f"error: {line}", file=sys.stderr)
