@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -72,12 +73,10 @@ def main() -> None:
         for score in SCORES:
             chances = known[[f"{score}/{reading}" for reading in READINGS[1:]]].to_numpy()
             against += list(sign_flip(known[[f"{score}/map"]].to_numpy() - chances, (*line.values(), score)))
-    contrasts = [
-        float(sign_flip((frames[key] - frames[*key[:2], "original", key[3]])[f"{score}/map"].dropna(), (*key, score)))
-        for key in frames
-        if key[2] != "original"
-        for score in SCORES
-    ]
+    contrasts = []
+    for key, score in product((key for key in frames if key[2] != "original"), SCORES):
+        maps = [frames[*key[:2], name, key[3]][f"{score}/map"] for name in (key[2], "original")]
+        contrasts.append(float(sign_flip((maps[0] - maps[1]).dropna(), (*key, score))))
     path = TABLES / "part_attributes.csv"
     earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
     made = pd.DataFrame(table)

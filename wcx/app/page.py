@@ -98,7 +98,7 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
                 code = {"wrap_lines": True, "lines": 1, "show_line_numbers": False}
                 command = gr.Code(language="shell", label="The same from the command line", elem_id="command", **code)
                 python = gr.Code(language="python", label="Its maps in Python", elem_id="python", **code)
-        told = [line, shown, links, likeliest, target, foils, layer, strongest, command, python]
+        outputs = [line, shown, links, likeliest, target, foils, layer, strongest, command, python]
         form = [target, foils, method, contrast, layer, strongest]
 
         def read(visit: Visit, path: str | None) -> None:
@@ -111,46 +111,46 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
         @answering(line, shown, links)
         def begin(visit: Visit, name: str, method: str, contrast: str) -> tuple[Answer, dict[Component, Any]]:
             chosen, upload = networks.get(name), visit.photograph()
-            found = answers.answer(chosen, upload, Asked(method=method, contrast=contrast))
+            reply = answers.answer(chosen, upload, Asked(method=method, contrast=contrast))
             names, layers = list(chosen.classes), chosen.layers(upload.pixels(chosen.transform))
-            return found, values(found) | {
-                target: gr.update(choices=names, value=found.shown.target),
-                foils: gr.update(choices=names, value=found.shown.foils),
-                layer: gr.update(choices=layers, **layer_of(found)),
+            return reply, values(reply) | {
+                target: gr.update(choices=names, value=reply.shown.target),
+                foils: gr.update(choices=names, value=reply.shown.foils),
+                layer: gr.update(choices=layers, **layer_of(reply)),
             }
 
         @answering(line, shown, links)
         def ask(visit: Visit, name: str, *form: Any) -> tuple[Answer, dict[Component, Any]]:
             asked = Asked(*form)
             asked = replace(asked, strongest=asked.strongest / 100)
-            found = answers.following(visit.answer, networks.get(name), visit.photograph(), asked)
-            return found, values(found)
+            reply = answers.following(visit.answer, networks.get(name), visit.photograph(), asked)
+            return reply, values(reply)
 
-        def values(found: Answer) -> dict[Component, Any]:
+        def values(reply: Answer) -> dict[Component, Any]:
             return {
-                line: "", shown: html.page(found), links: "",
-                likeliest: {name: p for _, name, p in found.photograph.predictions()},
-                target: found.shown.target, foils: found.shown.foils, layer: gr.update(**layer_of(found)),
-                strongest: 100 * found.asked.strongest, command: found.command(), python: found.python(),
+                line: "", shown: html.page(reply), links: "",
+                likeliest: {name: p for _, name, p in reply.photograph.predictions()},
+                target: reply.shown.target, foils: reply.shown.foils, layer: gr.update(**layer_of(reply)),
+                strongest: 100 * reply.asked.strongest, command: reply.command(), python: reply.python(),
             }  # fmt: skip
 
         def download(visit: Visit) -> Any:
-            found = visit.answer
-            if found is None or found is visit.drawn:
+            reply = visit.answer
+            if reply is None or reply is visit.drawn:
                 return gr.skip()
-            visit.drawn = found
-            text = html.files(found)
-            return text if visit.answer is found else gr.skip()  # drawing takes a while: there may be a newer answer
+            visit.drawn = reply
+            text = html.files(reply)
+            return text if visit.answer is reply else gr.skip()  # drawing takes a while: there may be a newer answer
 
         whole, again = [visit, network, method, contrast], [visit, network, *form]
         last = {"trigger_mode": "always_last", **QUIET}
         events = [
             file.upload(read, [visit, file], **QUIET)
             .then(lambda: None, None, file, **QUIET)
-            .then(begin, whole, told, **QUIET),
-            birds.select(example, visit, **QUIET).then(begin, whole, told, **QUIET),
-            network.input(begin, whole, told, **last),
-            gr.on([setting.input for setting in form], ask, again, told, **last),
+            .then(begin, whole, outputs, **QUIET),
+            birds.select(example, visit, **QUIET).then(begin, whole, outputs, **QUIET),
+            network.input(begin, whole, outputs, **last),
+            gr.on([setting.input for setting in form], ask, again, outputs, **last),
         ]
         for event in events:
             event.then(download, visit, links, **{**last, "concurrency_id": "files"})
@@ -164,9 +164,9 @@ def taken(path: Path) -> Upload:
     return upload
 
 
-def layer_of(found: Answer) -> dict[str, Any]:
+def layer_of(reply: Answer) -> dict[str, Any]:
     """Return what the list of layers shows: none for a method that explains the input."""
-    return {"value": found.photograph.layer, "interactive": methods.get(found.asked.method).space == "activation"}
+    return {"value": reply.photograph.layer, "interactive": methods.get(reply.asked.method).space == "activation"}
 
 
 def answering(
@@ -185,28 +185,28 @@ def answering(
             if form in visit.asked:
                 return same
             asked = visit.asked = [form]
-            found: Answer | None = None
-            told: dict[Component, Any] = dict.fromkeys(rest, "")
+            reply: Answer | None = None
+            outputs: dict[Component, Any] = dict.fromkeys(rest, "")
             try:
-                found, told = function(visit, *form)
+                reply, outputs = function(visit, *form)
             except WcxError as error:
-                told[line] = html.line(str(error))
+                outputs[line] = html.line(str(error))
             except Exception as error:
                 traceback.print_exception(error)
-                told[line] = html.line(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+                outputs[line] = html.line(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
             if visit.asked is not asked:
                 return same
-            visit.answer = found
-            visit.asked = [form, *forms_of(found)] if found else []
-            return told
+            visit.answer = reply
+            visit.asked = [form, *forms_of(reply)] if reply else []
+            return outputs
 
         return answered
 
     return decorate
 
 
-def forms_of(found: Answer) -> list[tuple[Any, ...]]:
+def forms_of(reply: Answer) -> list[tuple[Any, ...]]:
     """Return what `begin` and `ask` get from a form that shows an answer."""
-    name, shown = found.network.name, found.shown
+    name, shown = reply.network.name, reply.shown
     form = (shown.target, shown.foils, shown.method, shown.contrast, shown.layer, 100 * shown.strongest)
     return [(name, shown.method, shown.contrast), (name, *form)]

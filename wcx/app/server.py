@@ -61,12 +61,12 @@ def application(page: Blocks, host: str) -> FastAPI:
     from wcx.app import html
     from wcx.app.page import LARGEST
 
-    whole = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    service = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if host in ALONE:
-        whole.add_middleware(TrustedHostMiddleware, allowed_hosts=list(ALONE))
+        service.add_middleware(TrustedHostMiddleware, allowed_hosts=list(ALONE))
     settings: dict[str, Any] = {"footer_links": [], "run_history": False, "ssr_mode": False, "pwa": False}
     settings |= {"enable_monitoring": False, "mcp_server": False, "max_file_size": LARGEST, "css": html.style()}
-    return gr.mount_gradio_app(whole, page, "/", server_name=host, show_error=False, **settings)
+    return gr.mount_gradio_app(service, page, "/", server_name=host, show_error=False, **settings)
 
 
 @contextlib.contextmanager
