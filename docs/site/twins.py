@@ -143,7 +143,7 @@ def parts(shards: list[Shard]) -> None:
     setting = "twins, parts with factorial families, test images"
     put(_accuracies(facts), None, images, setting, "make twins")
     prefix, others = (
-        ("twins_added_", "twins_added_") if absent else ("twins_", "twins_(?!random|added|methods|.*_accuracy)")
+        ("twins_added_", "twins_added_") if absent else ("twins_", "twins_(?!random|added|methods|minutes|.*_accuracy)")
     )
     put(_counted(facts, tables["twins_paired"].complete, prefix), others, images, setting, "make twins")
 
