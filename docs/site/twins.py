@@ -56,7 +56,8 @@ def method_name(method: str, options: str = "") -> str:
 def _line(row: pd.Series) -> dict[str, str]:
     """Return the labels of a row's line: network, method with its layer, contrast."""
     name = method_name(row["method"], row["options"])
-    network = f"{row['model']}{SEED}{int(row['seed'])}" if not row["is_random"] else f"{row['model']}, random weights"
+    training = "" if pd.isna(row["seed"]) else f"{SEED}{int(row['seed'])}"  # of a file none is known
+    network = row["model"] + (", random weights" if row["is_random"] else training)
     return {
         "network": network,
         "method": name + (f", {row['layer']}" if row["layer"] else ""),
@@ -69,9 +70,9 @@ def _rows(chosen: pd.DataFrame, column: str, word: str = "") -> Iterator[dict[st
     for _, row in chosen.iterrows():
         on_parts = row["dataset"] == "Parts"
         what = "parts, factorial families" if on_parts else "FunnyBirds16 (our renderings)"
+        accuracy = "" if pd.isna(row["accuracy"]) else f", accuracy {row['accuracy']:.3f}"
         facts = {
-            "setting": f"{what}, accuracy {row['accuracy']:.3f}, n = {row['n']} images with a verified question, "
-            "intervals over images",
+            "setting": f"{what}{accuracy}, n = {row['n']} images with a verified question, intervals over images",
             "command": (COMMAND if on_parts else FUNNYBIRDS).format(
                 model=row["model"], layer=row["layer"] or "...", limit=json.loads(row["limit"])[0]
             ),
@@ -211,7 +212,8 @@ def methods(shards: list[Shard], name: str = "twins_methods", command: str = "")
     table = pd.DataFrame([*counts, *rows]).drop_duplicates([*LINE, "column", "part"])
     table.to_csv(TABLES / f"{name}.csv", index=False)
     print(f"{name}.csv: {len(table)} numbers")
-    made = {f"{name}_accuracy": f"{chosen['accuracy'].iloc[0]:.3f}"}
+    accuracy = chosen["accuracy"].iloc[0]
+    made: dict[str, object] = {} if pd.isna(accuracy) else {f"{name}_accuracy": f"{accuracy:.3f}"}
     asked_for = command or "wcx twins models=[small_cnn] methods=[...]"
     put(made, f"{name}_", int(chosen["n"].max()), rows[0]["setting"], asked_for)
 
