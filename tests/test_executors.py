@@ -63,20 +63,23 @@ def test_threads_are_those_of_this_process(runner, tmp_path: Path) -> None:
     assert "cpu, 3 threads" in next(tmp_path.rglob("manifest.json")).read_text()
 
 
-@pytest.mark.parametrize(("folder", "given"), [("/scratch/" + 40 * "x", {"_temp_dir": "/tmp/ray"}), ("/tmp", {})])
-def test_rays_sockets_have_paths_that_are_short_enough(
-    folder: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A long TMPDIR, as clusters have it for each job: "AF_UNIX path length cannot exceed 107 bytes"."""
-    asked: dict[str, Any] = {}
+def test_rays_sockets_have_paths_that_are_short_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long TMPDIR, as clusters have it for each job, was a traceback: "AF_UNIX path length cannot exceed 107 bytes"."""
+    calls: list[str] = []
     monkeypatch.setattr(
-        cluster, "import_extra", lambda *_: SimpleNamespace(init=lambda _, **options: asked.update(options))
+        cluster, "import_extra", lambda *_: SimpleNamespace(init=lambda where, **_: calls.append(where))
     )
-    monkeypatch.setenv("TMPDIR", folder)
     for name in ("RAY_TMPDIR", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TMPDIR", 40 * "x")
+    with pytest.raises(
+        WcxError, match=f"cannot start in {40 * 'x'}: .*give RAY_TMPDIR=<a folder of at most 35 letters>"
+    ):
+        cluster.connected(None)
+    assert calls == []
+    monkeypatch.setenv("RAY_TMPDIR", "short")
     cluster.connected(None)
-    assert {key: value for key, value in asked.items() if key == "_temp_dir"} == given
+    assert calls == ["local"]
 
 
 def test_ray_is_tried_again_where_the_machine_was_too_busy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +92,7 @@ def test_ray_is_tried_again_where_the_machine_was_too_busy(monkeypatch: pytest.M
             raise Exception("The current node timed out during startup.\nThis could happen")
 
     monkeypatch.setattr(cluster, "import_extra", lambda *_: SimpleNamespace(init=init))
+    monkeypatch.setenv("RAY_TMPDIR", "short")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     cluster.connected(None)
     assert len(calls) == 3

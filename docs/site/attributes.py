@@ -19,7 +19,7 @@ from wcx.report import opened
 from wcx.statistics import bootstrap, holm, sign_flip
 
 sys.path.insert(0, str(Path(__file__).parent))
-from twins import TABLES, put
+from twins import put, write
 
 SETTING = (
     "CUB's subset, all test images with p_t2 > 0.1 whose t_1 and t_2 are both CUB's, map of t_1, radius 0.05, "
@@ -65,10 +65,10 @@ def main() -> None:
     for line, command, rows in cells(sys.argv[1:]):
         known = rows[rows[[f"{score}/map" for score in SCORES]].notna().all(axis=1)]
         frames[tuple(line.values())] = known
-        facts = {"selected": len(rows), "n": len(known), "setting": SETTING, "command": command}
-        values = numbers(line, known)
+        facts, stated = {"selected": len(rows), "n": len(known)}, {"setting": SETTING, "command": command}
         table += [
-            line | facts | {"column": column, "part": part, "value": f"{value:.3f}"} for column, part, value in values
+            line | facts | {"column": column, "part": part, "value": f"{value:.3f}"} | stated
+            for column, part, value in numbers(line, known)
         ]
         for score in SCORES:
             chances = known[[f"{score}/{reading}" for reading in READINGS[1:]]].to_numpy()
@@ -77,11 +77,8 @@ def main() -> None:
     for key, score in product((key for key in frames if key[2] != "original"), SCORES):
         maps = [frames[*key[:2], name, key[3]][f"{score}/map"] for name in (key[2], "original")]
         contrasts.append(float(sign_flip((maps[0] - maps[1]).dropna(), (*key, score))))
-    path = TABLES / "part_attributes.csv"
-    earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
+    write("part_attributes", table, ["network"])
     made = pd.DataFrame(table)
-    kept = earlier[~earlier["network"].isin(made["network"])]
-    pd.concat([kept, made])[list(earlier)].to_csv(path, index=False)
     begin = f"attributes_{made['network'].iloc[0].partition(',')[0]}"
     corrected, pairs = holm(against), holm(contrasts)
     figures: dict[str, object] = {

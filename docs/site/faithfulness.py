@@ -151,7 +151,7 @@ def write(name: str, rows: Iterable[dict[str, object]]) -> None:
     )
     path = TABLES / f"{name}.csv"
     earlier = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
-    whole = merged(earlier, table, LINE)[[*table]]
+    whole = merged(earlier, table, LINE)
     whole.to_csv(path, index=False)
     print(f"{name}.csv: {len(whole)} numbers, {len(table)} of these records")
 

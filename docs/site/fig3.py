@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
-from twins import TABLES
+from twins import write
 
 ITERATIONS = 10  # of the bars in the table
 BARS = {"delta_probability": ("p_t", "+.3f"), "delta_accuracy": ("accuracy", "+.3f"), "delta_logit": ("y_t", "+.1f")}
@@ -22,7 +22,7 @@ CLAIMS = {
     "difference_logit": "in y_t",
 }
 CORRELATIONS = {"r_probability": "r of accuracy with p_t", "r_logit": "with y_t"}
-COMMAND = "python scripts/fig3.py models=[{}] epsilon={:g}"
+COMMAND = "python scripts/fig3.py models=[{}] epsilon={:g} limit={}"
 PANEL = ["model", "epsilon"]
 
 
@@ -34,7 +34,7 @@ def label(panel: pd.Series) -> dict[str, object]:
 def stated(panel: pd.Series, end: str) -> dict[str, object]:
     """Return where a number is from."""
     setting = f"{panel['weights']}, {panel['precision']}, t: the {panel['target_rule']}, {panel['subset']}{end}"
-    return {"setting": setting, "command": COMMAND.format(panel["model"], panel["epsilon"])}
+    return {"setting": setting, "command": COMMAND.format(panel["model"], panel["epsilon"], panel["n"])}
 
 
 def bars(folder: Path) -> Iterator[dict[str, object]]:
@@ -67,11 +67,7 @@ def claims(folder: Path) -> Iterator[dict[str, object]]:
 def main() -> None:
     """Write both tables; what they have of networks that the folders do not hold stays."""
     for name, make in (("fig3_newer", bars), ("fig3_newer_claims", claims)):
-        table = pd.DataFrame([row for folder in sys.argv[1:] for row in make(Path(folder))])
-        earlier = pd.read_csv(TABLES / f"{name}.csv", dtype=str, keep_default_na=False)
-        made, before = (pd.MultiIndex.from_frame(frame[["network", "epsilon"]]) for frame in (table, earlier))
-        pd.concat([earlier[~before.isin(made)], table]).to_csv(TABLES / f"{name}.csv", index=False)
-        print(f"{name}.csv: {len(table)} numbers")
+        write(name, (row for folder in sys.argv[1:] for row in make(Path(folder))), ["network", "epsilon"])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from wcx.report.masking import paper
 from wcx.statistics import bootstrap
 
 sys.path.insert(0, str(Path(__file__).parent))
-from twins import TABLES, put
+from twins import put, write
 
 RECIPES = ("head", "tail")
 NAMED = {
@@ -197,21 +197,12 @@ def over_seeds(
         yield from (label | {"column": column, "part": part, "value": value} | stated for column, part, value in values)
 
 
-def write(name: str, rows: Iterator[dict[str, object]]) -> None:
-    """Write a frame of numbers; what it has of networks on datasets that the records at hand do not hold stays."""
-    table, earlier = pd.DataFrame(rows), pd.read_csv(TABLES / f"{name}.csv", dtype=str, keep_default_na=False)
-    made, before = (pd.MultiIndex.from_frame(frame[["dataset", "network"]]) for frame in (table, earlier))
-    table = pd.concat([earlier[~before.isin(made)], table])
-    table.to_csv(TABLES / f"{name}.csv", index=False)
-    print(f"{name}.csv: {len(table)} numbers")
-
-
 def main() -> None:
     """Write the tables and the numbers of sentences."""
     frames, precisions = read(dict(zip(RECIPES, map(Path, sys.argv[1:3]), strict=True)))
     beside = compared(frames)
-    write("tail", beside_the_paper(beside, precisions))
-    write("tail_seeds", over_seeds(beside, precisions))
+    write("tail", beside_the_paper(beside, precisions), ["dataset", "network"])
+    write("tail_seeds", over_seeds(beside, precisions), ["dataset", "network"])
     accuracies = pd.concat(pd.read_csv(Path(folder) / "accuracies.csv") for folder in sys.argv[3:5])
     for dataset, folder in NAMED.items():
         trained = accuracies[(accuracies["dataset"] == folder) & accuracies["recipe"].isin(RECIPES)]

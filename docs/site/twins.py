@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -82,26 +82,26 @@ def _rows(chosen: pd.DataFrame, column: str, word: str = "") -> Iterator[dict[st
             yield _line(row) | {"column": row[column] + word, "part": part, "value": value} | facts
 
 
-def _write(name: str, rows: Iterator[dict[str, str]] | list[dict[str, str]]) -> pd.DataFrame:
-    """Write a table, with those lines of the earlier one that these rows do not have; return it."""
+def write(name: str, rows: Iterable[dict[str, object]], keys: list[str] = LINE) -> pd.DataFrame:
+    """Write a table, with those lines of the earlier one that these rows do not have, see `merged`; return it."""
     path, table = TABLES / f"{name}.csv", pd.DataFrame(rows)
     earlier = pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
-    whole = merged(earlier, table)
+    whole = merged(earlier, table, keys)
     whole.to_csv(path, index=False)
     print(f"{name}.csv: {len(whole)} numbers, {len(table)} of these records")
     return whole
 
 
 def merged(earlier: pd.DataFrame, table: pd.DataFrame, keys: list[str] = LINE) -> pd.DataFrame:
-    """Return a table with those lines of an earlier one that it has no number of; a network's lines stand together."""
-    new = table.drop_duplicates([*keys, "column", "part"])
+    """Return a table with those lines of an earlier one that it has no number of, by their keys; equal first keys together."""
+    new = table.drop_duplicates([name for name in table if name not in ("value", "setting", "command")])
     if earlier.empty:
         return new
     kept = earlier[~pd.MultiIndex.from_frame(earlier[keys]).isin(pd.MultiIndex.from_frame(new[keys]))]
     lines = pd.concat([earlier, new])[keys].drop_duplicates()
-    place = {network: place for place, network in enumerate(lines["network"].unique())}
-    lines = lines.sort_values("network", key=lambda networks: networks.map(place), kind="stable")
-    return lines.merge(pd.concat([kept, new]), on=keys)
+    place = {first: place for place, first in enumerate(lines[keys[0]].unique())}
+    lines = lines.sort_values(keys[0], key=lambda column: column.map(place), kind="stable")
+    return lines.merge(pd.concat([kept, new]), on=keys)[list(table)]
 
 
 def put(made: dict[str, object], prefix: str | None, n: int, setting: str, command: str) -> None:
@@ -129,8 +129,8 @@ def parts(shards: list[Shard]) -> None:
     frame["is_first"] = frame["weights_hash"].eq(frame["weights_hash"].iloc[0])
     top = frame[(frame["score"] == "top_mean") & (frame["question"] != "q5") & frame["reading"].isin(MAPS)]
     shared = top["method"].isin([*SHARED, *CONTROLS]) & (top["is_first"] | top["method"].isin(SHARED))
-    singly = _write("twins", _rows(top[shared], "question"))
-    _write("twins_trainings", trainings(singly))
+    singly = write("twins", _rows(top[shared], "question"))
+    write("twins_trainings", trainings(singly))
     if frame["model"].iloc[0] == "small_cnn":
         _of_first(frame[frame["is_first"] & frame["method"].isin([*SHARED, *CONTROLS])])
     facts = tables["twins_questions"].complete
@@ -194,8 +194,8 @@ def _of_first(seed: pd.DataFrame) -> None:
     """Write the tables of the network with which the others are compared."""
     scores = ["tau_mean", "sign", "auroc", "average_precision", "mass", "leak"]
     chosen = seed[(seed["question"] == "q1") & seed["reading"].isin(MAPS) & seed["score"].isin(scores)]
-    _write("twins_scores", _rows(chosen, "score"))
-    _write("twins_readings", _readings(seed[seed["method"].isin(SHARED)]))
+    write("twins_scores", _rows(chosen, "score"))
+    write("twins_readings", _readings(seed[seed["method"].isin(SHARED)]))
 
 
 def methods(shards: list[Shard], name: str = "twins_methods", command: str = "") -> None:
@@ -266,11 +266,9 @@ def funnybirds16(shards: list[Shard]) -> None:
         "layer", key=lambda layers: -layers.map(_place), kind="stable"
     )
     top = frame[(frame["score"] == "top_mean") & frame["question"].isin(["q1", "q3"])]
-    _write("twins_funnybirds16", _rows(top, "question"))
+    write("twins_funnybirds16", _rows(top, "question"))
     scores = ["auroc", "auroc_mask", "average_precision", "average_precision_mask"]
-    _write(
-        "twins_funnybirds16_scores", _rows(frame[(frame["question"] == "q1") & frame["score"].isin(scores)], "score")
-    )
+    write("twins_funnybirds16_scores", _rows(frame[(frame["question"] == "q1") & frame["score"].isin(scores)], "score"))
 
     asked = {"q1": "top_mean/q1/verified", "q3": "top_mean/q3/verified"}
     halves = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
-from twins import TABLES, put
+from twins import put, write
 
 CONTRASTS = ("original", "mean", "max", "weighted")
 LINE = ["mask", "method", "target", "features_kept"]
@@ -67,10 +67,7 @@ def main() -> None:
             | stated
             for column, part, value in numbers(chosen)
         ]
-    path = TABLES / "table1_vit_s14.csv"
-    earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
-    merged = pd.concat([earlier[~earlier["method"].isin(methods)], pd.DataFrame(rows)])
-    merged.sort_values("mask", ascending=False, kind="stable").to_csv(path, index=False)
+    write("table1_vit_s14", rows, ["mask", "method"])
     begin = "vit" if "gradcam" in methods else f"vit_{'_'.join(methods)}"
     made: dict[str, object] = {f"{begin}_n": n, f"{begin}_pairs": len(pairs[pairs["mask"] == "sign"])}
     for mask, cells in pairs.groupby("mask"):

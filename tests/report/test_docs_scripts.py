@@ -161,6 +161,10 @@ def test_lines_without_new_records_stay_and_networks_stand_together(scripts) -> 
         ["b, seed 0", "original", "q1", "0.30"],
     ]
     assert scripts["twins"].merged(pd.DataFrame(), new).equals(new)
+    merged = scripts["twins"].merged(earlier, new, ["network"])  # all lines of a network give way
+    assert merged["value"].tolist() == ["0.11", "0.50", "0.30"]
+    merged = scripts["twins"].merged(earlier.assign(n="3"), new.assign(n="4"), ["network"])
+    assert merged["n"].tolist() == ["4", "4", "3"]
 
 
 def test_a_measure_s_table_keeps_the_lines_of_other_networks(scripts, tmp_path: Path, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from wcx.pipeline.block import OpenedBlock
 
 log = logging.getLogger("wcx")
 _STORE = 2**28  # bytes of Ray's own store on one machine: results are small, and what is not goes to its disk
-_LONGEST = 35  # letters of TMPDIR: Ray adds 68 or so to its sockets' paths, which have at most 107
+_LONGEST = 35  # letters of the folder: Ray adds 68 or so to its sockets' paths, which have at most 107
 
 
 class Worker:
@@ -64,7 +64,7 @@ def connected(address: str | None) -> Any:
     """Return the module `ray`, connected; a new cluster that did not start in Ray's seconds is tried three times.
 
     Raises:
-        WcxError: it is not installed, or there is no cluster at that address, or none starts here.
+        WcxError: it is not installed, there is no cluster at that address, or none starts here.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = import_extra("ray", "executor=ray", "ray")
@@ -72,8 +72,12 @@ def connected(address: str | None) -> Any:
         raise WcxError(f"nothing answers at address={address}; start Ray there by `ray start --head`, or leave it out.")
     own = address is None and "RAY_ADDRESS" not in os.environ
     options: dict[str, Any] = {"object_store_memory": _STORE, "include_dashboard": False} if own else {}
-    if own and "RAY_TMPDIR" not in os.environ and len(os.environ.get("TMPDIR", "")) > _LONGEST:
-        options["_temp_dir"] = "/tmp/ray"
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR", "")
+    if own and len(folder) > _LONGEST:
+        raise WcxError(
+            f"Ray cannot start in {folder}: its sockets' paths would be too long; give RAY_TMPDIR=<a folder of at most "
+            f"{_LONGEST} letters>."
+        )
     options |= {"log_to_driver": False, "logging_level": logging.ERROR}
     for tries in (2, 1, 0):
         try:
@@ -84,10 +88,10 @@ def connected(address: str | None) -> Any:
             if own and tries and "timed out" in line:
                 log.warning("Ray did not start, and is tried again: %s", line)
                 continue
+            if own:
+                raise WcxError(f"Ray does not start here: {line}") from error
             raise WcxError(
-                f"Ray does not start here: {line}"
-                if own
-                else f"no Ray cluster at address={address}: {line}; start one by `ray start --head`, and give all the same "
+                f"no Ray cluster at address={address}: {line}; start one by `ray start --head`, and give all the same "
                 "RAY_AUTH_MODE."
             ) from error
     return ray

@@ -121,7 +121,7 @@ class Section:
         """Draw the figures into a results folder, and remove those of an earlier run; return the files."""
         old = [f"{stem}.{name}" for stem, name in product(self.stale, FORMATS)]
         for path in list(chain.from_iterable(map(folder.glob, old))):
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may draw them, too
         return list(chain.from_iterable(plot.write(folder, formats) for plot in self.plots))
 
 
