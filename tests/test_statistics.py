@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from wcx import statistics
-from wcx.statistics import bootstrap, holm, paired, seed_of, sign_flip
+from wcx.statistics import bootstrap, detectable, holm, paired, seed_of, sign_flip
 
 KEY = ["cub", "vgg16", "gradcam", "weighted"]
 
@@ -140,3 +140,13 @@ def test_memory_is_bounded(compute) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 48e6, "300 resamples at once are 96 MB"
+
+
+def test_a_detectable_difference_is_significant_as_often_as_it_says() -> None:
+    """Of normal differences, one of three tests, the others' p far larger: by Holm it is tested at 0.05 / 3."""
+    n, deviation, samples = 400, 0.4, 1000
+    effect = float(detectable(deviation, n, 3))
+    assert effect == pytest.approx((2.3940 + 0.8416) * 0.4 / 400**0.5, abs=1e-4)
+    drawn = np.random.default_rng(0).normal(effect, deviation, (n, samples))
+    share = (sign_flip(drawn, KEY, flips=2000) < 0.05 / 3).mean()
+    assert share == pytest.approx(0.8, abs=0.04)

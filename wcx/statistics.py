@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -142,6 +143,25 @@ def paired(a: ArrayLike, b: ArrayLike, key: Sequence[object], resamples: int = R
     return Paired(
         len(differences), mean, *bootstrap(differences, key, resamples=resamples), sign_flip(differences, key)
     )
+
+
+def detectable(
+    deviation: ArrayLike, n: ArrayLike, m: ArrayLike = 1, level: float = 0.05, power: float = 0.8
+) -> np.ndarray:
+    """Return the mean paired difference that is significant with a given probability, by the normal approximation.
+
+    (z(1 - level / 2 m) + z(power)) deviation / sqrt(n), z the normal quantile: Bonferroni's level, which Holm's smallest p meets.
+
+    Args:
+        deviation: standard deviation of the differences, an image each.
+        n: images.
+        m: tests.
+        level: of the family.
+        power: the probability.
+    """
+    tests = np.asarray(m, dtype=np.float64)
+    critical = np.vectorize(NormalDist().inv_cdf, otypes=[float])(1 - level / (2 * tests))
+    return np.asarray((critical + NormalDist().inv_cdf(power)) * np.asarray(deviation) / np.sqrt(n))
 
 
 def holm(p: ArrayLike) -> np.ndarray:

@@ -3,7 +3,7 @@
 python docs/site/twins.py results            # of `make twins` on parts, whatever networks and methods there are: what a table
                                              # has of others stays, and the numbers of sentences about all of them, too
 python docs/site/twins.py results random     # and of the network of random weights, in a results folder of its own
-python docs/site/twins.py --methods results [table command]  # of one network, in a table of its own: every method
+python docs/site/twins.py --methods results [table command]  # of one network, in a table of its own: every method; lines stay, too
 python docs/site/twins.py --funnybirds16 results
 """
 
@@ -24,13 +24,20 @@ from wcx.report.twins import numbers, paired
 
 TABLES = Path(__file__).resolve().parents[1] / "tables"
 CONTROLS = tuple(numbers.LINES.values())
-NAMES = {"gradcam": "GradCAM", "xgradcam": "XGradCAM", "lrp": "LRP", "deeplift": "DeepLIFT", "rise": "RISE"}
+NAMES = {
+    "gradcam": "GradCAM",
+    "xgradcam": "XGradCAM",
+    "lrp": "LRP",
+    "deeplift": "DeepLIFT",
+    "rise": "RISE",
+    "smoothgrad": "SmoothGrad",
+}
 LINE = ["network", "method", "contrast"]
 SEED = ", seed "  # between a network and the seed of its training
 MAPS = ("verified", *numbers.LINES)  # the readings of a table: maps, and the controls beside them
 METHODS = (
-    *("gradcam", "linear_approximation", "xgradcam", "gradient", "input_x_gradient", "integrated_gradients"),
-    *("lrp", "deeplift", "occlusion", "rise"),
+    *("gradcam", "linear_approximation", "xgradcam", "gradient", "smoothgrad", "input_x_gradient"),
+    *("integrated_gradients", "lrp", "deeplift", "occlusion", "rise"),
 )
 SHARED = ("gradcam", "linear_approximation")  # what every network was asked
 BOTH = {"original", "mean", "max", "weighted"}
@@ -203,15 +210,15 @@ def methods(shards: list[Shard], name: str = "twins_methods", command: str = "")
     frame = numbers.frame(_cells(shards))
     questions = ["q1", "q2", "q3", "q4_siblings", "q4_pairs"]
     asked = frame["question"].isin(questions) & (frame["score"] == "top_mean") & frame["reading"].isin(MAPS)
-    order = {name: place for place, name in enumerate((*METHODS, *CONTROLS))}
-    chosen = frame[asked].sort_values("method", key=lambda names: names.map(order), kind="stable")
+    chosen = frame[asked]
     if chosen["weights_hash"].nunique() != 1:
         raise SystemExit(f"the records are of {chosen['weights'].unique()}; give a folder with those of one network.")
     rows = [row | ({"command": command} if command else {}) for row in _rows(chosen, "question")]
     counts = [row | {"column": "images", "part": ""} for row in rows if (row["column"], row["part"]) == ("q1", "n")]
-    table = pd.DataFrame([*counts, *rows]).drop_duplicates([*LINE, "column", "part"])
-    table.to_csv(TABLES / f"{name}.csv", index=False)
-    print(f"{name}.csv: {len(table)} numbers")
+    order = {name: place for place, name in enumerate((*map(method_name, METHODS), *CONTROLS))}
+    whole = write(name, [*counts, *rows])
+    places = whole["method"].str.partition(", ")[0].map(order)
+    whole.iloc[places.argsort(kind="stable")].to_csv(TABLES / f"{name}.csv", index=False)
     accuracy = chosen["accuracy"].iloc[0]
     made: dict[str, object] = {} if pd.isna(accuracy) else {f"{name}_accuracy": f"{accuracy:.3f}"}
     asked_for = command or "wcx twins models=[small_cnn] methods=[...]"

@@ -144,6 +144,47 @@ def test_mistakes_are_scored_as_the_experiment_scores_them_among_all_images(scri
     assert table["GradCAM, features.4", "original", "q5, sign", "mean"] == f"{mean:.2f}"
     assert table["painted truth", "none", "q5, tau", "mean"] == "1.00"
 
+    tests = scripts["mistakes"].tests(tables)
+    assert tests[["contrast", "score", "m"]].to_numpy().tolist() == [
+        ["weighted", "tau_mean", 2],
+        ["weighted", "sign", 2],
+    ]
+    rows = list(scripts["mistakes"].differences(tests))
+    tau, original = (tables[Cell("gradcam", c)]["tau_mean/q5/verified"] for c in ("weighted", "original"))
+    assert rows[0] | {"value": float(rows[0]["value"])} == {
+        "network": "small_cnn, seed 0",
+        "method": "GradCAM, features.4",
+        "contrast": "weighted",
+        "column": "q5, tau, minus original",
+        "part": "difference",
+        "value": pytest.approx((tau - original).mean(), abs=0.005),
+    }
+    assert [row["part"] for row in rows[:5]] == ["difference", "low", "high", "p", "detectable"]
+
+
+def test_a_method_more_is_put_among_those_of_before(scripts, tmp_path: Path, monkeypatch) -> None:
+    """The records of the others need not be at hand."""
+    (tmp_path / "tables").mkdir()
+    monkeypatch.setattr(scripts["twins"], "TABLES", tmp_path / "tables")
+    monkeypatch.setattr(scripts["twins"], "_cells", list)
+    (tmp_path / "tables/figures.csv").write_text("quantity,value,n,setting,command\n")
+    earlier = [
+        ("small_cnn, seed 2", method, contrast, "q1", "mean", "0.30")
+        for method, contrast in (("gradient", "max"), ("occlusion", "max"), ("painted truth", "none"))
+    ]
+    numbers(*earlier).to_csv(tmp_path / "tables/twins_methods.csv", index=False)
+    rows = pd.DataFrame({"index": range(4), "skipped": False, "label": 0, "predicted": 0})
+    opened = cell(tmp_path, "twins", "gradient", "max", {"chance": 0}, rows.assign(**{"top_mean/q1/verified": 0.5}))
+    opened.shard.parts.update(method={"samples": 16}, limit=[4, 0])
+    scripts["twins"].methods([opened])
+    table = pd.read_csv(tmp_path / "tables/twins_methods.csv", dtype=str).query("part == 'mean'")
+    assert table[["method", "value"]].to_numpy().tolist() == [
+        ["gradient", "0.30"],
+        ["SmoothGrad", "0.50"],
+        ["occlusion", "0.30"],
+        ["painted truth", "0.30"],
+    ]
+
 
 def test_lines_without_new_records_stay_and_networks_stand_together(scripts) -> None:
     earlier = numbers(

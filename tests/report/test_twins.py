@@ -11,6 +11,8 @@ from wcx import experiments, records, statistics
 from wcx.experiments.twins import Settings
 from wcx.records import Shard
 from wcx.report import sections
+from wcx.report.opened import Opened
+from wcx.report.twins import paired
 
 N = 24
 COLUMNS = experiments.get("twins").columns(Settings())
@@ -92,6 +94,33 @@ def test_differences_are_paired_over_images_and_corrected_as_one_family(shards: 
     assert frame["p_holm"].tolist() == pytest.approx(statistics.holm(frame["p"]))
     [row] = frame.query("method == 'lrp' and minus == 'against all others' and seed == 1").to_dict("records")
     assert row["difference"] == pytest.approx(shards[7].read()["top_mean/q1/verified"].mean() - 0.25)
+
+
+def test_mistakes_are_a_family_of_their_own(tmp_path: Path) -> None:
+    """So few images are wrong that Q1's tests would hide what they show, and theirs would cost Q1's."""
+    rng = np.random.default_rng(1)
+    records_of = {
+        contrast: shard(tmp_path, "gradcam", contrast, 0, np.full(N, 0.5)) for contrast in ("original", "weighted")
+    }
+    cells, signs = [], {}
+    for contrast, opened in records_of.items():
+        rows = opened.read().assign(**{"verified/q5": [1.0] * 9 + [0.0] * (N - 9)})
+        rows.loc[:8, "tau_mean/q5/verified"] = 0.5
+        signs[contrast] = rng.integers(0, 4, 9) / 3
+        rows.loc[:8, "sign/q5/verified"] = signs[contrast]
+        cells.append(Opened(opened, rows))
+    frame = paired.differences(cells, paired.MISTAKES)
+    assert frame[["score", "question", "minus", "n", "m"]].to_numpy().tolist() == [
+        ["tau_mean", "q5", "original", 9, 2],
+        ["sign", "q5", "original", 9, 2],
+    ]
+    difference = signs["weighted"] - signs["original"]
+    assert frame["difference"].tolist() == pytest.approx([0, difference.mean()])
+    assert frame["p"].tolist() == pytest.approx([1, float(statistics.sign_flip(difference, ["exact"]))])
+    assert frame["detectable"].tolist() == pytest.approx(
+        [0, float(statistics.detectable(difference.std(ddof=1), 9, 2))]
+    )
+    assert set(paired.differences(cells)["m"]) == {2}, "Q1 alone: weighted against original, and against all others"
 
 
 def test_trainings_are_shown_from_minimum_to_maximum(shards: list[Shard]) -> None:

@@ -45,7 +45,8 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     """Return the section; see `sections.of`."""
     cells = [Opened(shard, rows) for shard in shards if (rows := opened.rows(shard, refused)) is not None]
     frame, pairs, facts = numbers.frame(cells), paired.differences(cells), paired.facts(cells)
-    tables = [*_shares(frame), _paired(pairs), *_readings(frame), _across(frame), _facts(facts)]
+    mistakes = paired.differences(cells, paired.MISTAKES)
+    tables = [*_shares(frame), _paired(pairs), _mistakes(mistakes), *_readings(frame), _across(frame), _facts(facts)]
     state = f"{counted(len(cells), 'cell')}, {counted(len(frame), 'number')}" if len(frame) else ""
     notes = [opened.INTERVALS, *opened.unchecked([cell.shard for cell in cells])]
     return Section(
@@ -53,7 +54,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
         "Twins: the part that tells",
         _INTRO,
         [table for table in tables if len(table.frame)],
-        findings=_findings(pairs, facts),
+        findings=[*_findings(pairs, facts), *_findings_of_mistakes(mistakes)],
         problems=list(refused or ()),
         notes=notes,
         commands=_COMMANDS,
@@ -109,9 +110,23 @@ def _paired(pairs: pd.DataFrame) -> Table:
         "p: sign flips of images; Holm over all m tests of this table."
     )
     title = "Contrasts against original, and a named foil against all others"
-    keys = ("network", "model", "method", "layer", "contrast", "question", "minus")
-    columns = (*numbers.COLUMNS, *paired.DIFFERENCE)
-    return _long("paired", title, columns, pairs, note, keys, ("n", *(column.name for column in paired.DIFFERENCE[1:])))
+    return _differences("paired", title, pairs, note, "question")
+
+
+def _mistakes(pairs: pd.DataFrame) -> Table:
+    note = (
+        "Images that are taken for another class of their family: the map of the predicted class against the label minus that of "
+        "original. tau_mean: order of the parts; sign: of their means. p: sign flips of images; Holm over all m tests of this "
+        "table."
+    )
+    return _differences("paired_mistakes", "Contrasts against original: mistakes (Q5)", pairs, note, "score")
+
+
+def _differences(name: str, title: str, pairs: pd.DataFrame, note: str, tells: str) -> Table:
+    """Return a table of paired differences, whose lines of one map a column `tells` apart."""
+    keys = ("network", "model", "method", "layer", "contrast", tells, "minus")
+    columns = (*numbers.COLUMNS, paired.MINUS, *paired.DIFFERENCE)
+    return _long(name, title, columns, pairs, note, keys, ("n", *(column.name for column in paired.DIFFERENCE)))
 
 
 def _across(frame: pd.DataFrame) -> Table:
@@ -168,5 +183,18 @@ def _findings(pairs: pd.DataFrame, facts: pd.DataFrame) -> list[str]:
         shares = " to ".join(dict.fromkeys(f"{share:.3f}" for share in ends))
         sentences.append(
             f"a share of {shares} of the verified Q1 questions is answered more by another part than by the one that differs"
+        )
+    return sentences
+
+
+def _findings_of_mistakes(pairs: pd.DataFrame) -> list[str]:
+    """Return in how many cells a contrast is better than original on mistakes, and of how many images."""
+    sentences = []
+    for score, rows in pairs.groupby("score", sort=False) if len(pairs) else ():
+        better, worse = (int(((rows["p_holm"] < 0.05) & (sign * rows["difference"] > 0)).sum()) for sign in (1, -1))
+        images = " to ".join(str(n) for n in sorted({rows["n"].min(), rows["n"].max()}))
+        sentences.append(
+            f"Q5 ({score}): higher than original in {better} of {len(rows)} comparisons, lower in {worse} (p Holm < 0.05, "
+            f"m = {int(rows['m'].iloc[0])}; n = {images} mistakes: a difference of {rows['detectable'].max():.2f} would show)"
         )
     return sentences

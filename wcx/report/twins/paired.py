@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,17 @@ from wcx.report.twins import numbers
 from wcx.report.twins.numbers import layer, networks, values
 
 SCORE, BASE = "top_mean", "original"
-KINDS = ("q1", "q2", "q3", "q4_siblings", "q4_all", "q4_pairs")
+TOP = tuple((SCORE, kind) for kind in ("q1", "q2", "q3", "q4_siblings", "q4_all", "q4_pairs"))
+MISTAKES = (("tau_mean", "q5"), ("sign", "q5"))  # no single part is the right one
+MINUS = Column("minus", "What it is compared with, image by image.")
 DIFFERENCE = (
-    Column("minus", "What it is compared with, image by image."),
-    Column("difference", "Of the share whose top part is right.", format="+.3f", interval=("ci_low", "ci_high")),
+    Column("difference", "Of the score, over images.", format="+.3f", interval=("ci_low", "ci_high")),
     *opened.TESTS,
+    Column(
+        "detectable",
+        "The difference that is significant in 80 % of samples of so many images, were it the only one of the m.",
+        format=".3f",
+    ),
 )
 SPREAD = (
     Column("mean", "Of the networks' means.", format=".3f"),
@@ -39,41 +45,62 @@ FACTS = (
 )
 
 
-def differences(cells: Sequence[Opened]) -> pd.DataFrame:
+def differences(cells: Sequence[Opened], asked: Sequence[tuple[str, str]] = TOP) -> pd.DataFrame:
     """Return a row for each contrast and question: its maps minus those of original, and minus the ones against all others.
 
     One family of tests, corrected by Holm; all of a network's differences of the same images share their random signs.
+
+    Args:
+        cells: of any networks.
+        asked: scores and kinds of questions, which are one family.
     """
-    rows = [row for group in networks(cells) for row in _differences(group)]
-    if not rows:
-        return pd.DataFrame()
-    return opened.corrected(opened.with_networks(pd.DataFrame(rows)))
+    rows = []
+    for group in networks(cells):
+        by_map = {(cell.names["method"], layer(cell), cell.shard.key[3]): cell for cell in group}
+        tables = {name: values(cell) for name, cell in by_map.items()}
+        for row in comparisons(tables, asked, group[0].key()[:2]):
+            cell = by_map[row["method"], row["layer"], row["contrast"]]
+            rows.append(cell.facts() | numbers.labels(cell) | row)
+    return family(opened.with_networks(pd.DataFrame(rows))) if rows else pd.DataFrame()
 
 
-def _differences(cells: Sequence[Opened]) -> Iterator[dict[str, Any]]:
-    tables = {(cell.names["method"], layer(cell), cell.shard.key[3]): (cell, values(cell)) for cell in cells}
+def comparisons(
+    tables: Mapping[tuple[str, str, str], pd.DataFrame], asked: Sequence[tuple[str, str]], key: Sequence[object]
+) -> Iterator[dict[str, Any]]:
+    """Yield for each contrast and question of one network n, difference, interval and p.
+
+    Args:
+        tables: numbers ``score/question/reading``, a row an image, by method, layer and contrast.
+        asked: scores and kinds of questions.
+        key: of the network, from which the random numbers are seeded.
+    """
     pairs: dict[tuple[str, ...], pd.Series] = {}
-    for (method, place, contrast), (_, table) in tables.items():
+    for (method, place, contrast), table in tables.items():
         if contrast == BASE:
             continue
-        base = tables.get((method, place, BASE))
-        for kind in KINDS:
-            scores = table.get(f"{SCORE}/{kind}/verified")
-            for minus, compared in (
-                (BASE, base and base[1].get(f"{SCORE}/{kind}/verified")),
-                ("against all others", table.get(f"{SCORE}/{kind}/others")),
+        base = tables.get((method, place, BASE), pd.DataFrame())
+        for score, kind in asked:
+            scores = table.get(f"{score}/{kind}/verified")
+            for minus, other in (
+                (BASE, base.get(f"{score}/{kind}/verified")),
+                ("against all others", table.get(f"{score}/{kind}/others")),
             ):
-                if scores is not None and compared is not None and scores.notna().any() and compared.notna().any():
-                    pairs[method, place, contrast, kind, minus] = scores - compared
+                if scores is not None and other is not None and scores.notna().any() and other.notna().any():
+                    pairs[method, place, contrast, score, kind, minus] = scores - other
     differences = pd.DataFrame(pairs)
+    labels = ("method", "layer", "contrast", "score", "question", "minus")
     for mask, columns in opened.same_images(differences):
-        key = [*cells[0].key()[:2], "twins", int(mask.sum())]
-        result = statistics.paired(differences.loc[mask, columns], 0, key, numbers.RESAMPLES)
-        compared = pd.DataFrame(result._asdict(), index=columns)
-        for name, row in zip(columns, compared.to_dict("records"), strict=True):
-            cell = tables[name[:3]][0]
-            places = {"contrast": name[2], "layer": name[1], "question": name[3], "minus": name[4]}
-            yield cell.facts() | numbers.labels(cell) | places | row
+        sample = differences.loc[mask, columns]
+        result = statistics.paired(sample, 0, [*key, "twins", int(mask.sum())], numbers.RESAMPLES)
+        frame = pd.DataFrame(result._asdict() | {"deviation": sample.std().to_numpy()}, index=columns)
+        for name, row in zip(columns, frame.to_dict("records"), strict=True):
+            yield dict(zip(labels, name, strict=True)) | row
+
+
+def family(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `comparisons` with p corrected for all of them, m, and the difference that so many images can show."""
+    whole = opened.corrected(frame)
+    return whole.assign(detectable=statistics.detectable(whole["deviation"], whole["n"], whole["m"]))
 
 
 def across(frame: pd.DataFrame) -> pd.DataFrame:
