@@ -1,6 +1,6 @@
 """Mistakes (Q5 of the experiment twins) of small_cnn: docs/tables/twins_mistakes.csv, then run leaderboard.py.
 
-    python docs/site/mistakes.py checkpoints/parts/small_cnn-<hash>.safetensors [methods]
+    python docs/site/mistakes.py checkpoints/parts/small_cnn-<hash>.safetensors [methods]   # other lines stay, and are in no test
 
 A trained network is seldom wrong about drawn birds, so more test images are drawn (the dataset's own are the first of them). Those
 that it gets wrong are asked as `wcx twins` would, Q5 alone: the predicted class against the label, order and sign of the parts. The
@@ -12,10 +12,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from twins import CONTROLS, METHODS, TABLES, method_name, put
+from twins import CONTROLS, METHODS, method_name, put, write_by_method
 
 from wcx import datasets, methods, models
 from wcx.datasets.twins import Twins
@@ -133,8 +134,8 @@ def write(tables: Mapping[Cell, pd.DataFrame], birds: Twins) -> None:
     asked = f"{count} of {len(birds)} test images taken for another of their family"
     setting = f"parts, factorial families: {asked}, intervals over images"
     command = "python docs/site/mistakes.py <checkpoint>"
-    table = pd.DataFrame([*lines(tables), *differences(frame)]).assign(setting=setting, command=command)
-    table.to_csv(TABLES / "twins_mistakes.csv", index=False)
+    facts = {"setting": setting, "command": command}
+    write_by_method("twins_mistakes", [line | facts for line in (*lines(tables), *differences(frame))])
     made: dict[str, object] = {"mistakes_images": len(birds), "mistakes": count, "mistakes_m": int(frame["m"].iloc[0])}
     for score, rows in frame.groupby("score"):
         sure = rows["p_holm"] < 0.05
@@ -143,12 +144,9 @@ def write(tables: Mapping[Cell, pd.DataFrame], birds: Twins) -> None:
             f"mistakes_{SCORES[score]}_worse": int((sure & (rows["difference"] < 0)).sum()),
             f"mistakes_{SCORES[score]}_of": len(rows),
             f"mistakes_{SCORES[score]}_detectable": f"{rows['detectable'].min():.2f} to {rows['detectable'].max():.2f}",
+            f"mistakes_{SCORES[score]}_needed": int(np.ceil((rows["n"] * (rows["detectable"] / 0.1) ** 2).max())),
         }
-    print(
-        frame[["method", "score", "n", "difference", "ci_low", "ci_high", "p", "p_holm", "detectable"]]
-        .round(4)
-        .to_string()
-    )
+    print(frame.round(4).to_string())
     put(made, "mistakes", count, setting, command)
 
 

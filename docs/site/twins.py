@@ -99,6 +99,14 @@ def write(name: str, rows: Iterable[dict[str, object]], keys: list[str] = LINE) 
     return whole
 
 
+def write_by_method(name: str, rows: Iterable[dict[str, object]]) -> None:
+    """Write a table as `write` does, its lines in the order of the methods, controls last."""
+    order = {name: place for place, name in enumerate((*map(method_name, METHODS), *CONTROLS))}
+    whole = write(name, rows)
+    places = whole["method"].str.partition(", ")[0].map(order)
+    whole.iloc[places.argsort(kind="stable")].to_csv(TABLES / f"{name}.csv", index=False)
+
+
 def merged(earlier: pd.DataFrame, table: pd.DataFrame, keys: list[str] = LINE) -> pd.DataFrame:
     """Return a table with those lines of an earlier one that it has no number of, by their keys; equal first keys together."""
     new = table.drop_duplicates([name for name in table if name not in ("value", "setting", "command")])
@@ -215,10 +223,7 @@ def methods(shards: list[Shard], name: str = "twins_methods", command: str = "")
         raise SystemExit(f"the records are of {chosen['weights'].unique()}; give a folder with those of one network.")
     rows = [row | ({"command": command} if command else {}) for row in _rows(chosen, "question")]
     counts = [row | {"column": "images", "part": ""} for row in rows if (row["column"], row["part"]) == ("q1", "n")]
-    order = {name: place for place, name in enumerate((*map(method_name, METHODS), *CONTROLS))}
-    whole = write(name, [*counts, *rows])
-    places = whole["method"].str.partition(", ")[0].map(order)
-    whole.iloc[places.argsort(kind="stable")].to_csv(TABLES / f"{name}.csv", index=False)
+    write_by_method(name, [*counts, *rows])
     accuracy = chosen["accuracy"].iloc[0]
     made: dict[str, object] = {} if pd.isna(accuracy) else {f"{name}_accuracy": f"{accuracy:.3f}"}
     asked_for = command or "wcx twins models=[small_cnn] methods=[...]"
