@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -117,6 +118,17 @@ def test_whatever_the_classes_are_called(odd_names: Network) -> None:
         assert photo_ids.class_id(cfg.target, names) == target, found.command()
         assert [photo_ids.class_id(foil, names) for foil in cfg.foils] == found.photograph.asked(0), found.command()
     check_both_ways(answers.answer(odd_names, upload(), Asked()))
+
+
+def test_close_and_tiny_probabilities_are_told_apart_as_beside_the_maps(network: Network) -> None:
+    """Whole percents would show 53%, 53%, 0%, 0%."""
+    text = html.likeliest([(0, "auk", 0.5269), (1, "tern", 0.5261), (2, "<i>", 0.004), (3, "gull", 1e-6)])
+    numbers = re.findall(r'<span>(.*?)</span> <span class="numbers">(.*?)</span>', text)
+    assert numbers == [("auk", "0.527"), ("tern", "0.526"), ("&lt;i&gt;", "0.004"), ("gull", "&lt;0.001")]
+    found = answers.answer(network, upload(), Asked())
+    stated = re.findall(r'class="numbers">(\S+)</span>', html.likeliest(found.photograph.predictions()))
+    before = re.search(r'class="numbers">(\S+) →', html.page(found))[1]
+    assert stated[0] == before, "one form on the whole page"
 
 
 def test_left_out_are_the_likeliest_and_the_likeliest_other(network: Network) -> None:

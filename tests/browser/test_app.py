@@ -97,7 +97,10 @@ def test_upload_question_changed_answer_download(visit, width: int, tmp_path: Pa
     page.locator("#answer h2").wait_for()
     first = question(page)
     names = re.fullmatch(r"Why (.+), and not (.+)\?", first).groups()
-    assert all(name in page.locator("#likeliest").inner_text() for name in names)
+    likeliest = [line.inner_text().split("\n") for line in page.locator("#likeliest li").all()]
+    assert [name for name, _ in likeliest[:2]] == list(names)
+    before = page.locator("#answer .after .numbers").first.inner_text().partition(" →")[0]
+    assert likeliest[0][1] == before, "one form on the whole page"
     assert page.locator("#answer .pair").count() == 6
     assert page.locator("#command").inner_text().count("photo.png") == 1
     sizes = page.locator("#answer img").evaluate_all(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -19,7 +19,7 @@ from wcx.app.answers import Answer
 from wcx.experiments.pictures import View
 from wcx.report.pictures import draw
 from wcx.report.pictures.photo import caption
-from wcx.report.pictures.plate import Plate
+from wcx.report.pictures.plate import Plate, probability
 
 SIDE = 224  # pixels, of the shorter side of a picture
 _FOLDER = Path(__file__).parent
@@ -47,6 +47,19 @@ def page(answer: Answer) -> str:
             in_pixels=in_pixels,
             caption=caption(photograph, in_pixels),
         )
+    )
+
+
+def likeliest(predictions: Sequence[tuple[int, str, float]]) -> str:
+    """Return a list of classes, each with its probability as figures state it, and a bar as long.
+
+    Args:
+        predictions: (id, name, probability), the likeliest first.
+    """
+    return (
+        _environment()
+        .get_template("likeliest.html.j2")
+        .render(classes=[(name, p, probability(p)) for _, name, p in predictions])
     )
 
 

@@ -79,9 +79,7 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
                     list(dict.fromkeys([first, *offered])), value=first, label="Network", allow_custom_value=True,
                     info="of torchvision; or type timm/<name> or hf/<name on the hub>", elem_id="network",
                 )  # fmt: skip
-                likeliest = gr.Label(
-                    label="Likeliest classes", num_top_classes=5, show_heading=False, elem_id="likeliest"
-                )
+                likeliest = gr.HTML(label="Likeliest classes", show_label=True, container=True, elem_id="likeliest")
                 target = gr.Dropdown([], label="Why", allow_custom_value=True, elem_id="target")
                 foils = gr.Dropdown([], label="and not", multiselect=True, allow_custom_value=True, elem_id="foils")
                 method = gr.Dropdown(answers.method_names(), value=answers.METHOD, label="Method", elem_id="method")
@@ -129,7 +127,7 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
         def values(reply: Answer) -> dict[Component, Any]:
             return {
                 line: "", shown: html.page(reply), links: "",
-                likeliest: {name: p for _, name, p in reply.photograph.predictions()},
+                likeliest: html.likeliest(reply.photograph.predictions()),
                 target: reply.shown.target, foils: reply.shown.foils, layer: gr.update(**layer_of(reply)),
                 strongest: 100 * reply.asked.strongest, command: reply.command(), python: reply.python(),
             }  # fmt: skip
