@@ -40,7 +40,7 @@ def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         files.write(tmp_path / "x", b"after")
-    assert (tmp_path / "x").read_text() == "before"
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x": "before"}, "no part is left"
 
 
 def array(path: Path, shape: tuple[int, ...] = (3, 2), dtype: type = np.float32) -> bytes:
@@ -146,6 +146,20 @@ def test_a_lock_is_held_once(tmp_path: Path) -> None:
         raise AssertionError("held twice")
     with files.locked(lock):
         pass
+
+
+def test_of_two_arrays_made_at_once_each_has_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second once wrote into the first's, and took it away."""
+    make = np.lib.format.open_memmap
+
+    def meanwhile(*arguments: object, **settings: object) -> np.memmap:
+        monkeypatch.setattr(np.lib.format, "open_memmap", make)
+        files.memmap(tmp_path / "a.npy", (2,), np.uint8)
+        return make(*arguments, **settings)
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", meanwhile)
+    assert files.memmap(tmp_path / "a.npy", (2,), np.uint8)[0].tolist() == [0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
 def test_of_two_that_write_a_file_at_once_the_last_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

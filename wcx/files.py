@@ -26,14 +26,27 @@ def encoded(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def write(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; of several processes that write it, the last one's stays."""
+@contextmanager
+def part_of(path: Path) -> Iterator[Path]:
+    """Give a name beside a file to write to; what is there at the end takes the file's place, after an error nothing does.
+
+    Of several processes or threads that write the file at once, each has its part, and the last one's stays.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}-{next(_WRITTEN)}.part")
-    with part.open("wb") as file:
+    try:
+        yield part
+        if part.exists():
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, see `part_of`."""
+    with part_of(path) as part, part.open("wb") as file:
         file.write(encoded(content) if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
 
 
 def load(path: Path) -> tuple[bytes, str]:
@@ -84,9 +97,8 @@ def memmap(path: Path, shape: tuple[int, ...], dtype: type, mode: str = "r+") ->
         except (ValueError, IsADirectoryError) as error:
             reason = f"is no array ({' '.join(str(error).split())})"
         set_aside(path, reason)
-    part = path.with_name(f".{path.name}.part")
-    np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape).flush()
-    part.replace(path)
+    with part_of(path) as part:
+        np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=shape).flush()
     return np.lib.format.open_memmap(path, mode=mode), False
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator
 from itertools import permutations
 from math import log
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.report.shards import make
 from wcx import datasets, records
 from wcx.cli import main as command_line
 from wcx.errors import WcxError
+from wcx.report import sharing
 from wcx.report.sharing import results
 
 MASKING = [
@@ -70,6 +72,42 @@ def test_records_come_back_as_wcx_reads_them(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(
             rows[list(expected)].reset_index(drop=True), expected, check_dtype=False, check_exact=True
         )
+
+
+def test_two_exports_into_one_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both once wrote into one part: the first to end took it from the other."""
+    import pyarrow.parquet
+
+    make(tmp_path, "original")
+    write_table = pyarrow.parquet.ParquetWriter.write_table
+
+    def meanwhile(writer: object, table: object) -> None:
+        monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", write_table)
+        results.write(tmp_path, tmp_path / "out")
+        write_table(writer, table)
+
+    monkeypatch.setattr(pyarrow.parquet.ParquetWriter, "write_table", meanwhile)
+    results.write(tmp_path, tmp_path / "out")
+    [shard] = records.find(tmp_path)
+    assert len(pd.read_parquet(tmp_path / "out" / "records" / "masking.parquet")) == len(shard.read())
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_an_export_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    pyarrow = sharing.pyarrow()
+    table = pyarrow.table({"a": [1, 2]})
+    sharing.write(tmp_path / "a.parquet", [table])
+
+    def broken() -> Iterator[object]:
+        yield pyarrow.table({"a": [3]})
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        sharing.write(tmp_path / "a.parquet", broken())
+    assert pd.read_parquet(tmp_path / "a.parquet")["a"].tolist() == [1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"]
+    assert sharing.write(tmp_path / "empty.parquet", []) == 0
+    assert not (tmp_path / "empty.parquet").exists()
 
 
 def test_sets_tell_settings_and_manifest_and_no_folder_of_the_machine(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from wcx.errors import import_extra
+from wcx.files import part_of
 from wcx.files import write as write_file
 
 CARD = "README.md"
@@ -31,18 +33,16 @@ def write(path: Path, tables: Iterable[Any], facts: Mapping[str, str] | None = N
         tables: pyarrow tables, one after the other: only one is in memory.
         facts: kept in the schema's metadata.
     """
-    pa, rows, writer = pyarrow(), 0, None
+    pa, rows = pyarrow(), 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    for table in tables:
-        if writer is None:
-            schema = table.schema.with_metadata({**(table.schema.metadata or {}), **(facts or {})})
-            writer = pa.parquet.ParquetWriter(part, schema)
-        writer.write_table(table.cast(writer.schema))
-        rows += table.num_rows
-    if writer is not None:
-        writer.close()
-        part.replace(path)
+    with part_of(path) as part, ExitStack() as stack:
+        writer = None
+        for table in tables:
+            if writer is None:
+                schema = table.schema.with_metadata({**(table.schema.metadata or {}), **(facts or {})})
+                writer = stack.enter_context(pa.parquet.ParquetWriter(part, schema))
+            writer.write_table(table.cast(writer.schema))
+            rows += table.num_rows
     return rows
 
 
