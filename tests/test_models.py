@@ -214,7 +214,7 @@ def test_a_missing_checkpoint_names_the_command(tmp_path: Path) -> None:
     path = models.checkpoint_path(tmp_path, "cub", "vgg16", ["a", "b"])
     with pytest.raises(WcxError) as error:
         models.load("vgg16", checkpoint=path, recipe="head")
-    assert one_line(error).endswith("python scripts/finetune.py dataset=cub model=vgg16 recipe=head")
+    assert one_line(error).endswith("wcx finetune dataset=cub model=vgg16 recipe=head")
     with pytest.raises(WcxError, match=r"dataset=cub model=torchvision model.name=resnet50 recipe=quick$"):
         models.load("resnet50", checkpoint=path, choice="torchvision model.name=resnet50")
 

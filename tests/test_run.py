@@ -179,11 +179,11 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
         (
             ["dataset=cub"],
             "error: dataset cub: data/cub/CUB_200_2011 not found. "
-            "Download it with: python run.py dataset=cub dataset.download=true",
+            "Download it with: wcx dataset=cub dataset.download=true",
         ),
         (
             ["paths.checkpoints_dir=nowhere"],
-            "make it with: python scripts/finetune.py dataset=parts model=small_cnn recipe=",
+            "make it with: wcx finetune dataset=parts model=small_cnn recipe=",
         ),
         (["model.weights=random", "device=cuda:7"], "error: device 'cuda:7' is not there"),
         (["model.weights=random", "device=meta"], "error: device 'meta' cannot be used here; give auto, cpu"),
@@ -195,7 +195,7 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
         (["model.weights=random", "targets=99"], "error: targets = 99, but the model has"),
         (["batch_size=0"], "error: batch_size = 0: give a whole number of at least 1."),
         (["on_error=ignore"], "error: unknown on_error 'ignore'. Choose one of: skip, stop."),
-        (["method.steps=3"], "error: no setting 'steps' in the method chosen here; python run.py method=... --cfg job"),
+        (["method.steps=3"], "error: no setting 'steps' in the method chosen here; wcx run method=... --cfg job"),
         (["model=torchvision"], "error: model.name is needed; give model.name=..."),
         (["model.weights=random", "paths.results_dir=/dev/null/in"], "error: cannot use /dev/null/in"),
     ],

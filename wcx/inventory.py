@@ -166,7 +166,7 @@ def rows(folder: Path, before: int | None = None) -> pd.DataFrame:
             raise refuse(name, fault)
         frames.append(frame)
     if not frames:
-        raise WcxError(f"no records in {folder}; make them with run.py or scripts/.")
+        raise WcxError(f"no records in {folder}; make them: wcx --help names the commands.")
     table = pd.concat(frames, ignore_index=True)
     if inventory.unchecked and (table["index"].duplicated().any() or len({tuple(frame) for frame in frames}) > 1):
         raise refuse("", "has chunks of the same images, or of different columns")

@@ -47,7 +47,7 @@ def test_without_boxes(tree):
 def test_missing_dataset_names_folder_and_command(tmp_path):
     with pytest.raises(DataError) as caught:
         load("cub", tmp_path)
-    expected = "python run.py dataset=cub dataset.download=true"
+    expected = "wcx dataset=cub dataset.download=true"
     assert str(caught.value) == f"dataset cub: {tmp_path}/CUB_200_2011 not found. Download it with: {expected}"
 
 

@@ -32,10 +32,10 @@ def test_a_network_is_fine_tuned_with_its_seed(tmp_path: Path) -> None:
     networks[-1].describe({}, "dataset: {root: /data/f, allow_partial: true}")
     root = shlex.quote("dataset.root='/data/f'")
     assert provenance.finetuning(networks) == [
-        "python scripts/finetune.py dataset=cub model=torchvision model.name=net0 recipe=head seed=2",
-        "python scripts/finetune.py dataset=cub model=net1 recipe=head",
-        "python scripts/finetune.py dataset=cub model=net0 recipe=head seed=2",
-        f"python scripts/finetune.py dataset=flowers102 {root} dataset.allow_partial=true model=vgg16 recipe=head",
+        "wcx finetune dataset=cub model=torchvision model.name=net0 recipe=head seed=2",
+        "wcx finetune dataset=cub model=net1 recipe=head",
+        "wcx finetune dataset=cub model=net0 recipe=head seed=2",
+        f"wcx finetune dataset=flowers102 {root} dataset.allow_partial=true model=vgg16 recipe=head",
     ]
 
 

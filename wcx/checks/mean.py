@@ -42,7 +42,7 @@ class MeanAgainstOriginal(Verification):
             place = request.checkpoints_dir, name, network, dataset.class_names, request.seed
             path = models.checkpoint_path(*place, request.recipe)
             if name != "imagenet" and not path.is_file():
-                print(f"mean: no checkpoint of {network} on {name}; python scripts/finetune.py makes one")
+                print(f"mean: no checkpoint of {network} on {name}; wcx finetune makes one")
                 continue
             opened = {"dataset": dataset, "loaded": request.network(network, dataset), "limit": request.limit or LIMIT}
             yield request.job(cls, BATCH, CHUNK, cells=cells, settings=Fixed(), **opened)

@@ -24,10 +24,10 @@ MISTAKES = (WcxError, HydraException, OmegaConfBaseException)  # a user's, besid
 # What Hydra and OmegaConf say, and what is said instead: "setting" is the one that OmegaConf names beside it.
 HYDRAS = {
     r"Could not override '(?P<group>[^.']+)\.(?P<option>[^']+)'": (
-        "no setting {option!r} in the {group} chosen here; python run.py {group}=... --cfg job prints those there are."
+        "no setting {option!r} in the {group} chosen here; wcx run {group}=... --cfg job prints those there are."
     ),
     r"Could not override '(?P<group>[^.']+)'": (
-        "no setting {group!r} in what is chosen here; python run.py --cfg job prints those there are."
+        "no setting {group!r} in what is chosen here; wcx run --cfg job prints those there are."
     ),
     r"Missing mandatory value: (?P<name>\S+)": "{name} is needed; give {name}=...",
     r"Ambiguous value for argument '(?P<argument>.*)' 1\. ": "{argument} gives several values; add -m to run each.",

@@ -101,7 +101,7 @@ def require(name: str, path: Path, remedy: str) -> Path:
 def downloads(name: str, folder: Path) -> str:
     """Return the sentence that tells how to download the dataset that lives in `folder`."""
     first = "The folder is incomplete: move it away, then download" if folder.exists() else "Download"
-    return f"{first} it with: python run.py dataset={name} dataset.download=true"
+    return f"{first} it with: wcx dataset={name} dataset.download=true"
 
 
 def read_table(path: Path, *columns: Callable[[str], Any]) -> list[tuple[Any, ...]]:

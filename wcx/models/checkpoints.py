@@ -127,8 +127,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise WcxError(f"no checkpoint at {path}; check model.checkpoint")
     not_ours = (
-        f"{path} is not a checkpoint of scripts/finetune.py (no class names inside); "
-        f"a bare state dict goes to model.weights"
+        f"{path} is not a checkpoint of wcx finetune (no class names inside); a bare state dict goes to model.weights"
     )
     if path.suffix != ".safetensors":
         read_weights(path)  # says what is wrong, should it not even be plain tensors

@@ -131,7 +131,7 @@ def load(
             weights as they are.
         weights: "auto", a torchvision entry, a file, or None or "random"; see `wcx.models.weights.resolve`. Unused with a
             checkpoint.
-        checkpoint: a file made by scripts/finetune.py.
+        checkpoint: a file made by `wcx finetune`.
         weights_dir: folder with weight files.
         layer: kept in the result; methods look for it and check it.
         device: where the result lives.
@@ -205,7 +205,7 @@ def load(
 
 def finetune_command(dataset: str, model: str, recipe: str) -> str:
     """Return the command that makes a checkpoint."""
-    return f"python scripts/finetune.py dataset={dataset} model={model} recipe={recipe}"
+    return f"wcx finetune dataset={dataset} model={model} recipe={recipe}"
 
 
 def build(

@@ -276,8 +276,8 @@ def _mistake(
     """Return the error that says why the reading nearest to the network does not fit."""
     if misfit.missing and not misfit.unknown and all(key.startswith(head) for key in misfit.missing):
         return WcxError(
-            f"{source} holds the convolutional part only, and its classifier would be random: fine-tune it (python "
-            f"scripts/finetune.py dataset=<dataset> model=<model>), or give complete weights (model.weights=<file>)"
+            f"{source} holds the convolutional part only, and its classifier would be random: fine-tune it "
+            f"(wcx finetune dataset=<dataset> model=<model>), or give complete weights (model.weights=<file>)"
         )
     total, place, problems = len(expected), f" ({reading})" if str(reading) else "", []
     if misfit.missing:

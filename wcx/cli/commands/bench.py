@@ -1,10 +1,10 @@
 """What an experiment costs beyond the network passes that it needs, as ratios measured in one run.
 
-python scripts/bench.py                                            the embedded default, no data needed
-python scripts/bench.py datasets=[cub] models=[alexnet] images=32  on real images (random weights will do)
-python scripts/bench.py experiment=sign_perturbation               Fig. 3's experiment; also the hours for 50,000 images
-python scripts/bench.py memory=[100,500] parts=[memory]            parts=[time], of Fig. 3's parts=[estimate] likewise
-python scripts/bench.py parts=[peers] images=16                    beside captum, grad-cam, torch-cam, zennit: wcx[peers]
+wcx bench                                            the embedded default, no data needed
+wcx bench datasets=[cub] models=[alexnet] images=32  on real images (random weights will do)
+wcx bench experiment=sign_perturbation               Fig. 3's experiment; also the hours for 50,000 images
+wcx bench memory=[100,500] parts=[memory]            parts=[time], of Fig. 3's parts=[estimate] likewise
+wcx bench parts=[peers] images=16                    beside captum, grad-cam, torch-cam, zennit: wcx[peers]
 
 What is compared, and how: wcx/checks/bench.py, peers.py. A round is a record: what is there is not measured again.
 """

@@ -1,8 +1,8 @@
 """Fig. 3: gradient-sign perturbation of networks under contrasts; the figure, its tables, and all records behind them.
 
-python scripts/fig3.py                                                            the paper's nine networks
-python scripts/fig3.py models=[squeezenet1_1] contrasts=[original,weighted] limit=100 profile=authors_code
-python scripts/fig3.py models=[alexnet] model.weights=random limit=8              to try the road out, without weights
+wcx fig3                                                            the paper's nine networks
+wcx fig3 models=[squeezenet1_1] contrasts=[original,weighted] limit=100 profile=authors_code
+wcx fig3 models=[alexnet] model.weights=random limit=8              to try the road out, without weights
 
 executor=ray computes on all GPUs and machines that there are.
 """

@@ -1,8 +1,8 @@
 """Fine-tune a model on a dataset by a recipe; finished ones are skipped, an interrupted one goes on where it was.
 
-python scripts/finetune.py dataset=cub model=mobilenet_v2 recipe=quick
-python scripts/finetune.py -m dataset=cub,cars model=alexnet,vgg16 recipe=head
-python scripts/finetune.py dataset=cub model=vgg16 recipe=tail recipe.cut=features.24
+wcx finetune dataset=cub model=mobilenet_v2 recipe=quick
+wcx finetune -m dataset=cub,cars model=alexnet,vgg16 recipe=head
+wcx finetune dataset=cub model=vgg16 recipe=tail recipe.cut=features.24
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Figs. 1, 4 and 5 of chosen images, and one image under every method and contrast, for datasets x models.
 
-python scripts/gallery.py datasets=[cub] models=[vgg16] figures=[fig1,fig4,fig5,methods] count=4
-python scripts/gallery.py datasets=[parts] models=[small_cnn] figures=[fig4] ids=[00012,00017] style=print formats=[pdf]
+wcx gallery datasets=[cub] models=[vgg16] figures=[fig1,fig4,fig5,methods] count=4
+wcx gallery datasets=[parts] models=[small_cnn] figures=[fig4] ids=[00012,00017] style=print formats=[pdf]
 
 Each figure is <results>/gallery/<dataset>-<model>-<figure>.png and .pdf, with a .json of its rule, numbers and command beside it.
 """
@@ -66,7 +66,7 @@ def draw(cfg: DictConfig, commands: dict[str, str]) -> None:
 def run_cell(cfg: DictConfig) -> None:
     """Make the figures that run.py's configuration asks for."""
     typed = [argument for argument in sys.argv[1:] if not argument.startswith("figures=")]
-    draw(cfg, {name: shlex.join(["python", "run.py", *typed, f"figures=[{name}]"]) for name in cfg.figures})
+    draw(cfg, {name: shlex.join(["wcx", *typed, f"figures=[{name}]"]) for name in cfg.figures})
 
 
 def run(cfg: DictConfig) -> None:
@@ -79,7 +79,7 @@ def run(cfg: DictConfig) -> None:
     def work(block: Block) -> None:
         dataset, model = block.pair
         pair = [f"dataset={dataset}", f"model={model}"]
-        script = ["python", "scripts/gallery.py", f"datasets=[{dataset}]", f"models=[{model}]"]
+        script = ["wcx", "gallery", f"datasets=[{dataset}]", f"models=[{model}]"]
         commands = {name: shlex.join([*script, f"figures=[{name}]", *typed]) for name in cfg.figures}
         draw(application.compose([*pair, *asked.overrides], "gallery"), commands)
 

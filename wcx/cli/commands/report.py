@@ -1,7 +1,7 @@
 """All results there are, in one HTML file: <results>/report.html.
 
-python scripts/report.py                               the default results folder
-python scripts/report.py paths.results_dir=elsewhere
+wcx report                               the default results folder
+wcx report paths.results_dir=elsewhere
 
 What is damaged is named on the page and on the screen, the rest is shown, and the exit code is 1.
 """

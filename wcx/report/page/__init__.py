@@ -138,22 +138,22 @@ _PAPER = (
     Section(
         "masking",
         "Table 1: masking",
-        commands=("make table1 DATASETS=cub MODELS=vgg16", "make demo    # drawn birds: two minutes, no data needed"),
+        commands=("wcx table1 datasets=[cub] models=[vgg16]", "wcx demo    # drawn birds: two minutes, no data needed"),
     ),
-    Section("sign_perturbation", "Fig. 3: perturbation", commands=("make fig3 MODELS=alexnet LIMIT=100",)),
+    Section("sign_perturbation", "Fig. 3: perturbation", commands=("wcx fig3 models=[alexnet] limit=100",)),
 )
 _GALLERIES = Section(
     "gallery",
     "Galleries",
     "Red speaks for the class and blue against it; white is zero. The images are chosen by the rule that stands with them, never "
     "by hand.",
-    commands=("make gallery DATASETS=cub MODELS=vgg16", "make table1    # draws the first selected images, too"),
+    commands=("wcx gallery datasets=[cub] models=[vgg16]", "wcx table1    # draws the first selected images, too"),
 )
 _PHOTOGRAPHS = Section(
     "photographs",
     "Photographs",
     "Why this class, and not that one? Each class against the other, against all others, and alone.",
-    commands=("python run.py image=photo.jpg model=squeezenet1_1",),
+    commands=("wcx image=photo.jpg model=squeezenet1_1",),
 )
 _REPRODUCE = Section(
     "reproduce",
@@ -164,5 +164,5 @@ _MANIFEST = Section(
     "manifest",
     "Manifest",
     "Records are one row an image; every number above is computed from them. + behind a commit: files were changed.",
-    commands=("make table1", "make fig3", "python run.py"),
+    commands=("wcx table1", "wcx fig3", "wcx run"),
 )

@@ -27,7 +27,7 @@ def steps(contents: Contents, titles: Mapping[str, str]) -> list[tuple[str, str,
         for name, title in titles.items()
     ]
     pictures = [*contents.galleries, *contents.photographs]
-    page = f"python scripts/report.py {shlex.quote(f'paths.results_dir={contents.folder}')}"
+    page = f"wcx report {shlex.quote(f'paths.results_dir={contents.folder}')}"
     networks = finetuning(each.shard for each in contents.sets)
     listed = [
         ("The networks", "Fine-tune once; what is finished is skipped.", networks),
@@ -45,7 +45,7 @@ def finetuning(shards: Iterable[Shard]) -> list[str]:
         if recipe := shard.labels.get("recipe"):  # older records have no such fact
             overrides = [*commands.dataset(shard), *commands.network(shard), f"recipe={recipe}"]
             overrides += [f"seed={shard.labels['seed']}"] if shard.labels.get("seed") else []
-            lines.append(f"python scripts/finetune.py {shlex.join(overrides)}")
+            lines.append(f"wcx finetune {shlex.join(overrides)}")
     return _once(lines)
 
 
