@@ -1,4 +1,4 @@
-"""formats=[...]: every command that draws a figure writes it in the formats asked for, and in no other."""
+"""formats=[...] and style=print: every command that draws a figure writes it as asked for, and in no other way."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
-from wcx.report.pictures import FORMATS
+from wcx.report.pictures import FORMATS, draw
 
 BIRDS = [
     "dataset.size=32",
@@ -45,12 +46,41 @@ def test_figures_have_the_formats_asked_for(
     assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "pdf")}
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "fig3"])
+def test_heatmaps_have_the_style_asked_for(
+    command: str, cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the gallery's alone: in grey the others' signs were told by nothing."""
+    monkeypatch.chdir(tmp_path)
+    Image.effect_noise((32, 32), 90).convert("RGB").save("bird.png")
+    figures: list[Figure] = []
+
+    def write_figure(figure: Figure, path: Path, *_: object, **__: object) -> list[Path]:
+        figures.append(figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return [path]
+
+    monkeypatch.setattr(draw, "write_figure", write_figure)
+    done = cli(
+        "run" if command == "photograph" else command, *COMMANDS[command][0], "paths.results_dir=out", "style=print"
+    )
+    assert done.returncode == 0, done.stderr
+    [figure] = figures
+    hatched = [drawn for ax in figure.axes for drawn in ax.collections if getattr(drawn, "hatches", [None])[0]]
+    assert hatched
+    assert "negative features are hatched" in " ".join(text.get_text() for text in figure.texts)
+
+
 def test_an_unknown_format_is_told_before_anything_is_computed(
     cli: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for formats, message in (("[jpg]", "unknown format 'jpg'"), ("[]", "formats is empty")):
-        done = cli("table1", *COMMANDS["table1"][0], "paths.results_dir=out", f"formats={formats}")
+    for setting, message in (
+        ("formats=[jpg]", "unknown format 'jpg'"),
+        ("formats=[]", "formats is empty"),
+        ("style=grey", "unknown style 'grey'"),
+    ):
+        done = cli("table1", *COMMANDS["table1"][0], "paths.results_dir=out", setting)
         assert done.returncode == 2
         assert message in done.stderr
     assert not Path("out").exists()

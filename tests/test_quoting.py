@@ -213,7 +213,7 @@ def test_every_runner_takes_such_a_folder(
         "finetune": (["plan=true", "num_workers=0", *drawn], None),
         "verify": (["parts=[figure]"], None),
     }[runner]
-    monkeypatch.setattr(figure, "drawn", lambda _request, folder: folder)
+    monkeypatch.setattr(figure, "drawn", lambda _request, folder, *_: [folder])
     Path(name).mkdir()  # a sweep takes a comma for its own unless it is there
     monkeypatch.setattr(sys, "argv", ["x.py", f"paths.results_dir={name}", f"paths.checkpoints_dir={name}", *arguments])
     command_line("run" if runner == "sweep" else runner)

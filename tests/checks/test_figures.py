@@ -10,13 +10,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import wcx
 from tests import nets
 from tests.checks.asked import Drawn, loaded, small
 from wcx import checks, contrasts, methods, pipeline
-from wcx.checks import captum, cost, oracle, processes, proportional, specimens, stability
+from wcx.checks import captum, cost, figure, oracle, processes, proportional, specimens, stability
 from wcx.checks.base import unfolded
 from wcx.checks.rounds import Rounds
 from wcx.experiments import Cell
@@ -254,6 +255,21 @@ def test_pictures_are_drawn(name: str, tmp_path: Path) -> None:
     assert ax.transData.transform((0.5, least))[1] > ax.bbox.y0 + 3, "no dot is cut"
     ticks = [*ax.get_yticks(), *ax.get_yticks(minor=True)]
     assert min(tick for tick in ticks if tick >= low) < 3 * least, "a number beside each"
+    told = [line.get_marker() for line in ax.lines if not line.get_label().startswith("_")]
+    assert len(set(told)) == len(told) > 1, "not by colour alone"
+
+
+def test_methods_x_contrasts_has_the_formats_and_the_style_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it was a PNG in colour, whatever was asked for."""
+    styles: list[str] = []
+    monkeypatch.setattr(figure, "drawing", lambda _, style: styles.append(style) or Figure((1, 1)))
+    request = SimpleNamespace(network=lambda name: name)
+    files = figure.drawn(request, tmp_path / "verify", ["png", "pdf"], "print")
+    assert [file.name for file in files] == ["methods_x_contrasts.png", "methods_x_contrasts.pdf"]
+    assert all(file.is_file() for file in files)
+    assert styles == ["print"]
 
 
 def test_a_random_networks_norms_are_calibrated() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tests.report.fig3_shards import FOUR, NINE, block, make
+from tests.report.fig3_shards import COUNTS, FOUR, NINE, block, make
 from wcx import statistics
 from wcx.errors import WcxError
 from wcx.records import Shard
@@ -159,6 +159,12 @@ def test_what_is_told(tmp_path: Path) -> None:
     ):
         assert words in text
     assert text.count("gradient exactly zero") == 1
+    caption = next(
+        line for line in (tmp_path / "out/fig3.tex").read_text().splitlines() if line.startswith("\\caption")
+    )
+    assert caption.count("n = 40 images") == 1, "said once: nine networks' caption filled half a page"
+    assert "vgg16: IMAGENET1K" in caption
+    assert "mobilenet\\_v3\\_small: stand-in: m.pth" in caption
     assert "no records of an image that could be read: no Fig. 3" in written(
         [make(tmp_path / "no", "mean", 2, skipped=[0, 1])], tmp_path
     )
@@ -185,10 +191,21 @@ def test_zero_stands_at_the_same_height(left: list[float], right: list[float]) -
         assert max(*values, 0) - min(*values, 0) >= (high - low) * 0.46 * any(values), "no axis is mostly empty"
 
 
-@pytest.mark.parametrize(("models", "contrasts"), [(NINE, FOUR), (NINE[5:7], (*FOUR, "probability"))])
-def test_nothing_overlaps(tmp_path: Path, models: tuple[str, ...], contrasts: tuple[str, ...]) -> None:
-    shards = [shard for model in models for shard in block(tmp_path, contrasts, n=8, model=model)]
-    shards += [make(tmp_path, "finer", n=8, model=models[0], gain=(-0.2, -0.6))]
+@pytest.mark.parametrize(
+    ("models", "contrasts", "counts"),
+    [
+        (NINE, FOUR, COUNTS),
+        (NINE[5:7], (*FOUR, "probability"), COUNTS),
+        (NINE[:1], FOUR, (1, 2, 3, 5, 10, 20, 50)),
+        (NINE[:3], FOUR, (1, 2, 3, 5, 10, 20, 50)),
+    ],
+)
+def test_nothing_overlaps(
+    tmp_path: Path, models: tuple[str, ...], contrasts: tuple[str, ...], counts: tuple[int, ...]
+) -> None:
+    options = {"n": 8, "iterations": counts}
+    shards = [shard for model in models for shard in block(tmp_path, contrasts, model=model, **options)]
+    shards += [make(tmp_path, "finer", model=models[0], gain=(-0.2, -0.6), **options)]
     (chart,) = cells.charts(cells.read(shards))
     canvas = plot.figure(chart, ["A sentence that says all sorts of things about it. " * 6])
     canvas.draw_without_rendering()

@@ -178,7 +178,7 @@ def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path, capsys: pytest.Capt
     assert str(root / "report.html") in capsys.readouterr().out
     page = Page((root / pages.NAME).read_text())
     assert [section["id"] for section in page.all("section")] == SECTIONS
-    for command in ("make table1", "make demo", "make fig3", "make gallery", "python run.py image="):
+    for command in ("wcx table1", "wcx demo", "wcx fig3", "wcx gallery", "wcx image="):
         assert command in page.text
     assert len([a for _, a in page.elements if a.get("class") == "state none"]) == 5
 
@@ -316,7 +316,7 @@ def test_a_section_without_good_records_says_how_to_fill_it(tmp_path: Path) -> N
     (shards.make(tmp_path, "weighted").path / "complete.json").unlink()
     page, _ = written(tmp_path)
     assert "incomplete" in page.text
-    assert "make table1 DATASETS=cub" in page.text
+    assert "wcx table1 datasets=[cub]" in page.text
 
 
 def test_the_figure_of_selected_images_says_of_which_weights_and_images_they_are() -> None:
@@ -331,7 +331,7 @@ def test_the_figure_of_selected_images_says_of_which_weights_and_images_they_are
     )
     figure = layouts.plate_figure(plate)
     text = " ".join(artist.get_text().replace("\n", " ") for artist in figure.findobj(Text))
-    assert all(words in text for words in ("eight images", "red speaks for it", "stand-in: x.pth", SUBSET))
+    assert all(words in text for words in ("eight images", "Red speaks for the class", "stand-in: x.pth", SUBSET))
 
 
 def test_frames_of_an_earlier_run_go(tmp_path: Path) -> None:

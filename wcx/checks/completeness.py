@@ -79,8 +79,8 @@ class Completeness(Verification):
         """Draw the residual against steps."""
         figure = Figure(figsize=(4.5, 3.6), layout="constrained")
         ax = figure.add_subplot()
-        for rule, line in medians(shards).groupby("rule", sort=False):
-            ax.plot(line.steps, line.residual, "o-", markersize=3, linewidth=1, label=rule)
+        for (rule, line), marker in zip(medians(shards).groupby("rule", sort=False), "os^Dv", strict=False):
+            ax.plot(line.steps, line.residual, f"{marker}-", markersize=4, linewidth=1, label=rule)
         ax.set(xscale="log", yscale="log", xlabel="steps", ylabel="|residual| / |change|, median")
         ax.set_xticks(list(STEPS), list(map(str, STEPS)), minor=False)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

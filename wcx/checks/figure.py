@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from wcx.experiments.gallery import FigureKind, GallerySettings
 from wcx.experiments.images import Item
 from wcx.images import Transform
 from wcx.models import LoadedModel
+from wcx.report.pictures.draw import write_figure
 from wcx.report.pictures.layouts import plate_figure
 from wcx.report.pictures.plate import Plate
 
@@ -31,7 +32,7 @@ def photograph() -> Tensor:
     return Transform("crop")(Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB"))
 
 
-def drawing(loaded: LoadedModel) -> Figure:
+def drawing(loaded: LoadedModel, style: str = "colour") -> Figure:
     """Draw a row a method and a column a contrast: the gallery's figure `methods`, for the predicted class."""
     created = {name: methods.create(name, **OPTIONS.get(name, {})) for name in methods.of_gradients()}
     created["gradient (smooth)"] = methods.create("gradient", samples=16)
@@ -41,20 +42,21 @@ def drawing(loaded: LoadedModel) -> Figure:
     names = ResNet18_Weights.IMAGENET1K_V1.meta["categories"]
     subject = Subject(loaded.model, loaded.layer, created)
     facts = {"dataset_label": "ImageNet's classes", "model": loaded.name, "weights": loaded.weights}
-    return plate_figure(Plate("methods", GallerySettings().explain(subject, [item], kind, names), facts))
+    pictures = GallerySettings().explain(subject, [item], kind, names)
+    return plate_figure(Plate("methods", pictures, facts, style=style))
 
 
-def write_small(figure: Figure, file: Path) -> None:
-    """Write a figure as a PNG of 256 colours, a third of the size."""
-    canvas = io.BytesIO()
-    figure.savefig(canvas, dpi=110)
-    small = Image.open(canvas).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, 3)  # few colours fill no area
+def shrink(file: Path) -> None:
+    """Leave a PNG 256 colours: a third of the size."""
+    small = Image.open(file).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, 3)  # few colours fill no area
     small.save(file, optimize=True)
 
 
-def drawn(request: Request, folder: Path) -> Path:
-    """Draw methods_x_contrasts.png into a folder; return the file."""
-    file = folder / "methods_x_contrasts.png"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_small(drawing(request.network(NETWORK)), file)
-    return file
+def drawn(request: Request, folder: Path, formats: str | Sequence[str] = "png", style: str = "colour") -> list[Path]:
+    """Draw methods_x_contrasts.png, or in other formats, into a folder; return the files."""
+    figure = drawing(request.network(NETWORK), style)
+    files = write_figure(figure, folder / "methods_x_contrasts", formats, dpi=110)
+    for file in files:
+        if file.suffix == ".png":
+            shrink(file)
+    return files

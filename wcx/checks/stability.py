@@ -100,9 +100,9 @@ class Stability(Verification):
         rows = gathered(shards, "target")
         figure = Figure(figsize=(6, 3.6), layout="constrained")
         ax = figure.add_subplot()
-        for name, colour in (("weighted", "tab:blue"), ("probability", "tab:red")):
+        for name, marker in (("weighted", "o"), ("probability", "x")):
             dots = rows[(rows.contrast == name) & (rows.target == "t_1")]
-            ax.plot(dots.gap, dots.relative_error, ".", color=colour, markersize=3, alpha=0.6, label=name)
+            ax.plot(dots.gap, dots.relative_error, marker, markersize=3, alpha=0.6, label=name)
         ax.set(yscale="log", xlabel="logit gap $y_{t_1} - y_{t_2}$", ylabel="relative error of float32")
         ax.legend(frameon=False)
         return figure

@@ -20,7 +20,7 @@ from wcx.cli.quoting import CONF
 from wcx.cli.user_errors import SkipError
 from wcx.errors import WcxError, choose
 from wcx.paths import home
-from wcx.report.pictures import file_formats
+from wcx.report.pictures import STYLES, file_formats
 
 
 def main(
@@ -118,6 +118,7 @@ def check_values(cfg: DictConfig) -> None:
             raise WcxError(f"{key} = {cfg[key]!r}: give a number, or null.")
     choose("on_error", cfg.on_error, ["stop", "skip"])
     file_formats(cfg.formats)
+    choose("style", cfg.style, STYLES)
     for key, value in cfg.paths.items():
         if not isinstance(value, str):
             raise WcxError(f"paths.{key} = {value!r}: give a folder.")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from wcx.report.grids import GridEntry, GridLine, TableGrid
-from wcx.report.tables import Table
+from wcx.report.tables import Table, gathered
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -50,10 +50,9 @@ def pipe_table(head: Sequence[str], rows: Sequence[Sequence[str]], labels: int) 
 def latex(table: Table) -> str:
     """Return a table environment for a document with booktabs and graphicx."""
     grid = table.grid()
+    networks = gathered(table.networks) if len(table.networks) > 1 else map(str, table.networks)
     caption = ". ".join(
-        latex_text(note.rstrip("."))
-        for note in (table.title, *map(str, table.networks), *_shared(grid), table.note)
-        if note
+        latex_text(note.rstrip(".")) for note in (table.title, *networks, *_shared(grid), table.note) if note
     )
     alignment = "l" * grid.labels + "r" * (len(grid.columns) - grid.labels)
     before: tuple[str, ...] = ()

@@ -2,8 +2,8 @@
 
 A section is made by ``wcx.report.<experiment>``, where there is such a module, and by `summary` for every other experiment: a
 new one appears without an edit. Such a module has `section(shards, refused)` and `protocol(shard)`, which tells apart what
-stands side by side. It may have `pictures(job, shards, most, formats)`; IS_RANDOM_FIT = False keeps networks of random weights
-out where records are collected.
+stands side by side. It may have `pictures(job, shards, most, formats, style)`; IS_RANDOM_FIT = False keeps networks of random
+weights out where records are collected.
 """
 
 from __future__ import annotations
@@ -144,10 +144,12 @@ def collect(
     return eligible(results_dir, experiment, module.protocol, shards, refused, is_random_fit)
 
 
-def pictures(job: Job, shards: Sequence[Shard], most: int, formats: str | Sequence[str] = "png") -> list[Path]:
+def pictures(
+    job: Job, shards: Sequence[Shard], most: int, formats: str | Sequence[str] = "png", style: str = "colour"
+) -> list[Path]:
     """Draw some images of a job beside its records, at most so many, as `pictures` of its module does; return the files."""
     draw = getattr(_module(job.experiment.name()), "pictures", None)
-    return draw(job, shards, most, formats) if draw and most else []
+    return draw(job, shards, most, formats, style) if draw and most else []
 
 
 def outdated(shards: Sequence[Shard]) -> list[str]:
@@ -171,7 +173,7 @@ def of_folder(results_dir: Path) -> list[Section]:
         shards, left_out = collect(name, results_dir, refused=[])
         if shards or left_out:
             section = of(name, shards, []) if shards else Section(name, name.replace("_", " ").capitalize())
-            commands = [f"make {name}"] if name in experiments.names() else []
+            commands = [f"wcx {name}"] if name in experiments.names() else []
             notes = [*section.notes, *outdated(shards)]
             sections.append(replace(section, notes=notes, left_out=left_out, commands=commands))
     return sections

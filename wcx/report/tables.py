@@ -118,7 +118,22 @@ class NamedNetwork:
     model: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}: n = {self.images} images; {'; '.join(note.text for note in self.notes)}"
+        return f"{self.name}: {'; '.join(self.texts)}"
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be said."""
+        return [f"n = {self.images} images", *(note.text for note in self.notes)]
+
+
+def gathered(networks: Sequence[NamedNetwork]) -> list[str]:
+    """Return what is to be said of networks, once: what is true of all, then what differs."""
+    shared = [text for text in networks[0].texts if all(text in network.texts for network in networks)]
+    groups: dict[str, list[str]] = {}
+    for network in networks:
+        groups.setdefault("; ".join(text for text in network.texts if text not in shared), []).append(network.name)
+    differing = [f"{', '.join(names)}: {text}" for text, names in groups.items() if text]
+    return [line for line in ("; ".join(shared), ". ".join(differing)) if line]
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,14 +23,13 @@ def write_curve(path: Path, history: Sequence[dict[str, float]], accuracy: float
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     figure.suptitle(title)
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for part, name in (("train", "train (while learning)"), ("validation", "held-out tenth of train")):
+        parts = ("train", "train (while learning)", "o-"), ("validation", "held-out tenth of train", "s--")
+        for part, name, line in parts:
             values = table[f"{part}_{what}"]
             if values.notna().any():
-                axes.plot(table["epoch"], values, marker="o", markersize=3, label=name)
+                axes.plot(table["epoch"], values, line, markersize=3, label=name)
         if what == "accuracy":
-            axes.axhline(
-                accuracy, color="black", linestyle="--", linewidth=1, label=f"test, at the end: {accuracy:.3f}"
-            )
+            axes.axhline(accuracy, color="black", linestyle=":", linewidth=1, label=f"test, at the end: {accuracy:.3f}")
             axes.set_ylim(0, 1.02)
         else:
             axes.set_ylim(bottom=0)

@@ -167,6 +167,19 @@ def test_the_question_names_the_foils_that_the_maps_have() -> None:
         assert f"why A (p = 0.500) rather than {words}? Next: B (p = 0.300), C (p = 0.200)" in texts
 
 
+def test_every_figure_names_its_method_and_shows_no_probability_as_zero() -> None:
+    """Fig. 5 has one method: its name once stood nowhere on it; and 1e-7 once was "p = 0.000"."""
+    one = plate("fig5", 1)
+    one.pictures[0].logits[2] = -16
+    titled = replace(one, kind="selected", facts={**one.facts, "title": "vgg16 gradcam\nas said below"})
+    for kind, drawn in (("fig5", one), ("fig4", plate("fig4", 1)), ("selected", titled)):
+        texts = " ".join(text.get_text() for text in plate_figure(drawn).texts)
+        assert "gradcam" in texts.lower(), kind
+        assert "a line marks where the sign changes" in texts, kind
+        assert "p = 0.000" not in texts
+        assert ("p <0.001" in texts) == (kind != "fig4"), kind
+
+
 def test_an_image_whose_maps_are_all_zero_is_drawn() -> None:
     """White everywhere, without a line, hatching or a division by zero."""
     one = plate("fig5", 1)
@@ -235,7 +248,7 @@ def test_caption_tells_the_blocks_of_small_images() -> None:
     side = one.pictures[0].pixels.shape[-1] // 12
     assert side < draw.BLOCK
     told = {style: layouts.caption(replace(one, style=style))[-1] for style in draw.STYLES}
-    assert all(f"sums over the channels and {side} × {side} pixels" in line for line in told.values())
+    assert all(f"drawn as sums over {side} × {side} pixels" in line for line in told.values())
     assert ["a minus stands in negative ones" in told[style] for style in draw.STYLES] == [False, True]
 
 
@@ -263,9 +276,7 @@ def test_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         f"parts-small_cnn-{figure}.{suffix}" for figure in ("fig1", "fig4") for suffix in ("json", "png")
     ]
     about = json.loads((folder / "parts-small_cnn-fig4.json").read_text())
-    assert about["command"].startswith(
-        "python scripts/gallery.py 'datasets=[parts]' 'models=[small_cnn]' 'figures=[fig4]'"
-    )
+    assert about["command"].startswith("wcx gallery 'datasets=[parts]' 'models=[small_cnn]' 'figures=[fig4]'")
     ids = [image["id"] for image in about["images"]]
     assert len(ids) == 2
     monkeypatch.setattr(
@@ -295,7 +306,7 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.run(application.compose([*options, f"paths.results_dir={tmp_path}"]))
     about = json.loads((tmp_path / "gallery/parts-small_cnn-fig1.json").read_text())
     assert about["files"] == ["parts-small_cnn-fig1.svg"]
-    assert about["command"].startswith("python run.py experiment=gallery model.weights=random p_t2_min=0 count=1")
+    assert about["command"].startswith("wcx experiment=gallery model.weights=random p_t2_min=0 count=1")
     assert about["command"].endswith("'figures=[fig1]'")
 
 

@@ -83,6 +83,16 @@ def test_the_first_image_whose_answers_are_all_right_is_drawn(job: Job, monkeypa
     assert twins.write(job, shards) == []
 
 
+def test_print_style_hatches_what_speaks_against_the_class(job: Job, item: Item) -> None:
+    subject = Subject(job.loaded.model, "features.4", {"gradcam": methods.create("gradcam")})
+    picture = twins.explain(subject, item, job.class_names(), CELL)
+    for style, is_hatched in (("colour", False), ("print", True)):
+        drawn = twins.figure(picture, CELL, {"rule": "r", "model": "m", "weights": "w", "layer": ""}, style)
+        hatched = [one for ax in drawn.axes for one in ax.collections if getattr(one, "hatches", [None])[0]]
+        assert bool(hatched) == is_hatched
+        assert ("blue, hatched, against it" in " ".join(text.get_text() for text in drawn.texts)) == is_hatched
+
+
 def test_names_are_told_apart_by_the_words_that_differ() -> None:
     assert twins._difference("cone-beak barred-wing marsh finch", "cone-beak plain-wing marsh finch") == "plain-wing"
     assert twins._difference("a b", "b a") == "b a"

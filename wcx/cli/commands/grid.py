@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> None:
         if cfg.report:
             from wcx.report import sections  # pandas and matplotlib are slow to import
 
-            figures.extend(sections.pictures(job, computed, cfg.figure, opening.plain(cfg.formats)))
+            figures.extend(sections.pictures(job, computed, cfg.figure, opening.plain(cfg.formats), cfg.style))
 
     failed: dict[str, str] = {}
     if cfg.collect != "only":

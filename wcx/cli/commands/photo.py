@@ -1,8 +1,8 @@
 """One's own photographs: what `image=...` means to run.py; `wcx photo image=...` is the same.
 
-python run.py image=photo.jpg model=resnet18
-python run.py image=[a.jpg,b.jpg] dataset=cub model=alexnet target="Laysan Albatross" foils=["Sooty Albatross"]
-python run.py image=holiday/ model=custom model.factory=mine.nets:make model.weights=mine.pth model.classes=labels.txt
+wcx image=photo.jpg model=resnet18
+wcx image=[a.jpg,b.jpg] dataset=cub model=alexnet target="Laysan Albatross" foils=["Sooty Albatross"]
+wcx image=holiday/ model=custom model.factory=mine.nets:make model.weights=mine.pth model.classes=labels.txt
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def run(cfg: DictConfig) -> None:
     facts |= {"manifest": manifest(opening.device(cfg)), "remarks": remarks(cfg)}
 
     from wcx.report.pictures import photo as report  # matplotlib: not needed to find a mistake in the above
-    from wcx.report.pictures.plate import SCALES
+    from wcx.report.pictures.plate import SCALES, probability
     from wcx.report.pictures.sentences import Photograph
 
     choose("scale", cfg.scale, SCALES)
@@ -103,9 +103,10 @@ def run(cfg: DictConfig) -> None:
             facts=facts | {"options": _options(cfg, subject, pixels)},
             strongest=question.strongest,
             scale=cfg.scale,
+            style=cfg.style,
         )
         path = report.write_photograph(answer, Path(cfg.paths.results_dir) / "images", opening.plain(cfg.formats))
-        print(f"{visible(file)}: {', '.join(f'{name} {p:.3f}' for _, name, p in answer.predictions())}")
+        print(f"{visible(file)}: {', '.join(f'{name} {probability(p)}' for _, name, p in answer.predictions())}")
         print(
             answer.question, *answer.sentences(), *remarks(cfg), f"figure, .npz and .json beside it: {path}", sep="\n"
         )

@@ -1,11 +1,11 @@
 """One cell (dataset, model, method, contrast), or a sweep of them with -m.
 
-python run.py                                                  the embedded default: drawn birds, a small network
-python run.py dataset=cub method=gradcam contrast=weighted     the paper's cell (vgg16): masking, Table 1
-python run.py dataset=imagenet model=alexnet contrast=max      gradient-sign perturbation, Fig. 3
-python run.py image=photo.jpg model=resnet18                   one's own photograph
-python run.py experiment=gallery dataset=cub figures=[fig1]    Figs. 1, 4 and 5
-python run.py -m dataset=cub,cars contrast=original,weighted   a sweep
+wcx run                                              the embedded default: drawn birds, a small network
+wcx dataset=cub method=gradcam contrast=weighted     the paper's cell (vgg16): masking, Table 1
+wcx dataset=imagenet model=alexnet contrast=max      gradient-sign perturbation, Fig. 3
+wcx image=photo.jpg model=resnet18                   one's own photograph
+wcx experiment=gallery dataset=cub figures=[fig1]    Figs. 1, 4 and 5
+wcx -m dataset=cub,cars contrast=original,weighted   a sweep
 
 `wcx key=value ...` is the same.
 """
@@ -45,8 +45,8 @@ def run(cfg: DictConfig) -> None:
     print(f"records, summary.csv, manifest.json: {shard.path}")
     if shown := selected.selected(job, [shard], cfg.figure):
         title = selected.title_of(application.job_name(cfg), len(shown), job.settings.threshold)
-        formats = opening.plain(cfg.formats)
-        print("figure:", *selected.write_selected(shown, shard.path / "selected", title, shard.labels, formats))
+        files = opening.plain(cfg.formats), cfg.style
+        print("figure:", *selected.write_selected(shown, shard.path / "selected", title, shard.labels, *files))
 
 
 PICTURES: dict[str, Callable[[DictConfig], None]] = {"photo": photo.run, "gallery": gallery.run_cell}  # without records

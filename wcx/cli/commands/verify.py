@@ -1,8 +1,8 @@
 """The theory in numbers: oracles, float32's stability, cost, integrated gradients, mean, perturbation; and one figure.
 
-python scripts/verify.py                              everything; what is there already is not measured again
-python scripts/verify.py parts=[oracle] networks=[conv_batchnorm,bias_free] methods=[gradcam] contrasts=[weighted,max]
-python scripts/verify.py parts=[stability,perturbation] limit=100
+wcx verify                              everything; what is there already is not measured again
+wcx verify parts=[oracle] networks=[conv_batchnorm,bias_free] methods=[gradcam] contrasts=[weighted,max]
+wcx verify parts=[stability,perturbation] limit=100
 wcx stability limit=100                               one of them by its name
 
 Records go to <results>/records, tables to <results>/tables, figures to <results>/verify; plan=true tells what is missing.
@@ -96,7 +96,7 @@ def run(cfg: DictConfig) -> None:
     for part in parts:
         print(f"\n== {part}", flush=True)
         if part == FIGURE and not cfg.plan:
-            print(f"figure: {figure.drawn(asked, results / 'verify')}")
+            print("figure:", *figure.drawn(asked, results / "verify", opening.plain(cfg.formats), cfg.style))
         for check in run_by.get(part, []):
             shards = filled(check, check.jobs(asked), cfg)
             if shards:

@@ -31,6 +31,7 @@ from collections.abc import Sequence
 from wcx.errors import WcxError, choose
 
 FORMATS = ("png", "pdf", "svg")
+STYLES = ("colour", "print")  # print: signs are seen in grey, too
 
 
 def file_formats(asked: str | Sequence[str]) -> list[str]:

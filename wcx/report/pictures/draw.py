@@ -22,9 +22,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from wcx.errors import choose
-from wcx.report.pictures import file_formats
+from wcx.report.pictures import STYLES, file_formats
 
-STYLES = ("colour", "print")
 FOR, AGAINST = "#a8172b", "#1c5fa8"  # of numbers and frames
 BLOCK = 8  # pixels; input-space maps are drawn as sums over blocks of this side, or nothing would be seen of them
 QUANTILE = 0.995  # of the absolute values of such maps: the end of their scale

@@ -6,7 +6,16 @@ from matplotlib.figure import Figure
 
 from wcx.experiments.pictures import Picture
 from wcx.report.pictures import draw
-from wcx.report.pictures.plate import Plate, is_a, method_title, rank, similarities
+from wcx.report.pictures.plate import (
+    Plate,
+    block_words,
+    equation,
+    is_a,
+    line_words,
+    method_title,
+    rank,
+    similarities,
+)
 from wcx.report.pictures.sheet import Label, Sheet, Tile, bold, fine
 
 SIDE, SMALL = 1.5, 1.2  # of a tile, inches; where there are many
@@ -55,11 +64,10 @@ def classes(plate: Plate) -> Sheet:
     sheet = _begin(plate, [SIDE] * (1 + columns), [0.2] + [0.14] * (columns - 1))
     for picture in plate.pictures:
         sheet.rule()
-        prefixes = [f"{method_title(view.method)}, " if len(plate.methods) > 1 else "" for view in plate.views]
-        heads = [prefix + view.contrast for prefix, view in zip(prefixes, plate.views, strict=True)]
+        heads = [f"{method_title(view.method)}, {view.contrast}" for view in plate.views]
         sheet.spans([(i, i, bold(head)) for i, head in enumerate([is_a(picture), *heads])])
         for i, target in enumerate(picture.targets):
-            name = f"{rank(i)}: {picture.names[target]}, p = {picture.p(target):.3f}"
+            name = f"{rank(i)}: {picture.names[target]}, {equation(picture.p(target))}"
             sheet.spans([(1, columns, Label(name))])
             row = [plate.photograph(picture) if i == 0 else None]
             for view in plate.views:
@@ -105,16 +113,14 @@ def plate_figure(plate: Plate) -> Figure:
 
 
 def heading(plate: Plate) -> list[str]:
-    """Return what stands above a figure: its title, with what explains it, and what it was made from."""
-    title = str(plate.facts["title"]) if plate.kind == "selected" else TITLES[plate.kind]
+    """Return what stands above a figure: its title, and what it was made from."""
+    title = str(plate.facts["title"]).splitlines()[0] if plate.kind == "selected" else TITLES[plate.kind]
     facts = [plate.facts.get(key) for key in ("dataset_label", "model", "weights", "subset")]
-    return [*title.splitlines(), " · ".join(filter(None, facts))]
+    return [title, " · ".join(filter(None, facts))]
 
 
 def caption(plate: Plate) -> list[str]:
     """Return the sentences under a figure."""
-    if plate.kind == "selected":
-        return []
     shared = "all contrasts of one method" if plate.scale == "method" else "all classes of one method and contrast"
     scale = f"In an image, {shared} share one colour scale, centred at zero."
     if plate.kind == "methods" and plate.scale == "contrast":
@@ -122,8 +128,7 @@ def caption(plate: Plate) -> list[str]:
     lines = [f"Images: {plate.facts['rule']}."] if plate.facts.get("rule") else []
     against = f" against {plate.foils}" if plate.foils else ""
     pixelwise = [method_title(method) for method in plate.methods if plate.in_pixels(method)]
-    marked = "; a line marks where the sign changes" + ", and negative features are hatched" * (plate.style == "print")
-    marked += ", in maps over the image" if pixelwise else ""
+    marked = f"; {line_words(plate.style)}{', in maps over the image' * bool(pixelwise)}"
     marked = "" if len(pixelwise) == len(plate.methods) else marked
     lines.append(f"Red speaks for the class{against}, blue against it, white is zero{marked}. {scale}")
     if any(picture.hidden for picture in plate.pictures):
@@ -139,20 +144,16 @@ def caption(plate: Plate) -> list[str]:
         )
     if pixelwise:
         side = draw.block_side(plate.pictures[0].pixels)
-        lines.append(
-            f"Input-space maps ({', '.join(pixelwise)}): sums over the channels and {side} × {side} pixels, "
-            f"colours to the {100 * draw.QUANTILE:g} % quantile"
-            + f"; a minus stands in negative ones from {100 * draw.FAINT:g} % of the scale on."
-            * (plate.style == "print")
-        )
+        blocks = block_words(side, plate.style)
+        lines.append(f"Input-space maps ({', '.join(pixelwise)}) are summed over the channels and drawn as {blocks}.")
     return lines
 
 
 def _begin(plate: Plate, widths: list[float], gaps: list[float]) -> Sheet:
     sheet = Sheet(widths, gaps)
-    title, *explained, origin = heading(plate)
+    title, origin = heading(plate)
     first = bold(title) if plate.kind == "selected" else Label(title, bold=True, size=9.5)
-    sheet.text([first, *map(Label, explained), Label(origin, "0.3", size=7)])
+    sheet.text([first, Label(origin, "0.3", size=7)])
     sheet.gap(0.06 if plate.kind != "selected" else 0.0)
     return sheet
 
@@ -166,10 +167,10 @@ def _end(plate: Plate, sheet: Sheet) -> Sheet:
 
 def _named(picture: Picture, i: int) -> list[Label]:
     target = picture.targets[i]
-    return [Label(picture.names[target]), fine(f"{rank(i)}, p = {picture.p(target):.3f}")]
+    return [Label(picture.names[target]), fine(f"{rank(i)}, {equation(picture.p(target))}")]
 
 
 def _question(plate: Plate, picture: Picture) -> str:
     """Return the question that the maps answer, and what was predicted, with probabilities."""
-    first, *second = (f"{picture.names[index]} (p = {picture.p(index):.3f})" for index in picture.predicted(3))
+    first, *second = (f"{picture.names[index]} ({equation(picture.p(index))})" for index in picture.predicted(3))
     return f"why {first} rather than {plate.foils or 'any other class'}? Next: {', '.join(second)}"

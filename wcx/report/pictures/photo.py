@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from wcx import records
 from wcx.experiments.pictures import Picture, View
 from wcx.report.pictures import draw
-from wcx.report.pictures.plate import Plate, probability
+from wcx.report.pictures.plate import Plate, block_words, line_words, probability
 from wcx.report.pictures.sentences import Photograph
 from wcx.report.pictures.sheet import Label, Sheet, Tile, bold, fine
 
@@ -74,7 +74,8 @@ def json_values(photograph: Photograph) -> dict[str, Any]:
 
 def photograph_figure(photograph: Photograph) -> Figure:
     """Draw the photograph and the answer in words; below, for each class and view, the map and the blurred image."""
-    picture, plate = photograph.picture, Plate("photo", [photograph.picture], scale=photograph.scale)
+    picture = photograph.picture
+    plate = Plate("photo", [photograph.picture], scale=photograph.scale, style=photograph.style)
     method = photograph.views[0].method
     sheet = Sheet([SIDE] * 4, [0.1, 0.3, 0.1])
     sheet.text([Label(photograph.question, bold=True, size=10.5)])
@@ -118,7 +119,7 @@ def caption(photograph: Photograph, in_pixels: bool) -> list[str]:
     target, rival = photograph.pair
     shared = "the maps of both classes share a" if photograph.scale == "contrast" else "all maps share one"
     share = "" if photograph.strongest == 1 else f"the strongest {photograph.strongest:.0%} of "
-    line = "" if in_pixels else "a line marks where the sign changes; "
+    line = "" if in_pixels else f"{line_words(photograph.style)}; "
     lines = [
         f"Share of {target}: its probability divided by that of {target} and {rival} together. Masked pixels are blurred.",
         f"Maps: red speaks for the class, blue against it, white is zero; {line}{shared} scale, centred at zero.",
@@ -127,10 +128,8 @@ def caption(photograph: Photograph, in_pixels: bool) -> list[str]:
     ]
     if in_pixels:
         side = draw.block_side(photograph.picture.pixels)
-        lines.append(
-            f"Maps are summed over the channels and drawn as sums over {side} × {side} pixels, colours to the "
-            f"{100 * draw.QUANTILE:g} % quantile; what is blurred goes by single pixels."
-        )
+        blocks = block_words(side, photograph.style)
+        lines.append(f"Maps are summed over the channels and drawn as {blocks}; what is blurred goes by single pixels.")
     return lines
 
 

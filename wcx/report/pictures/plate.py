@@ -12,7 +12,7 @@ from torch import Tensor
 from wcx.errors import choose
 from wcx.experiments.pictures import Picture, View, cosine
 from wcx.experiments.selection import subscript
-from wcx.report.pictures import draw, fonts
+from wcx.report.pictures import STYLES, draw, fonts
 from wcx.report.pictures.sheet import Label, Tile, fine, wrap
 
 SCALES = ("contrast", "method")
@@ -45,7 +45,7 @@ class Plate:
 
     def __post_init__(self) -> None:
         choose("scale", self.scale, SCALES)
-        choose("style", self.style, draw.STYLES)
+        choose("style", self.style, STYLES)
 
     @property
     def views(self) -> list[View]:
@@ -157,6 +157,22 @@ def rank(i: int) -> str:
 def probability(p: float) -> str:
     """Return a probability with three digits; what is not zero is not shown as zero."""
     return f"{p:.3f}" if p >= 0.0005 else "<0.001"
+
+
+def equation(p: float) -> str:
+    """Return "p = 0.300": a probability as a label states it."""
+    return f"p {'= ' if p >= 0.0005 else ''}{probability(p)}"
+
+
+def line_words(style: str) -> str:
+    """Return what is to be said of the signs in a map over its image."""
+    return "a line marks where the sign changes" + ", and negative features are hatched" * (style == "print")
+
+
+def block_words(side: int, style: str) -> str:
+    """Return what is to be said of a map in blocks of `side` pixels."""
+    minus = f"; a minus stands in negative ones from {100 * draw.FAINT:g} % of the scale on" * (style == "print")
+    return f"sums over {side} × {side} pixels, colours to the {100 * draw.QUANTILE:g} % quantile{minus}"
 
 
 def change(before: float, after: float) -> str:

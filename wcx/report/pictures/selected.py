@@ -49,7 +49,9 @@ def title_of(name: str, count: int, threshold: float) -> str:
     )
 
 
-def write(job: Job, shards: Sequence[Shard], most: int, formats: str | Sequence[str] = "png") -> list[Path]:
+def write(
+    job: Job, shards: Sequence[Shard], most: int, formats: str | Sequence[str] = "png", style: str = "colour"
+) -> list[Path]:
     """Draw the first selected images of a job under every contrast, a figure for each method; return the figures."""
     figures = []
     mask, seed = job.settings.mask, job.loaded.meta.get("seed")
@@ -60,7 +62,7 @@ def write(job: Job, shards: Sequence[Shard], most: int, formats: str | Sequence[
         if explained := selected(job, [shard for shard in shards if shard.key[2] == method], most):
             name = f"{job.dataset.name} {job.loaded.name} {method}"
             title = title_of(name, len(explained), job.settings.threshold)
-            figures += write_selected(explained, path, title, labels, formats)
+            figures += write_selected(explained, path, title, labels, formats, style)
             facts = {key: labels[key] for key in ("dataset", "weights", "stand_in", "subset")}
             write_frames(explained, path, title, model=job.loaded.name, method=method, **facts)
     return figures
@@ -72,13 +74,14 @@ def write_selected(
     title: str,
     labels: Mapping[str, Any],
     formats: str | Sequence[str] = "png",
+    style: str = "colour",
 ) -> list[Path]:
     """Draw the pictures, see `draw.write_figure`; the maps of one image under one contrast share one scale.
 
     `labels` are the records' own: their weights and subset stand below the title.
     """
     facts = {"title": title, "weights": labels["weights"], "subset": labels["subset"]}
-    figure = layouts.plate_figure(Plate("selected", explained, facts))
+    figure = layouts.plate_figure(Plate("selected", explained, facts, style=style))
     return draw.write_figure(figure, path, formats, dpi=110)
 
 

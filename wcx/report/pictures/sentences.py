@@ -30,6 +30,7 @@ class Photograph:
         facts: more for the JSON file.
         strongest: the share of the pixels against a class that is blurred.
         scale: what shares a colour scale, see `Plate`.
+        style: ``colour`` or ``print``, see `Plate`.
     """
 
     image: Path
@@ -41,6 +42,7 @@ class Photograph:
     facts: Mapping[str, Any] = field(default_factory=dict)
     strongest: float = 1.0
     scale: str = "contrast"
+    style: str = "colour"
 
     @property
     def pair(self) -> list[str]:

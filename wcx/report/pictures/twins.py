@@ -81,7 +81,7 @@ def top_part(attribution: Tensor, turn: Turn) -> str:
     return max(means, key=lambda part: means[part])
 
 
-def write(job: Job, shards: Sequence[Shard], formats: str | Sequence[str] = "png") -> list[Path]:
+def write(job: Job, shards: Sequence[Shard], formats: str | Sequence[str] = "png", style: str = "colour") -> list[Path]:
     """Draw the first image whose answers are all right, for each method with a contrast; return the files."""
     files = []
     for method in dict.fromkeys(shard.key[2] for shard in shards):
@@ -103,13 +103,13 @@ def write(job: Job, shards: Sequence[Shard], formats: str | Sequence[str] = "png
         facts |= {"layer": layer}
         name = "-".join(filter(None, ("twins", job.dataset.name, job.loaded.name, method, layer, f"seed{job.seed}")))
         path = job.results_dir / "figures" / name.replace(".", "_")
-        files += draw.write_figure(figure(picture, cell, facts), path, formats, dpi=150)
+        files += draw.write_figure(figure(picture, cell, facts, style), path, formats, dpi=150)
     return files
 
 
-def figure(picture: Picture, cell: Cell, facts: dict[str, str]) -> Figure:
+def figure(picture: Picture, cell: Cell, facts: dict[str, str], style: str = "colour") -> Figure:
     """Return the picture: a column a foil; its twin, the map of the class alone, and the one against it."""
-    foils, plate = turns(picture.item), Plate("twins", [picture], facts)
+    foils, plate = turns(picture.item), Plate("twins", [picture], facts, style=style)
     sheet = Sheet([SIDE] * (1 + len(foils)), [0.22] + [0.1] * (len(foils) - 1))
     words = [_difference(picture.truth, picture.names[turn.foil]) for turn in foils]
     sheet.text([Label("Why this one, and not …", bold=True, size=11)])
@@ -135,7 +135,8 @@ def figure(picture: Picture, cell: Cell, facts: dict[str, str]) -> Figure:
     sheet.rule()
     lines = [
         "First row: the same scene, with the one part changed in which the foil differs; the line runs around both looks of it. "
-        "Red speaks for the class, blue against it; each map has a scale of its own. Below: the part with the map's largest mean.",
+        f"Red speaks for the class, blue{', hatched,' * (style == 'print')} against it; each map has a scale of its own. "
+        "Below: the part with the map's largest mean.",
         f"{facts['rule']}; {facts['model']}, {facts['weights']}"
         + (f", layer {facts['layer']}." if facts["layer"] else "."),
     ]
@@ -157,7 +158,7 @@ def _answer(plate: Plate, picture: Picture, view: View, turn: Turn) -> Tile:
     pixels = None if plate.in_pixels(view.method) else picture.pixels
 
     def paint(ax: Axes) -> None:
-        draw.paint_map(ax, pixels, plate.drawn(picture, view)[0], scale, has_line=False)
+        draw.paint_map(ax, pixels, plate.drawn(picture, view)[0], scale, plate.style, has_line=False)
         if pixels is not None:
             _outline(ax, turn)
 

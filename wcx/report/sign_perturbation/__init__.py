@@ -19,7 +19,7 @@ from wcx.report.sections import Plot, Section, counted
 from wcx.report.sign_perturbation import cells, numbers, plot
 from wcx.report.sign_perturbation.cells import protocol
 from wcx.report.sign_perturbation.numbers import SIGNS
-from wcx.report.tables import NamedNetwork, Table
+from wcx.report.tables import Table, gathered
 
 __all__ = ["protocol", "section"]
 _INTRO = (
@@ -46,7 +46,7 @@ def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Sectio
     findings: list[str] = []
     for chart, (changes, pairs, _) in zip(charts, divided, strict=True):
         zeros = list(_zero_gradients(changes.frame))
-        caption = [f"{chart.title}. {_BARS}", *_notes(changes.networks), *zeros, opened.INTERVALS]
+        caption = [f"{chart.title}. {_BARS}", *gathered(changes.networks), *zeros, opened.INTERVALS]
         draw = partial(plot.draw_files, chart, caption)
         plots.append(Plot(f"fig3-{chart.name}" if plots else "fig3", chart.title, _ALT, draw))
         findings += [*_findings(pairs), *zeros]
@@ -102,14 +102,3 @@ def _zero_gradients(changes: pd.DataFrame) -> Iterator[str]:
                 f"{model}, {contrast}: gradient exactly zero at some step for {images} of {rows['n'].iloc[0]} images "
                 f"({steps} iterations)"
             )
-
-
-def _notes(networks: Sequence[NamedNetwork]) -> list[str]:
-    """Return what is to be said of images and weights: first what is true of all networks, then what differs."""
-    notes = [[f"n = {network.images} images", *(note.text for note in network.notes)] for network in networks]
-    shared = [note for note in notes[0] if all(map(lambda texts, note=note: note in texts, notes))]
-    groups: dict[str, list[str]] = {}
-    for network, texts in zip(networks, notes, strict=True):
-        groups.setdefault("; ".join(text for text in texts if text not in shared), []).append(network.name)
-    differing = [f"{', '.join(models)}: {text}" for text, models in groups.items() if text]
-    return [line for line in ("; ".join(shared), ". ".join(differing)) if line]

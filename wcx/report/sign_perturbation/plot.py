@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -27,6 +27,7 @@ _HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----", "oooo")
 _WIDTHS = {LOGIT: 0.94, PROBABILITY: 0.62, ACCURACY: 0.3}  # of a slot
 _ERRORS = {LOGIT: -0.39, PROBABILITY: 0.235, ACCURACY: 0.0}  # where in the slot its interval stands
 _GROUP = 0.9  # of the room of a contrast
+_ENTRY = 1.6  # inches, of the legend
 _PANEL = (4.1, 2.75)  # inches, of up to five contrasts among several networks
 
 
@@ -43,11 +44,16 @@ def figure(chart: Chart, caption: Sequence[str]) -> Figure:
     room *= {1: 1.6, 2: 1.3}.get(columns, 1)
     wide, high = columns * _PANEL[0] * room + 0.7, rows * _PANEL[1] * (1.2 if columns < 3 else 1)
     words = "\n".join(textwrap.fill(text, int(wide * 15.5), subsequent_indent="   ") for text in caption).split("\n")
-    below, legend = 0.155 * len(words) + 0.15, 0.4 if wide > 11 else 0.6
+    lines = _legend_lines(chart, wide)
+    below, legend = 0.155 * len(words) + 0.15, 0.2 + 0.2 * len(lines)
     canvas = Figure(figsize=(wide, high + legend + below))
     FigureCanvasAgg(canvas)
     top, middle, bottom = canvas.subfigures(3, 1, height_ratios=[legend, high, below])
-    _legend(top, chart, 2 if wide < 11 else 1)
+    for i, line in enumerate(lines):
+        place = {"loc": "center", "bbox_to_anchor": (0.5, 0.5 + ((len(lines) - 1) / 2 - i) * 0.264 / legend)}
+        labels = [patch.get_label() for patch in line]
+        place |= {"bbox_transform": top.transSubfigure}
+        top.add_artist(Legend(top, line, labels, **place, ncols=len(line), frameon=False, fontsize=9))
     inches = {"left": 0.75 / wide, "right": 1 - 0.75 / wide, "bottom": 0.35 / high, "top": 1 - 0.3 / high}
     axes = middle.subplots(rows, columns, squeeze=False, gridspec_kw=inches | {"wspace": 0.42, "hspace": 0.36})
     for ax in axes.flat[len(chart.panels) :]:
@@ -121,19 +127,18 @@ def _bar(
         ax.vlines(at, *inside, color="white", linewidth=1.1, zorder=3)
 
 
-def _legend(figure: SubFigure, chart: Chart, lines: int) -> None:
-    """Draw the one legend: what the colours mean, then what the widths mean, in one line or two."""
-    counts = _counts(chart)
+def _legend_lines(chart: Chart, wide: float) -> list[list[Patch]]:
+    """Return the one legend: what the colours mean, then what the widths mean, in one line or in as many as `wide` inches need."""
+    counts, fit = _counts(chart), int(wide / _ENTRY)
     handles = []
     for i, n in enumerate(counts):
         colours = {"facecolor": tone(i, LOGIT), "edgecolor": tone(i, PROBABILITY)}
         handles.append(Patch(**colours, hatch=_HATCHES[i % len(_HATCHES)], label=counted(n, "iteration")))
     names = {LOGIT: "wide: $y_t$ (right axis)", PROBABILITY: "medium: $p_t$ (left)", ACCURACY: "thin: accuracy (left)"}
     widths = [Patch(facecolor=tone(0, quantity), label=name) for quantity, name in names.items()]
-    for shown, y in [(handles + widths, 0.5)] if lines == 1 else [(handles, 0.72), (widths, 0.28)]:
-        place = {"loc": "center", "bbox_to_anchor": (0.5, y), "bbox_transform": figure.transSubfigure}
-        labels = [patch.get_label() for patch in shown]
-        figure.add_artist(Legend(figure, shown, labels, **place, ncols=len(shown), frameon=False, fontsize=9))
+    if len(handles + widths) <= fit:
+        return [handles + widths]
+    return [*(handles[i : i + fit] for i in range(0, len(handles), fit)), widths]
 
 
 def _counts(chart: Chart) -> list[int]:

@@ -24,7 +24,7 @@ _INTRO = (
     "right; Q4: against all siblings, all classes, or two siblings at once; Q5: a mistake, why the predicted class and not the "
     "true one."
 )
-_COMMANDS = ("make twins    # drawn birds: minutes, no data needed",)
+_COMMANDS = ("wcx twins    # drawn birds: minutes, no data needed",)
 _WHICH = "verified"
 
 
@@ -34,11 +34,13 @@ def protocol(shard: Shard) -> str:
     return json.dumps([settings, shard.parts.get("layer")], sort_keys=True)
 
 
-def pictures(job: Job, shards: Sequence[Shard], _most: int, formats: str | Sequence[str] = "png") -> list[Path]:
+def pictures(
+    job: Job, shards: Sequence[Shard], _most: int, formats: str | Sequence[str] = "png", style: str = "colour"
+) -> list[Path]:
     """Draw one image for each method with a contrast; see `wcx.report.pictures.twins`."""
     from wcx.report.pictures import twins  # matplotlib
 
-    return twins.write(job, shards, formats)
+    return twins.write(job, shards, formats, style)
 
 
 def section(shards: Sequence[Shard], refused: list[str] | None = None) -> Section:
