@@ -338,7 +338,7 @@ def test_fine_tuning_starts_from_a_wrapped_file(tmp_path: Path) -> None:
         start = models.load(TINY, weights=tmp_path / "w.pth", num_classes=5)
         torch.testing.assert_close(start.net.features.state_dict(), oracle.features.state_dict(), rtol=0, atol=0)
         assert start.net.classifier[1].out_channels == 5
-    message(lambda: models.load(TINY, weights=tmp_path / "w.pth"), "convolutional part only", "finetune.py")
+    message(lambda: models.load(TINY, weights=tmp_path / "w.pth"), "convolutional part only", "wcx finetune")
 
 
 def test_extra_states_and_half_networks(tmp_path: Path) -> None:
