@@ -154,8 +154,9 @@ def test_of_two_arrays_made_at_once_each_has_its_part(tmp_path: Path, monkeypatc
 
     def meanwhile(*arguments: object, **settings: object) -> np.memmap:
         monkeypatch.setattr(np.lib.format, "open_memmap", make)
+        array = make(*arguments, **settings)
         files.memmap(tmp_path / "a.npy", (2,), np.uint8)
-        return make(*arguments, **settings)
+        return array
 
     monkeypatch.setattr(np.lib.format, "open_memmap", meanwhile)
     assert files.memmap(tmp_path / "a.npy", (2,), np.uint8)[0].tolist() == [0, 0]
