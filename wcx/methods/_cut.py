@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from wcx.errors import WcxError
 from wcx.methods import layers
-from wcx.methods._axes import Layout, layout
+from wcx.methods._axes import Dims, Layout, layout
 from wcx.methods._calls import storage, tensors
+from wcx.methods._state import buffers_of
 from wcx.methods._trace import Trace
 from wcx.methods.base import forward
 
@@ -26,6 +29,7 @@ class Activation:
         start: where gradients are taken: with respect to the value as the layer returned it, in the layer's own layout.
         layout: how that is to be read as (N, channels, h, w).
         logits: (N, C).
+        tokens: the network has linear layers that act at many places.
     """
 
     layer: str
@@ -33,11 +37,79 @@ class Activation:
     start: Tensor | GradientEdge
     layout: Layout
     logits: Tensor
+    tokens: bool
 
     @classmethod
-    def of(cls, layer: str, value: Tensor, start: Tensor | GradientEdge, layout: Layout, logits: Tensor) -> Activation:
+    def of(
+        cls,
+        layer: str,
+        value: Tensor,
+        start: Tensor | GradientEdge,
+        layout: Layout,
+        logits: Tensor,
+        *,
+        tokens: bool = False,
+    ) -> Activation:
         """Return the activation of a value in the layer's own layout."""
-        return cls(layer, layout.maps(value), start, layout, logits)
+        return cls(layer, layout.maps(value.detach()), start, layout, logits, tokens)
+
+    @property
+    def edge(self) -> GradientEdge:
+        """Where gradients are taken, in the graph."""
+        return get_gradient_edge(self.start) if isinstance(self.start, Tensor) else self.start
+
+
+class Start:
+    """Lets the graph of a forward pass begin at what a layer returns.
+
+    Args:
+        model: the model, `evaluated`.
+        n: images.
+        trace: that follows the axes, if one does.
+
+    Attributes:
+        outputs: what the layer returned, one a call.
+        leaf: a copy of the first output, where the graph begins; None if that was no map.
+        dims: its axes, by the trace.
+        handed_on: the layer returned its input, unchanged.
+        with_gradients: they were on where the layer ran.
+    """
+
+    def __init__(self, model: nn.Module, n: int, trace: Trace | None = None) -> None:
+        self._model, self._n, self._trace = model, n, trace
+        self._versions: list[int] = []
+        self.outputs: list[object] = []
+        self.leaf: Tensor | None = None
+        self.dims: Dims = ()
+        self.handed_on = self.with_gradients = False
+
+    @contextmanager
+    def at(self, module: nn.Module) -> Iterator[None]:
+        """Let the graph of the forward pass in here begin at a module."""
+        before = module.register_forward_pre_hook(self._before, with_kwargs=True)
+        after = module.register_forward_hook(self._after, with_kwargs=True)
+        try:
+            yield
+        finally:
+            before.remove()
+            after.remove()
+
+    def _before(self, _module: nn.Module, arguments: tuple, keywords: dict[str, object]) -> None:
+        self._versions = [_version(t) for t in tensors((arguments, keywords))]
+
+    def _after(self, _module: nn.Module, arguments: tuple, keywords: dict[str, object], output: object) -> object:
+        value = layers.first(output)
+        self.outputs.append(value)
+        if len(self.outputs) > 1 or not isinstance(value, Tensor) or not layers.is_map(value, self._n):
+            return None
+        with torch._C.DisableTorchFunction():  # what follows is not the network's
+            inputs = zip(tensors((arguments, keywords)), self._versions, strict=True)
+            unwritten = {storage(t) for t, version in inputs if _version(t) == version}
+            self.dims = self._trace.dims(value) if self._trace else ()
+            self.handed_on = storage(value) in unwritten
+            self.with_gradients = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+            self.leaf, following = graft(self._model, value, self._trace, handed_on=self.handed_on)
+        return layers.with_first(output, following)
 
 
 def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
@@ -49,42 +121,23 @@ def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
     name, module = layers.resolve(model, layer, images)
     if isinstance(module, torch.jit.ScriptModule):
         raise WcxError(f"layer {name!r} is TorchScript, which takes no hooks; {_try(model, images, name)}.")
-    outputs: list[object] = []
-    versions: list[int] = []
-    leaf, dims = images, ()
-
-    def before(_module: nn.Module, arguments: tuple, keywords: dict[str, object]) -> None:
-        versions[:] = [_version(t) for t in tensors((arguments, keywords))]
-
-    def after(_module: nn.Module, arguments: tuple, keywords: dict[str, object], output: object) -> object:
-        nonlocal leaf, dims
-        value = layers.first(output)
-        outputs.append(value)
-        if len(outputs) > 1 or not layers.is_map(value, len(images)):
-            return None
-        with torch._C.DisableTorchFunction():  # what follows is not the network's
-            inputs = zip(tensors((arguments, keywords)), versions, strict=True)
-            unwritten = {storage(t) for t, version in inputs if _version(t) == version}
-            dims = trace.dims(value)
-            leaf, following = graft(model, value, trace, handed_on=storage(value) in unwritten)
-        return layers.with_first(output, following)
-
     trace = Trace(images)
-    hooked = module.register_forward_pre_hook(before, with_kwargs=True)
-    with hooked, module.register_forward_hook(after, with_kwargs=True), trace:
+    start = Start(model, len(images), trace)
+    with start.at(module), trace:
         logits = forward(model, images)
-    _check(model, images, name, outputs)
-    if (arranged := layout(dims, leaf.shape, len(images))) is None:
-        untold = "which axis holds the channels" if leaf.ndim == 4 else "which place of the image each token is"
+    _check(model, images, name, start.outputs)
+    assert start.leaf is not None, "it returned one map"
+    if (arranged := layout(start.dims, start.leaf.shape, len(images))) is None:
+        untold = "which axis holds the channels" if start.leaf.ndim == 4 else "which place of the image each token is"
         raise WcxError(
-            f"layer {name!r} returns shape {tuple(leaf.shape)}, and what the network does with it does not tell {untold}; "
+            f"layer {name!r} returns shape {tuple(start.leaf.shape)}, and what the network does with it does not tell {untold}; "
             f"{_try(model, images, name)}."
         )
-    return Activation.of(name, leaf.detach(), leaf, arranged, logits)
+    return Activation.of(name, start.leaf, start.leaf, arranged, logits, tokens=trace.linears > 0)
 
 
 def graft(
-    model: nn.Module, output: Tensor, trace: Trace, *, attached: bool = False, handed_on: bool = False
+    model: nn.Module, output: Tensor, trace: Trace | None, *, attached: bool = False, handed_on: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Make a layer's output depend on a copy of it, so that all who refer to the output count, also after writing into it.
 
@@ -103,9 +156,10 @@ def graft(
         following = output.detach() if handed_on else output
         if _is_constant(model, output) or not _write(following, source):
             following = source.clone()
-    trace.keep(following, trace.dims(output))
-    if without_gradients:
-        trace.watch(following)
+    if trace:
+        trace.keep(following, trace.dims(output))
+        if without_gradients:
+            trace.watch(following)
     return source, following
 
 
@@ -115,7 +169,7 @@ def _is_constant(model: nn.Module, output: Tensor) -> bool:
     return (
         output.is_inference()
         or isinstance(base, nn.Parameter)
-        or any(t is base for module in model.modules() for t in module._buffers.values())
+        or any(t is base for buffers in buffers_of(model) for t in buffers.values())
     )
 
 

@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge, Node
 Edge = tuple[Node, int]  # a function and the number of its output
 
 
+_COPIES = ("CopyBackwards", "CloneBackward0")
 _NORMS = re.compile("(?<!Batch)Norm|Rsqrt|Sqrt|Std|Var|Pow")  # fused, or written out
 
 
@@ -58,6 +59,16 @@ def way(logits: Tensor, start: GradientEdge) -> list[Node]:
             leads[node] = any(leads[function] for function in inputs)
             nodes += [node] if leads[node] else []
     return nodes
+
+
+def form(nodes: list[Node]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return what a `way` has in common with that of another pass: each function's name, and the places of its inputs on it.
+
+    The copy from which a cut-off graph starts is left out.
+    """
+    nodes = nodes[1:] if nodes and nodes[0].name().endswith(_COPIES) else nodes
+    places = {node: place for place, node in enumerate(nodes)}
+    return tuple((node.name(), tuple(places[f] for f in _inputs(node) if f in places)) for node in nodes)
 
 
 def linear_layers(nodes: list[Node], n: int) -> int:

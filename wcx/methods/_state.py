@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,18 +16,20 @@ from torch.nn.parameter import is_lazy
 from torch.utils import checkpoint
 
 from wcx.errors import WcxError
+from wcx.methods._turns import Joint, Turns
 
 _HOOKS = [
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
 ]
 
-_FIELDS = frozenset(vars(nn.Module()))  # of every module: none of them holds a tensor
 _SMALL = 4096  # numbers of a tensor that is compared as a whole
 
 
 @contextmanager
-def evaluated(model: nn.Module, like: State | None = None, *, once: bool = False) -> Iterator[State]:
+def evaluated(
+    model: nn.Module, like: State | None = None, *, once: bool = False, forward: bool = True
+) -> Iterator[State]:
     """Put the model in eval mode with gradients on and its parameters frozen; restore everything afterwards, come what may.
 
     Frozen, since only gradients with respect to inputs or activations are wanted: none of the parameters' is computed or
@@ -36,7 +39,8 @@ def evaluated(model: nn.Module, like: State | None = None, *, once: bool = False
     Args:
         model: the model.
         like: the hooks are those of this earlier state.
-        once: all passes are made in here, so that the state is never compared with a later one.
+        once: all passes are made in here, each within another `evaluated`, so that the state is never compared with a later one.
+        forward: there are forward passes in here, not backward ones alone.
 
     Yields:
         The state that is restored.
@@ -47,10 +51,10 @@ def evaluated(model: nn.Module, like: State | None = None, *, once: bool = False
     check_model(model)
     outer = _thread.state
     if outer is not None and outer.model is model and like in (None, outer):  # in the hands of this thread, and known
-        with outer.renewed(), torch.inference_mode(mode=False), torch.enable_grad():
+        with outer.renewed() if forward else nullcontext(), torch.inference_mode(mode=False), torch.enable_grad():
             yield outer
         return
-    modules = list(model.modules())
+    modules = _modules(model)
     parameters = _distinct(module._parameters for module in modules)
     with _turns.take([*modules, *parameters]), ExitStack() as stack:
         state = State(model, modules, parameters, once=once)
@@ -61,6 +65,13 @@ def evaluated(model: nn.Module, like: State | None = None, *, once: bool = False
         stack.callback(setattr, _thread, "state", outer)
         _thread.state = state
         yield state
+
+
+def buffers_of(model: nn.Module) -> Iterable[Mapping[str, Tensor | None]]:
+    """Return the buffers of each module by name, as they are now."""
+    state = _thread.state
+    modules = state.modules if state is not None and state.model is model else model.modules()
+    return (module._buffers for module in modules)
 
 
 def check_model(model: object) -> None:
@@ -79,27 +90,41 @@ class State:
     def __init__(
         self, model: nn.Module, modules: list[nn.Module], parameters: list[nn.Parameter], *, once: bool = False
     ) -> None:
-        self.model, self._modules, self._parameters = model, modules, parameters
+        self.model, self.modules, self._parameters = model, modules, parameters
         self._buffers = _distinct(module._buffers for module in modules)
         self._check()
         self._modes = [module.training for module in modules]
         self._flags = [parameter.requires_grad for parameter in parameters]
         self._versions = [parameter._version for parameter in parameters]
+        self._untouched = once  # until the first pass
         self._values = {} if once else _sample((*parameters, *self._buffers))
         fields = [vars(module) for module in modules]
         self._entries = [dict(module._buffers) for module in modules]
         # Such as the weight that weight_norm's hook computes anew in every forward pass.
+        kinds = set(
+            chain.from_iterable(map(type, field.values()) for field in fields)
+        )  # most networks have none: no search
+        any_tensor = any(issubclass(kind, Tensor) for kind in kinds)
         self._tensors = [
-            {key: field[key] for key in field.keys() - _FIELDS if isinstance(field[key], Tensor)} for field in fields
+            {key: value for key, value in field.items() if isinstance(value, Tensor)} if any_tensor else {}
+            for field in fields
         ]
-        self._hooks = [{key: field[key].copy() for key in _HOOKS if field.get(key)} for field in fields]
+        self._hooks = [
+            {key: field[key].copy() for key in _HOOKS if field.get(key)} if any(map(field.get, _HOOKS)) else {}
+            for field in fields
+        ]
         self._replaced: list[tuple[dict[str, object], dict[str, object]]] = []
+
+    @property
+    def hooked(self) -> bool:
+        """Whether modules had hooks."""
+        return any(self._hooks)
 
     def freeze(self, like: State | None) -> None:
         """Set every mode and flag, and the hooks of `like`, if it is not None; let passes write into copies of the buffers."""
         self._freeze()
-        hooks = {} if like is None else dict(zip(like._modules, like._hooks, strict=True))
-        for module, present in zip(self._modules, self._hooks, strict=True):
+        hooks = {} if like is None else dict(zip(like.modules, like._hooks, strict=True))
+        for module, present in zip(self.modules, self._hooks, strict=True):
             before = hooks.get(module, present)
             if before != present:
                 keys = before.keys() | present.keys()
@@ -109,16 +134,20 @@ class State:
     @contextmanager
     def renewed(self) -> Iterator[None]:
         """Let passes in here meet the model as if it had been restored, and those behind it what those before it have left."""
+        if self._untouched:
+            self._untouched = False
+            yield
+            return
         left = [
             {key: module._buffers[key] for key in entries}
-            for module, entries in zip(self._modules, self._entries, strict=True)
+            for module, entries in zip(self.modules, self._entries, strict=True)
         ]
         self._release()
         self._freeze()
         try:
             yield
         finally:
-            for module, buffers in zip(self._modules, left, strict=True):
+            for module, buffers in zip(self.modules, left, strict=True):
                 for key, buffer in buffers.items():
                     module._buffers[key] = buffer
 
@@ -129,26 +158,25 @@ class State:
         self._release()
 
     def _freeze(self) -> None:
-        for module in self._modules:
+        for module in self.modules:
             if module.training:  # assigning an attribute of a module takes longer than asking for it
                 module.training = False
         for parameter, flag in zip(self._parameters, self._flags, strict=True):
             if flag:
                 parameter.requires_grad_(requires_grad=False)
-        copies = {id(buffer): buffer.detach().clone() for buffer in self._buffers}
-        for module, entries, tensors in zip(self._modules, self._entries, self._tensors, strict=True):
+        copies = {id(b): (b.detach() if b.requires_grad else b).clone() for b in self._buffers}
+        for module, entries, tensors in zip(self.modules, self._entries, self._tensors, strict=True):
             for key, buffer in entries.items():
                 module._buffers[key] = copies.get(id(buffer))
             if tensors:
                 vars(module).update({key: value.clone() for key, value in tensors.items() if value.is_inference()})
 
     def _release(self) -> None:
-        for module, mode, entries, tensors in zip(
-            self._modules, self._modes, self._entries, self._tensors, strict=True
-        ):
+        for module, mode, entries, tensors in zip(self.modules, self._modes, self._entries, self._tensors, strict=True):
             if module.training != mode:
                 module.training = mode
-            vars(module).update(tensors)
+            if tensors:
+                vars(module).update(tensors)
             for key, buffer in entries.items():
                 module._buffers[key] = buffer
         for parameter, flag in zip(self._parameters, self._flags, strict=True):
@@ -156,7 +184,7 @@ class State:
 
     def matches(self, earlier: State) -> bool:
         """Tell whether modules, weights and buffers are those of an earlier state; modes and hooks play no part."""
-        parts, before = ([*map(id, state._modules), *map(id, state._parameters)] for state in (self, earlier))
+        parts, before = ([*map(id, state.modules), *map(id, state._parameters)] for state in (self, earlier))
         return (
             parts == before
             and self._versions == earlier._versions
@@ -173,6 +201,19 @@ class State:
                     "the model was built or loaded under torch.inference_mode, and its tensors allow no backward pass; build it "
                     "outside of it, or explain copy.deepcopy(model), copied outside of it."
                 )
+
+
+def _modules(model: nn.Module) -> list[nn.Module]:
+    """Return what `model.modules()` yields, in half the time."""
+    modules: dict[int, nn.Module] = {}
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in modules:
+            modules[id(module)] = module
+            if children := module._modules:
+                waiting += [child for child in children.values() if child is not None][::-1]
+    return list(modules.values())
 
 
 def _distinct(tensors: Iterable[Mapping[str, Any]]) -> list[Any]:
@@ -193,49 +234,6 @@ def _sample(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, torch.dtype],
             part = tensor.as_strided(tensor.shape[:1], tensor.stride()[:1]) if large else tensor.reshape(-1)
             rows.setdefault((tensor.device, tensor.dtype), []).append(part)
     return {kind: torch.cat(row).view(torch.uint8) for kind, row in rows.items()}
-
-
-class _Turns:
-    """Which thread is at work on which module or parameter: not on which model, since wrappers share what is inside."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._threads: dict[int, int] = {}  # by the id of a module or parameter
-
-    @contextmanager
-    def take(self, parts: Sequence[object]) -> Iterator[None]:
-        """Wait until no other thread is at work on any of `parts`, and take all of them at once: no two wait for each other."""
-        thread = threading.get_ident()
-        with self._changed:
-            self._changed.wait_for(lambda: all(self._threads.get(id(part), thread) == thread for part in parts))
-            taken = [id(part) for part in parts if id(part) not in self._threads]
-            self._threads.update(dict.fromkeys(taken, thread))
-        try:
-            yield
-        finally:
-            with self._changed:
-                for key in taken:
-                    del self._threads[key]
-                self._changed.notify_all()
-
-
-class _Joint:
-    """A context that changes the whole process: entered by the first of the threads in it, left by the last."""
-
-    def __init__(self, context: Callable[[], AbstractContextManager[object]]) -> None:
-        self._context, self._lock, self._users, self._stack = context, threading.Lock(), 0, ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._users:
-                self._stack.enter_context(self._context())
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                self._stack.close()
 
 
 def _uncompiled() -> AbstractContextManager[object]:
@@ -287,5 +285,5 @@ class _Thread(threading.local):
     state: State | None = None  # of the model that the thread has in its hands, the last that it took
 
 
-_thread, _turns = _Thread(), _Turns()
-_eager, _kept = _Joint(lambda: torch.compiler.set_stance("force_eager")), _Joint(_checkpoints_kept)
+_thread, _turns = _Thread(), Turns()
+_eager, _kept = Joint(lambda: torch.compiler.set_stance("force_eager")), Joint(_checkpoints_kept)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from wcx.errors import WcxError
-from wcx.methods._cut import Activation, cut
+from wcx.methods import _memory
+from wcx.methods._cut import Activation
 from wcx.methods._functions import precise
 from wcx.methods._parts import Part, distinct
-from wcx.methods._search import probe, search
+from wcx.methods._search import probe
 from wcx.methods.base import Method, Run, State, as_images, evaluated, vjp
 
 PLAIN = (-4, -3, -2, -1)  # (N, channels, h, w), where nothing is asked that a GPU would have to wait for
@@ -42,11 +43,7 @@ class ActivationMethod(Method):
         """See `Method.run`. Without a layer, it is found in the same forward pass."""
         images = as_images(images)
         with evaluated(model) as state:
-            found = (
-                search(model, images, self.cancels if self.may_cancel else None)
-                if layer is None
-                else cut(model, images, layer)
-            )
+            found = _memory.activation(state, images, layer, self.cancels if self.may_cancel else None)
             return ActivationRun(self, state, found)
 
     @abstractmethod
@@ -73,6 +70,8 @@ class ActivationRun(Run):
         activation: (N, channels, h, w).
         method: whose run it is.
     """
+
+    forward = False
 
     def __init__(self, method: ActivationMethod, state: State, activation: Activation) -> None:
         super().__init__(state, activation.logits)

@@ -43,10 +43,12 @@ class Run(ABC):
         logits: (N, C), detached.
         layer: name of the activation layer, or None for methods that go back to the input.
         versions: of the images, so many went through the network until now without a backward pass.
+        forward: an explanation takes further forward passes.
     """
 
     layer: str | None = None
     versions: int = 0
+    forward: ClassVar[bool] = True
 
     def __init__(self, state: State, logits: Tensor) -> None:
         self.logits = logits.detach().clone()
@@ -86,7 +88,10 @@ class Run(ABC):
             WcxError: the model's weights, buffers or modules have changed.
         """
         device, dtype, enabled = self._autocast
-        with evaluated(self._state.model, like=self._state) as state, torch.autocast(device, dtype, enabled):
+        with (
+            evaluated(self._state.model, like=self._state, forward=self.forward) as state,
+            torch.autocast(device, dtype, enabled),
+        ):
             if state is not self._state and not state.matches(self._state):
                 raise WcxError(
                     "the model's weights, buffers or modules have changed since the forward pass; call the explainer on the "
@@ -157,13 +162,15 @@ def say(line: str) -> None:
     log.warning(line)
 
 
-def forward(model: nn.Module, images: Tensor, watch: AbstractContextManager[object] | None = None) -> Tensor:
+def forward(
+    model: nn.Module, images: Tensor, watch: AbstractContextManager[object] | None = None, *, norms: bool = True
+) -> Tensor:
     """Return the logits (N, C). For the arguments see `call`.
 
     Raises:
         WcxError: the model's output is something else, or it does not take such images.
     """
-    logits = call(model, images, watch)
+    logits = call(model, images, watch, norms=norms)
     logits = getattr(logits, "logits", logits)  # of transformers' ModelOutput
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -173,20 +180,23 @@ def forward(model: nn.Module, images: Tensor, watch: AbstractContextManager[obje
     return logits
 
 
-def call(model: nn.Module, images: Tensor, watch: AbstractContextManager[object] | None = None) -> object:
+def call(
+    model: nn.Module, images: Tensor, watch: AbstractContextManager[object] | None = None, *, norms: bool = True
+) -> object:
     """Return what the model returns.
 
     Args:
         model: the model, `evaluated`.
         images: (N, channels, H, W). The model gets a copy: it may write into its input, and a leaf allows no writing.
         watch: what the model's functions run in, and nothing else.
+        norms: gradients go through a BatchNorm.
 
     Raises:
         WcxError: the model fails on such images, but not on others: another dtype, device, order of the axes or number of channels.
     """
     copy = images.clone()
     try:
-        with _laid_out(model) if len(images) == 1 else nullcontext(), watch or nullcontext():
+        with _laid_out(model) if norms and len(images) == 1 else nullcontext(), watch or nullcontext():
             return model(copy)
     except (WcxError, torch.OutOfMemoryError):
         raise
