@@ -259,11 +259,10 @@ def test_deeplift_and_lrp_know_no_rule_for_the_statistics_of_a_batch(method: str
 def test_versions_say_whose_numbers_moved() -> None:
     moved = {"integrated_gradients": {}, "gradient": {"samples": 3}, "input_x_gradient": {"samples": 3}}
     for name in wcx.methods.names(transformers=False):
-        always = (
-            name in ("integrated_gradients", "lrp", "occlusion", "rise") or wcx.methods.get(name).space == "activation"
-        )
-        assert wcx.methods.create(name).version == (2 if always else 1)
-        assert wcx.methods.create(name, **moved.get(name, {})).version == (2 if always or name in moved else 1)
+        version = 2 if name in ("integrated_gradients", "lrp", "occlusion", "rise") else 1
+        version = 3 if wcx.methods.get(name).space == "activation" else version
+        assert wcx.methods.create(name).version == version
+        assert wcx.methods.create(name, **moved.get(name, {})).version == (2 if name in moved else version)
 
 
 class Stem(nn.Module):

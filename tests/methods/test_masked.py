@@ -192,7 +192,7 @@ def test_versions_are_made_of_the_images_that_are_selected_alone(names: list[str
     pixels = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         p_t2 = model(pixels).softmax(1).topk(2).values[:, 1]
-    threshold = float(p_t2.sort().values[2])  # two are above
+    threshold = float(p_t2.sort().values[2:4].mean())  # two are above, on any machine
     masking = Masking(
         subject, [Cell(name, "weighted") for name in names], Settings(threshold=threshold, baselines=("zeros",))
     )

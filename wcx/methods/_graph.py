@@ -6,12 +6,17 @@ import math
 import re
 
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 Edge = tuple[Node, int]  # a function and the number of its output
 
 
 _COPIES = ("CopyBackwards", "CloneBackward0")
+# What takes the gradients of many cotangents at once, fast and to rounding as one by one.
+_IN_HEADS = re.compile(
+    "(Addmm|Mm|T|Transpose|View|ReshapeAlias|UnsafeView|Squeeze|Mean|AdaptiveAvgPool2D|MaxPool2DWithIndices"
+    "|Relu|Hardtanh|Hardswish|Gelu|Silu|NativeLayerNorm|Clone)Backward[0-9]*|torch::autograd::CopyBackwards"
+)
 _NORMS = re.compile("(?<!Batch)Norm|Rsqrt|Sqrt|Std|Var|Pow")  # fused, or written out
 
 
@@ -69,6 +74,21 @@ def form(nodes: list[Node]) -> tuple[tuple[str, tuple[int, ...]], ...]:
     nodes = nodes[1:] if nodes and nodes[0].name().endswith(_COPIES) else nodes
     places = {node: place for place, node in enumerate(nodes)}
     return tuple((node.name(), tuple(places[f] for f in _inputs(node) if f in places)) for node in nodes)
+
+
+def is_head(logits: Tensor, start: Tensor | GradientEdge) -> bool:
+    """Return whether linear layers, activation functions, pools and norms of features alone lead from `start` to the logits."""
+    edge = get_gradient_edge(start) if isinstance(start, Tensor) else start
+    known, waiting = {edge.node}, [logits.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in known:
+            continue
+        if not _IN_HEADS.fullmatch(node.name()):
+            return False
+        known.add(node)
+        waiting += _inputs(node)
+    return True
 
 
 def linear_layers(nodes: list[Node], n: int) -> int:

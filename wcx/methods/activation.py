@@ -32,7 +32,7 @@ class ActivationMethod(Method):
 
     space = "activation"
     may_cancel: ClassVar[bool] = False  # see `cancels`
-    version = 2  # 2: residuals added in place, layers that others refer to, layers of channels last
+    version = 3  # 2: residuals added in place, layers that others refer to, of channels last; 3: all cotangents at once
     younger: ClassVar = {"relu": False}
     relu = False
 

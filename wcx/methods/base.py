@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import lru_cache, partial
 from typing import ClassVar, Literal
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from wcx.errors import WcxError
+from wcx.methods import _graph
 from wcx.methods._mismatch import mismatch
 from wcx.methods._parts import Part, whole
 from wcx.methods._state import State, evaluated
@@ -236,8 +237,9 @@ def has_both_layouts(model: nn.Module) -> bool:
 
 
 def vjp(logits: Tensor, wrt: Tensor | GradientEdge, v: Tensor) -> Tensor:
-    """Return the gradients (K, *wrt.shape) of sum_s v_s y_s with respect to `wrt`: one backward pass per cotangent of v (K, N, C).
+    """Return the gradients (K, *wrt.shape) of sum_s v_s y_s with respect to `wrt`, one per cotangent of v (K, N, C).
 
+    That is a backward pass each, or one of all where only linear layers lead to `wrt`: their weights are then read once.
     Stops at `wrt`; the graph is kept for further cotangents.
 
     Raises:
@@ -245,11 +247,13 @@ def vjp(logits: Tensor, wrt: Tensor | GradientEdge, v: Tensor) -> Tensor:
     """
     gradients: list[Tensor | None] = [None]
     if logits.requires_grad:
+        gradient = partial(torch.autograd.grad, logits, [wrt], retain_graph=True, allow_unused=True)
+        v = v.to(logits)
         try:
-            gradients = [
-                torch.autograd.grad(logits, [wrt], cotangent, retain_graph=True, allow_unused=True)[0]
-                for cotangent in v.to(logits)
-            ]
+            if len(v) > 1 and _graph.is_head(logits, wrt):
+                with suppress(RuntimeError):  # a hook of the model's that reads values: it sees one cotangent at a time
+                    return gradient(grad_outputs=v, is_grads_batched=True)[0]
+            gradients = [gradient(grad_outputs=cotangent)[0] for cotangent in v]
         except RuntimeError as error:
             if "checkpoint" not in str(error).lower():
                 raise
