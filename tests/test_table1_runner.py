@@ -80,6 +80,14 @@ def test_the_authors_network_and_protocol_end_to_end(tmp_path: Path, run: Callab
     assert hidden[0].equals(hidden[1])
 
 
+def test_without_baselines_the_maps_are_measured_and_nothing_is_hidden(run: Callable[..., str]) -> None:
+    out = run("model.weights=random", "baselines=[]", "contrasts=[original,weighted]")
+    assert "'masked'" not in out
+    assert "Localisation" in out
+    assert "no records" not in out
+    assert "inside the box in" in out
+
+
 def test_what_stands_in_one_table(tmp_path: Path) -> None:
     own = make(tmp_path, "original", seed=0)
     equal = make(tmp_path, "original", seed=0, settings=Settings(mask="equal"))

@@ -41,7 +41,7 @@ def test_the_fractions_typed_into_sentences_are_settings() -> None:
     thresholds, epsilons, others = (
         {"0.1", "0.05", "0.99", "0.999", "0.99999"},
         {"3e-3", "1e-3", "1e-5"},
-        {"2.15", "0.29", "5.2", "5.3"},
+        {"2.14", "2.15", "0.29", "5.2", "5.3"},
     )
     assert typed <= thresholds | epsilons | others
 

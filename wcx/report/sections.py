@@ -90,8 +90,9 @@ class Section:
         return [table for table in self.tables if len(table.frame)]
 
     def to_text(self) -> str:
-        """Return it for a screen: the main tables, what was found, and notes."""
-        blocks = [f"\n{table.to_text()}" for table in self.filled if table.is_main]
+        """Return it for a screen: the main tables, or what there is where none has a line, what was found, and notes."""
+        tables = [table for table in self.filled if table.is_main] or self.filled
+        blocks = [f"\n{table.to_text()}" for table in tables]
         return "\n".join([*(blocks or [f"{self.title}: no records"]), *self.findings, *self.notes, *self.left_out])
 
     def to_markdown(self, suffix: str = "png") -> str:

@@ -53,11 +53,10 @@ def section(
     records = cells.read(shards, threshold, refused)
     parts = [_tables(members, name, published_dir) for name, members in cells.by_protocol(records).items()]
     tables = list(chain.from_iterable(parts))
-    compared = {table.title: table.frame for table in tables if table.name == "table1_vs_published"}
     comparisons: list[paper.Comparison] = []
-    for frame in compared.values():
-        protocol = frame["protocol"].iloc[0] if len(frame) else ""
-        comparisons += paper.comparisons(frame, protocol, published_dir)
+    for table in tables:
+        if table.name == "table1_vs_published" and len(table.frame):
+            comparisons += paper.comparisons(table.frame, table.frame["protocol"].iloc[0], published_dir)
     plots = [Plot("table1_vs_published", "Beside the paper", _ALT, partial(scatter.figure, comparisons))]
     networks = {(cell.network, cell.seed) for cell in records}
     numbers = sum(len(table.frame) for table in tables if table.name == "table1")

@@ -23,7 +23,7 @@ def paired(frame: pd.DataFrame, protocol: str) -> Iterator[str]:
 
 def localisation(frame: pd.DataFrame) -> Iterator[str]:
     """Yield in how many cells original has more of its positive attribution inside the box, a sentence a model and dataset."""
-    for (model, dataset), cells in frame.groupby(["model", "dataset"], sort=False):
+    for (model, dataset), cells in frame[frame["n"] > 0].groupby(["model", "dataset"], sort=False):
         is_sure, ahead, behind = cells["p_holm"] < LEVEL, cells["difference"] < 0, cells["difference"] > 0
         yield (
             f"{model}, {dataset}: original has more of its positive attribution inside the box in {ahead.sum()} of {len(cells)} "
