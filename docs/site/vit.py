@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from wcx import records
+
 sys.path.insert(0, str(Path(__file__).parent))
 from twins import put, write
 
@@ -19,10 +21,10 @@ CONTRASTS = ("original", "mean", "max", "weighted")
 LINE = ["mask", "method", "target", "features_kept"]
 COMMAND = (
     "python scripts/table1.py datasets=[cub] models=[vit_s14_cub22] methods=[{}] "
-    "contrasts=[original,mean,max,weighted] masks=[sign,equal] evaluation_precision=bfloat16 limit_selected={}"
+    "contrasts=[original,mean,max,weighted] masks=[sign,equal] evaluation_precision=bfloat16"
 )
 SETTING = (
-    "first {} of CUB-22's test images with p_t2 > 0.1, layer encoder.layers.encoder_layer_11.ln_1, "
+    "the {} of CUB-22's test images with p_t2 > 0.1, layer encoder.layers.encoder_layer_11.ln_1, "
     "self-supervised ViT-S/14, linear head"
 )
 
@@ -46,7 +48,7 @@ def main() -> None:
     table, pairs = (pd.read_csv(folder / f"{name}.csv") for name in ("table1", "table1_paired"))
     n = int(table["n"].max())
     methods = list(dict.fromkeys(table["method"]))
-    stated = {"setting": SETTING.format(n), "command": COMMAND.format(",".join(methods), n)}
+    stated = {"setting": SETTING.format(n), "command": COMMAND.format(",".join(methods))}
     rows: list[dict[str, object]] = []
     for mask, method, target, kept in product(
         ("sign", "equal"), sorted(set(table["method"])), ("t_1", "t_2"), ("positive", "negative")
@@ -77,6 +79,9 @@ def main() -> None:
             f"{begin}_{mask}_sure": int((ahead & sure).sum()),
             f"{begin}_{mask}_behind": int((~ahead & sure).sum()),
         }
+    rows_of_images = records.find(folder)[0].read()
+    made |= {f"{begin}_accuracy": f"{(rows_of_images['t_1'] == rows_of_images['label']).mean():.3f}"}
+    made |= {f"{begin}_images": len(rows_of_images)}
     put(made, None, n, f"Table 1, vit_s14_cub22, {stated['setting']}", stated["command"])
     print(made)
 
