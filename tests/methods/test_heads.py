@@ -58,6 +58,50 @@ def test_through_convolutions_each_goes_alone() -> None:
     assert gradients(network(head), cotangents)[1]["convolution_backward"] == 5
 
 
+def test_gradients_that_the_network_keeps_are_plain_ones_of_each_cotangent() -> None:
+    class Keeping(nn.Linear):
+        gradients: tuple[Tensor, ...] = ()
+
+        def keep(self, gradient: Tensor) -> None:
+            self.gradients += (gradient,)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = super().forward(x)
+            self.gradients = ()
+            y.register_hook(self.keep)
+            return y
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), Keeping(8, 6)).double().eval()
+    cotangents = torch.randn(4, 3, 6, dtype=torch.float64)
+    for _ in range(2):
+        gradients(model, cotangents)
+        assert torch.equal(torch.stack(model[-1].gradients), cotangents)
+
+
+def test_a_function_of_the_networks_gets_one_cotangent_at_a_time_whatever_its_name() -> None:
+    kinds: list[bool] = []
+
+    class Relu(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            kinds.append(torch._C._functorch.is_batchedtensor(gradient))
+            return gradient
+
+    class Named(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return Relu.apply(x)
+
+    gradients(
+        network([Named(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 16)]), torch.randn(4, 3, 6).double()
+    )
+    assert kinds == [False] * 4
+
+
 def test_a_hook_of_the_networks_that_reads_values_sees_them() -> None:
     class Watched(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:

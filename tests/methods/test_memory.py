@@ -19,41 +19,52 @@ from wcx.methods._trace import Trace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-WIDTH = CLASSES = SIDE = 8  # so that no shape tells an axis from another
+WIDTH, CLASSES, SIDE = 6, 8, 8
 LAYERS = [None, "last"]
 
 
 class Turning(nn.Conv2d):
-    """A convolution that may hand on its channels last, in memory, too: with WIDTH = SIDE, nothing behind it tells."""
+    """A convolution that may hand on its channels last, in memory, too: as wide as its map, nothing behind it tells."""
 
     turned = False
 
+    def __init__(self, width: int, switches: Switches) -> None:
+        super().__init__(width, width, 3, padding=1)
+        self.switches = switches
+
     def forward(self, x: Tensor) -> Tensor:
         y = super().forward(x)
-        return y.permute(0, 2, 3, 1).contiguous() if self.turned else y
+        return y.permute(0, 2, 3, 1).contiguous() if self.turned or self.switches("turned") else y
 
 
 class Net(nn.Module):
     """Convolutions and a classifier, with switches: attributes of the network, and a dictionary that none of its modules holds."""
 
-    def __init__(self, world: dict[str, bool] | None = None, depth: int = 1) -> None:
+    def __init__(self, world: dict[str, bool] | None = None, depth: int = 1, width: int = WIDTH) -> None:
         super().__init__()
+        self.switches = Switches(world or {})
         with torch.random.fork_rng():
             torch.manual_seed(0)
             blocks = [
-                part for _ in range(depth) for part in (nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH))
+                part for _ in range(depth) for part in (nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))
             ]
-            self.stem = nn.Sequential(nn.Conv2d(3, WIDTH, 3, padding=1), *blocks)
-            self.last, self.other = (Turning(WIDTH, WIDTH, 3, padding=1) for _ in range(2))
-            self.head = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(WIDTH * SIDE**2, CLASSES))
-        self.switches = Switches(world or {})
+            self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), *blocks)
+            self.last, self.other = (Turning(width, self.switches) for _ in range(2))
+            self.head = nn.Sequential(nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(width * SIDE**2, CLASSES))
         self.double().eval()
 
     def forward(self, x: Tensor) -> Tensor:
         switches, h = self.switches, self.stem(x)
+        if switches("reads gradients"):
+            h.register_hook(lambda gradient: None)
+        if switches("wants gradients") and not h.requires_grad:
+            raise ValueError
         bright = x.mean() > 1
         if switches("other") or (switches("bright") and bright):
             h = self.other(h)
+        elif switches("beside"):
+            beside = switches("two") or bright
+            h = self.last(h) + (self.other(h) if beside else h)
         else:
             with torch.set_grad_enabled(not switches("no_grad") and torch.is_grad_enabled()):
                 h = self.last(h)
@@ -129,7 +140,7 @@ CHANGES: dict[str, Callable[[Net], object]] = {
     "a module": lambda model: setattr(model, "last", copy.deepcopy(model.other)),
     "a module's name": lambda model: model._modules.update({"last": model.other, "other": model.last}),
     "an attribute": lambda model: setattr(model.last, "turned", True),
-    "a function": lambda model: setattr(model.stem[1], "forward", lambda h: h.permute(0, 2, 3, 1)),
+    "a function": lambda model: setattr(model.stem[1], "forward", lambda h: h.transpose(2, 3)),
     "a hook": hook,
     **{
         name: lambda model, name=name: model.switches.world.update({name: True})
@@ -155,6 +166,46 @@ def test_a_network_that_goes_by_the_image_is_explained_as_it_went(layer: str | N
     model, dark = Net({"bright": True}), images()
     for x in (dark, dark, dark + 2, dark, dark + 2):
         assert same(explained(model, layer, x), explained(copy.deepcopy(model), layer, x))
+
+
+def test_what_runs_beside_the_layer_and_did_not_before_is_found() -> None:
+    world, x = {"beside": True}, images()
+    model = Net(world)
+    assert explained(model, None, x)[0] == explained(model, None, x)[0] == "last"
+    assert explained(model, None, x + 2)[0] == "other"  # by the image
+    model = Net(world)
+    assert explained(model, None, x)[0] == "last"
+    world["two"] = True
+    assert same(explained(model, None, x), explained(copy.deepcopy(model), None, x))
+    assert explained(model, None, x)[0] == "other"
+
+
+@pytest.mark.parametrize("what", ["reads gradients", "wants gradients"])
+def test_a_network_that_needs_gradients_in_front_of_the_layer_is_explained_again(what: str) -> None:
+    model = Net({what: True})
+    first = explained(model, None, images())
+    assert all(same(explained(model, None, images()), first) for _ in range(2))
+
+
+def test_axes_that_may_be_turned_out_of_sight_are_asked_for_each_time() -> None:
+    model = Net({}, width=SIDE)
+    before = explained(model, "last", images())
+    model.switches.world["turned"] = True
+    expected = explained(copy.deepcopy(model), "last", images())
+    assert not same(expected, before)
+    assert same(explained(model, "last", images()), expected)
+
+
+def test_a_layer_whose_name_another_has_taken_is_not_explained() -> None:
+    model = nn.Sequential()
+    model.block = nn.Sequential()
+    model.block.conv = nn.Conv2d(3, WIDTH, 3)
+    model.pool, model.flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model.head = nn.Linear(WIDTH, CLASSES)
+    model.double()
+    assert explained(model, "conv", images())[0] == "block.conv"
+    model._modules["conv"] = model._modules.pop("head")
+    assert "expected a map" in str(explained(model, "conv", images())[1])
 
 
 def test_a_network_that_was_explained_is_let_go() -> None:
@@ -216,6 +267,6 @@ def test_a_call_costs_two_hooks_and_as_many_operations_beside_its_passes_however
         torch.testing.assert_close(maps, expected)
         costs.add((len(hooks), operations.total() - least, reads.total()))
     [(n_hooks, n_operations, n_reads)] = costs  # of either depth
-    assert n_hooks == 2
+    assert n_hooks == 2 + (layer is None)  # of `other`, which does not run
     assert n_operations <= 45
     assert n_reads <= 3

@@ -30,6 +30,7 @@ class Activation:
         layout: how that is to be read as (N, channels, h, w).
         logits: (N, C).
         tokens: the network has linear layers that act at many places.
+        hooked: the network has its tensors' gradients handed to it.
     """
 
     layer: str
@@ -38,6 +39,7 @@ class Activation:
     layout: Layout
     logits: Tensor
     tokens: bool
+    hooked: bool
 
     @classmethod
     def of(
@@ -47,11 +49,11 @@ class Activation:
         start: Tensor | GradientEdge,
         layout: Layout,
         logits: Tensor,
-        *,
-        tokens: bool = False,
+        trace: Trace | None = None,
     ) -> Activation:
-        """Return the activation of a value in the layer's own layout."""
-        return cls(layer, layout.maps(value.detach()), start, layout, logits, tokens)
+        """Return the activation of a value in the layer's own layout; trace: of the pass, if one was taken."""
+        tokens, hooked = (trace.linears > 0, trace.hooked) if trace else (False, False)
+        return cls(layer, layout.maps(value.detach()), start, layout, logits, tokens, hooked)
 
     @property
     def edge(self) -> GradientEdge:
@@ -133,7 +135,7 @@ def cut(model: nn.Module, images: Tensor, layer: str | nn.Module) -> Activation:
             f"layer {name!r} returns shape {tuple(start.leaf.shape)}, and what the network does with it does not tell {untold}; "
             f"{_try(model, images, name)}."
         )
-    return Activation.of(name, start.leaf, start.leaf, arranged, logits, tokens=trace.linears > 0)
+    return Activation.of(name, start.leaf, start.leaf, arranged, logits, trace)
 
 
 def graft(

@@ -12,10 +12,10 @@ Edge = tuple[Node, int]  # a function and the number of its output
 
 
 _COPIES = ("CopyBackwards", "CloneBackward0")
-# What takes the gradients of many cotangents at once, fast and to rounding as one by one.
+# What takes the gradients of many cotangents at once, fast and to rounding as one by one. A network's own functions have no number.
 _IN_HEADS = re.compile(
     "(Addmm|Mm|T|Transpose|View|ReshapeAlias|UnsafeView|Squeeze|Mean|AdaptiveAvgPool2D|MaxPool2DWithIndices"
-    "|Relu|Hardtanh|Hardswish|Gelu|Silu|NativeLayerNorm|Clone)Backward[0-9]*|torch::autograd::CopyBackwards"
+    "|Relu|Hardtanh|Hardswish|Gelu|Silu|NativeLayerNorm|Clone)Backward[0-9]+|torch::autograd::CopyBackwards"
 )
 _NORMS = re.compile("(?<!Batch)Norm|Rsqrt|Sqrt|Std|Var|Pow")  # fused, or written out
 
@@ -66,14 +66,19 @@ def way(logits: Tensor, start: GradientEdge) -> list[Node]:
     return nodes
 
 
-def form(nodes: list[Node]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Return what a `way` has in common with that of another pass: each function's name, and the places of its inputs on it.
+def form(nodes: list[Node], n: int) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
+    """Return what a `way` has in common with that of another pass: of each function name, size and the places of its inputs on it.
 
+    The size is that of its output for each of n images.
     The copy from which a cut-off graph starts is left out.
     """
     nodes = nodes[1:] if nodes and nodes[0].name().endswith(_COPIES) else nodes
     places = {node: place for place, node in enumerate(nodes)}
-    return tuple((node.name(), tuple(places[f] for f in _inputs(node) if f in places)) for node in nodes)
+    sizes = [math.prod(node._input_metadata[0].shape) // n for node in nodes]
+    return tuple(
+        (node.name(), size, tuple(places[f] for f in _inputs(node) if f in places))
+        for node, size in zip(nodes, sizes, strict=True)
+    )
 
 
 def is_head(logits: Tensor, start: Tensor | GradientEdge) -> bool:

@@ -1,16 +1,17 @@
 """What earlier passes have shown of a network: a pass that knows the layer and its axes needs two hooks, and no trace.
 
 It is known of the network in whose modules nothing was exchanged, for images of the same shape; and each pass is checked, so that
-a network that goes another way is searched anew.
+a network that goes another way, or fails without the gradients in front of the layer, is searched anew.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable
-from contextlib import nullcontext
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
@@ -36,17 +37,19 @@ class Known:
         sizes: shape and strides of its output for an image, number of classes.
         form: of the graph behind it, see `_graph.form`.
         found: it was found, not named.
+        idle: places among the network's modules of those that did not run, if it was found: another could be found if they did.
     """
 
     layer: str
     module: weakref.ref[nn.Module]
     layout: Layout
     sizes: tuple[object, ...]
-    form: tuple[tuple[str, tuple[int, ...]], ...]
+    form: tuple[tuple[str, int, tuple[int, ...]], ...]
     found: bool
+    idle: tuple[int, ...]
 
     @classmethod
-    def of(cls, model: nn.Module, activation: Activation, *, found: bool) -> Known | None:
+    def of(cls, model: nn.Module, activation: Activation, idle: Iterable[int], *, found: bool) -> Known | None:
         """Return what a pass has shown, or None where another might give other numbers."""
         module, edge = _module(model, activation.layer), activation.edge
         if module is None or activation.logits.grad_fn is None:
@@ -54,7 +57,10 @@ class Known:
         by_gradients = any(isinstance(part, _BY_GRADIENTS) for part in model.modules())
         norm = isinstance(module, nn.modules.batchnorm._BatchNorm) or "BatchNorm" in edge.node.name()
         # Of a norm's output, `base._laid_out` moves the gradient; other outputs of a function lead their own way.
-        if activation.tokens or activation.layout.grid or by_gradients or norm or edge.output_nr:
+        if activation.tokens or activation.layout.grid or by_gradients or norm or edge.output_nr or activation.hooked:
+            return None
+        n, channels, *places = activation.value.shape
+        if channels in places:  # a network could turn the axes out of sight
             return None
         nodes = _graph.way(activation.logits, edge)
         raw = activation.value.movedim((0, 1, 2, 3), activation.layout.order)  # as the layer returned it
@@ -63,24 +69,31 @@ class Known:
             weakref.ref(module),
             activation.layout,
             _sizes(raw, activation.logits),
-            _graph.form(nodes),
+            _graph.form(nodes, n),
             found,
+            tuple(idle),
         )
 
-    def again(self, model: nn.Module, images: Tensor) -> Activation | None:
-        """Run forward with the graph beginning at the layer; None if the network went another way."""
+    def again(self, model: nn.Module, images: Tensor, modules: Sequence[nn.Module]) -> Activation | None:
+        """Run forward with the graph beginning at the layer; None if the network went another way, or failed.
+
+        Args:
+            modules: of the model.
+        """
         module = self.module()
         if module is None or _module(model, self.layer) is not module:
             return None
-        start = Start(model, len(images))
-        with start.at(module):
-            logits = forward(model, images, norms=any("BatchNorm" in name for name, _ in self.form))
+        start, logits = Start(model, len(images)), None
+        with suppress(Exception), _observed([modules[place] for place in self.idle]) as ran, start.at(module):
+            logits = forward(model, images, norms=any("BatchNorm" in name for name, *_ in self.form))
         leaf = start.leaf
-        if leaf is None or len(start.outputs) > 1 or not start.with_gradients or (self.found and start.handed_on):
+        if logits is None or leaf is None or len(start.outputs) > 1 or not start.with_gradients:
+            return None
+        if ran or (self.found and start.handed_on):
             return None
         if logits.grad_fn is None or _sizes(leaf, logits) != self.sizes:
             return None
-        if _graph.form(_graph.way(logits, get_gradient_edge(leaf))) != self.form:
+        if _graph.form(_graph.way(logits, get_gradient_edge(leaf)), len(images)) != self.form:
             return None
         return Activation.of(self.layer, leaf, leaf, self.layout, logits)
 
@@ -97,6 +110,22 @@ def _module(model: nn.Module, layer: str) -> nn.Module | None:
         return None
 
 
+@contextmanager
+def _observed(modules: Sequence[nn.Module]) -> Iterator[set[int]]:
+    """Yield the places of modules that run in here."""
+    ran: set[int] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda *_, place=place: ran.add(place))
+        for place, module in enumerate(modules)
+        if not isinstance(module, torch.jit.ScriptModule)  # takes no hooks
+    ]
+    try:
+        yield ran
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @dataclass
 class Memory:
     """What is known of a network.
@@ -107,7 +136,7 @@ class Memory:
         known: by what was asked for; None of what cannot be known.
     """
 
-    structure: list[tuple[int, ...]] = field(default_factory=list)
+    structure: list[tuple[object, ...]] = field(default_factory=list)
     plain: list[object] = field(default_factory=list)
     known: dict[Hashable, Known | None] = field(default_factory=dict)
 
@@ -139,17 +168,21 @@ def activation(
     )
     earlier = None if known is None else known.get(key)
     if known is not None and earlier is not None:
-        if (by_name or earlier.module() is layer) and (again := earlier.again(model, images)):
+        if (by_name or earlier.module() is layer) and (again := earlier.again(model, images, state.modules)):
             return again
         known[key] = None
-    with evaluated(model) if earlier else nullcontext():  # as if there had been no pass
+    new = known is not None and key not in known
+    modules = state.modules if new and layer is None else ()
+    with evaluated(model) if earlier else nullcontext(), _observed(modules) as ran:  # as if there had been no pass
         activation = search(model, images, cancels) if layer is None else cut(model, images, layer)
-    if known is not None and key not in known:
+    if known is not None and new:
         if len(known) >= SIZE:
             known.clear()
         # A norm's layer is chosen by the images' values.
         by_values = layer is None and cancels and _graph.has_norm(activation.logits, activation.edge)
-        known[key] = None if by_values else Known.of(model, activation, found=layer is None)
+        known[key] = (
+            None if by_values else Known.of(model, activation, set(range(len(modules))) - ran, found=layer is None)
+        )
     return activation
 
 
@@ -158,7 +191,10 @@ def _known(state: State) -> dict[Hashable, Known | None] | None:
     if state.hooked:
         return None
     fields = [vars(module).values() for module in state.modules]
-    structure = [(id(module), *map(id, values)) for module, values in zip(state.modules, fields, strict=True)]
+    structure = [
+        (*module._modules.keys(), *map(id, (module, type(module), *module._modules.values(), *values)))
+        for module, values in zip(state.modules, fields, strict=True)
+    ]
     memory = _memories.get(state.model)
     if memory is None or memory.structure != structure:
         plain = [value for values in fields for value in values if type(value) in _PLAIN]

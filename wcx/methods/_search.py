@@ -161,7 +161,7 @@ def search(
         raise WcxError(f"layer {best.name!r} runs more than once in a forward pass; {other}.")
     if not best.held.save():  # written into out of the trace's sight, by TorchScript or an autograd function
         return search(model, images, cancels, copied=True)
-    found = Activation.of(best.name, best.value, best.edge, best.layout, logits, tokens=trace.linears > 0)
+    found = Activation.of(best.name, best.value, best.edge, best.layout, logits, trace)
     # A backward pass is asked for behind a norm alone.
     if (
         cancels

@@ -20,6 +20,7 @@ from wcx.methods import _axes
 from wcx.methods._axes import DEFINITION, HABIT, Axis, Dims, Layout, of_map, regrouped, single
 from wcx.methods._calls import FunctionCall, Held, storage, tensors, written
 
+_HOOKING = frozenset((Tensor.register_hook, Tensor.retain_grad))
 _SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a probe: each tells its axis
 
 
@@ -33,11 +34,13 @@ class Trace(TorchFunctionMode):
     Attributes:
         convolutions: how many ran.
         linears: how many linear layers ran, each at many places.
+        hooked: the network has its tensors' gradients handed to it.
     """
 
     def __init__(self, images: Tensor, *, copies: bool = False) -> None:
         super().__init__()
         self.convolutions = self.linears = 0
+        self.hooked = False
         self._dims: dict[int, tuple[weakref.ref[Tensor], Dims]] = {}
         self._constants: list[weakref.ref[Tensor]] = []
         self._copies = copies
@@ -85,6 +88,7 @@ class Trace(TorchFunctionMode):
         for tensor in written(function, arguments, keywords or {}) if self._held else ():
             for held in self._held.pop(storage(tensor), ()):
                 held.save()
+        self.hooked |= function in _HOOKING
         constants = [(t, t._version) for t in self._watched()]
         output = function(*arguments, **(keywords or {}))
         for tensor, version in constants:

@@ -78,6 +78,7 @@ class ActivationRun(Run):
         self.layer = activation.layer
         self.activation = activation.value
         self.method, self._layout, self._graph = method, activation.layout, (activation.logits, activation.start)
+        self._together = not activation.hooked
 
     def gradients(self, v: Tensor) -> Tensor:
         """Return the gradients (K, N, channels, h, w) at the layer for cotangents v (K, N, C).
@@ -89,7 +90,7 @@ class ActivationRun(Run):
             return self._gradients(v)
 
     def _gradients(self, v: Tensor) -> Tensor:
-        gradients = vjp(*self._graph, v)
+        gradients = vjp(*self._graph, v, together=self._together)
         maps = self._layout.maps(gradients)
         if self._layout.grid and not maps.any() and gradients.any():
             raise WcxError(

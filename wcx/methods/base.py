@@ -236,10 +236,11 @@ def has_both_layouts(model: nn.Module) -> bool:
     return any(issubclass(kind, nn.modules.batchnorm._BatchNorm) for kind in kinds) and any(is_token)
 
 
-def vjp(logits: Tensor, wrt: Tensor | GradientEdge, v: Tensor) -> Tensor:
+def vjp(logits: Tensor, wrt: Tensor | GradientEdge, v: Tensor, *, together: bool = False) -> Tensor:
     """Return the gradients (K, *wrt.shape) of sum_s v_s y_s with respect to `wrt`, one per cotangent of v (K, N, C).
 
-    That is a backward pass each, or one of all where only linear layers lead to `wrt`: their weights are then read once.
+    That is a backward pass each, or `together` one of all where only linear layers lead to `wrt`: their weights are then read once,
+    and what a hook of a tensor's gets is no plain tensor.
     Stops at `wrt`; the graph is kept for further cotangents.
 
     Raises:
@@ -250,8 +251,8 @@ def vjp(logits: Tensor, wrt: Tensor | GradientEdge, v: Tensor) -> Tensor:
         gradient = partial(torch.autograd.grad, logits, [wrt], retain_graph=True, allow_unused=True)
         v = v.to(logits)
         try:
-            if len(v) > 1 and _graph.is_head(logits, wrt):
-                with suppress(RuntimeError):  # a hook of the model's that reads values: it sees one cotangent at a time
+            if together and len(v) > 1 and _graph.is_head(logits, wrt):
+                with suppress(RuntimeError):  # as of too little memory for all of them
                     return gradient(grad_outputs=v, is_grads_batched=True)[0]
             gradients = [gradient(grad_outputs=cotangent)[0] for cotangent in v]
         except RuntimeError as error:
