@@ -90,13 +90,13 @@ class Counting(nn.Module):
 @pytest.mark.parametrize("layer", [None, "given"])
 @pytest.mark.parametrize("method", METHODS)
 def test_one_forward_and_one_backward_per_cotangent(method: str, layer: str | None) -> None:
-    """From a layer that linear layers alone follow, one backward pass of all cotangents."""
+    """Whose hooks count each: without them, one pass takes all where linear layers alone follow (tests/methods/test_heads.py)."""
     model = Counting(nets.conv_batchnorm())
     given = "net.2" if layer and SPACE[method] == "activation" else None
     targets = torch.tensor([[0, 1, 2], [3, 4, 5]])
     maps = wcx.explain(model, nets.images(), targets, method, ["original", "mean", "max", "weighted"], layer=given)
     assert maps.shape[:3] == (4, 2, 3)
-    assert (model.calls, model.first_conv_backward) == (1, 1 if SPACE[method] == "activation" else 8)
+    assert (model.calls, model.first_conv_backward) == (1, 8)
 
 
 def test_activation_methods_go_no_further_than_the_layer() -> None:
