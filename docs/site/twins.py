@@ -218,7 +218,7 @@ def methods(shards: list[Shard], name: str = "twins_methods", command: str = "")
     frame = numbers.frame(_cells(shards))
     questions = ["q1", "q2", "q3", "q4_siblings", "q4_pairs"]
     asked = frame["question"].isin(questions) & (frame["score"] == "top_mean") & frame["reading"].isin(MAPS)
-    chosen = frame[asked]
+    chosen = _from_the_last(frame[asked])
     if chosen["weights_hash"].nunique() != 1:
         raise SystemExit(f"the records are of {chosen['weights'].unique()}; give a folder with those of one network.")
     rows = [row | ({"command": command} if command else {}) for row in _rows(chosen, "question")]
@@ -274,9 +274,7 @@ def funnybirds16(shards: list[Shard]) -> None:
     """Write the tables of FunnyBirds16; what to recommend is chosen on the images 1 to 3 of each class, and reported on 4 to 6."""
     cells = _cells(shards)
     frame = numbers.frame(cells)
-    frame = frame[frame["reading"].isin(MAPS)].sort_values(
-        "layer", key=lambda layers: -layers.map(_place), kind="stable"
-    )
+    frame = _from_the_last(frame[frame["reading"].isin(MAPS)])
     top = frame[(frame["score"] == "top_mean") & frame["question"].isin(["q1", "q3"])]
     write("twins_funnybirds16", _rows(top, "question"))
     scores = ["auroc", "auroc_mask", "average_precision", "average_precision_mask"]
@@ -317,9 +315,14 @@ def funnybirds16(shards: list[Shard]) -> None:
     )
 
 
+def _from_the_last(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.sort_values("layer", key=lambda layers: -layers.map(_place), kind="stable")
+
+
 def _place(layer: str) -> int:
-    """Return 18 of features.18; -1 of none."""
-    return int(layer.rpartition(".")[2]) if layer else -1
+    """Return 18 of features.18; -1 of none, or of one without a number at its end."""
+    number = re.search(r"\d+$", layer)
+    return int(number[0]) if number else -1
 
 
 def _collected(folder: str) -> list[Shard]:
