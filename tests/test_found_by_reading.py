@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,11 +159,16 @@ class TestPhotograph:
     def test_passes_are_one_for_each_class_contrast_and_set_of_foils(self, monkeypatch: pytest.MonkeyPatch) -> None:
         backward: list[int] = []
         grad = torch.autograd.grad
-        monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: backward.append(1) or grad(*a, **k))
+
+        def counted(*arguments: object, is_grads_batched: bool = False, **options: Any) -> object:
+            backward.append(len(options["grad_outputs"]) if is_grads_batched else 1)
+            return grad(*arguments, is_grads_batched=is_grads_batched, **options)
+
+        monkeypatch.setattr(torch.autograd, "grad", counted)
         model, images = Normalized(nets.conv_batchnorm()), []
         model.register_forward_pre_hook(lambda _module, arguments: images.append(len(arguments[0])))
         photo.answer(gradcam(model), torch.rand(3, 16, 16), LETTERS, photo.Question())
-        assert (sum(images), len(backward)) == (1 + 6, 6)
+        assert (sum(images), sum(backward)) == (1 + 6, 6)
 
     @pytest.mark.parametrize("foils", [None, (0, 1, 3, 4)])
     def test_no_text_meets_another_or_is_cut(self, foils: tuple[int, ...] | None) -> None:

@@ -37,8 +37,9 @@ def part_of(path: Path) -> Iterator[Path]:
         yield part
         if part.exists():
             part.replace(path)
-    finally:
+    except (Exception, KeyboardInterrupt):
         part.unlink(missing_ok=True)
+        raise
 
 
 def write(path: Path, content: str | bytes) -> None:

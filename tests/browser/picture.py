@@ -1,4 +1,7 @@
-"""docs/images/app.png: the page of `wcx app` with a drawn bird. Run as a file, in the environment of `make test-browser`."""
+"""docs/images/app.png: the page of `wcx app` with a drawn bird.
+
+In the environment of `make test-browser`: python -m tests.browser.picture.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import chromium
 from PIL import Image
-from playwright.sync_api import sync_playwright
+
+from tests.browser import chromium
 
 FILE = Path(__file__).resolve().parents[2] / "docs" / "images" / "app.png"
 BIRD, WIDTH, HEIGHT = 2, 1200, 1290  # the third example; pixels
@@ -18,6 +21,8 @@ BIRD, WIDTH, HEIGHT = 2, 1200, 1290  # the third example; pixels
 
 def main() -> None:
     """Ask about the bird, and take the picture when the answer is whole."""
+    from playwright.sync_api import sync_playwright  # here: a run of all tests imports this file, too
+
     sandbox = [] if os.geteuid() else ["--no-sandbox"]  # root has none
     command = [sys.executable, "-m", "wcx.cli", "app", "port=0", "device=cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, sync_playwright() as playwright:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -106,13 +107,18 @@ def test_hidden_images_are_those_of_masking(model: Counted, some: list[Item], si
 
 
 def test_passes_are_shared(model: Counted, some: list[Item], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One forward pass an image and one backward pass per class and contrast, for both of Fig. 4's methods."""
+    """One forward pass an image and one cotangent pulled back per class and contrast, for both of Fig. 4's methods."""
     backward: list[int] = []
     grad = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda *args, **kwargs: backward.append(1) or grad(*args, **kwargs))
+
+    def counted(*arguments: object, is_grads_batched: bool = False, **options: Any) -> object:
+        backward.append(len(options["grad_outputs"]) if is_grads_batched else 1)
+        return grad(*arguments, is_grads_batched=is_grads_batched, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
     shown = show(lens(model, FIGURES["fig4"]), some[:4], FIGURES["fig4"])
     assert model.images == 4
-    assert len(backward) == 2 * 2
+    assert sum(backward) == 2 * 2
     assert len(shown[0].maps) == 4
     model.images = 0
     figure = replace(FIGURES["fig1"], contrasts=("original", "weighted", "mean"))
