@@ -21,10 +21,10 @@ CONTRASTS = ("original", "mean", "max", "weighted")
 LINE = ["mask", "method", "target", "features_kept"]
 COMMAND = (
     "python scripts/table1.py datasets=[cub] models=[vit_s14_cub22] methods=[{}] "
-    "contrasts=[original,mean,max,weighted] masks=[sign,equal] evaluation_precision=bfloat16"
+    "contrasts=[original,mean,max,weighted] masks=[sign,equal] evaluation_precision=bfloat16{}"
 )
 SETTING = (
-    "the {} of CUB-22's test images with p_t2 > 0.1, layer encoder.layers.encoder_layer_11.ln_1, "
+    "the {}{} of CUB-22's test images with p_t2 > 0.1, layer encoder.layers.encoder_layer_11.ln_1, "
     "self-supervised ViT-S/14, linear head"
 )
 
@@ -48,7 +48,11 @@ def main() -> None:
     table, pairs = (pd.read_csv(folder / f"{name}.csv") for name in ("table1", "table1_paired"))
     n = int(table["n"].max())
     methods = list(dict.fromkeys(table["method"]))
-    stated = {"setting": SETTING.format(n), "command": COMMAND.format(",".join(methods))}
+    is_whole = "limit_selected" not in table["subset"].iloc[0]
+    stated = {
+        "setting": SETTING.format("" if is_whole else "first drawn ", n),
+        "command": COMMAND.format(",".join(methods), "" if is_whole else f" limit_selected={n}"),
+    }
     rows: list[dict[str, object]] = []
     for mask, method, target, kept in product(
         ("sign", "equal"), sorted(set(table["method"])), ("t_1", "t_2"), ("positive", "negative")
