@@ -270,3 +270,27 @@ def test_a_call_costs_two_hooks_and_as_many_operations_beside_its_passes_however
     assert n_hooks == 2 + (layer is None)  # of `other`, which does not run
     assert n_operations <= 45
     assert n_reads <= 3
+
+
+def test_where_memory_is_short_a_known_layer_is_not_tried_twice() -> None:
+    """The caller halves the batch: another pass of the same images would only fail once more."""
+
+    class Short(nn.Module):
+        is_short, calls = [False], [0]
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls[0] += 1
+            if self.is_short[0]:
+                raise torch.OutOfMemoryError
+            return x
+
+    model = nn.Sequential(
+        Short(), nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
+    images = torch.rand(2, 3, 12, 12)
+    for _ in range(2):  # the second call knows the layer
+        wcx.explain(model.eval(), images, 1, "gradcam")
+    Short.is_short[0], Short.calls[0] = True, 0
+    with pytest.raises(torch.OutOfMemoryError):
+        wcx.explain(model, images, 1, "gradcam")
+    assert Short.calls[0] == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -83,13 +83,22 @@ class Known:
         module = self.module()
         if module is None or _module(model, self.layer) is not module:
             return None
-        start, logits = Start(model, len(images)), None
-        with suppress(Exception), _observed([modules[place] for place in self.idle]) as ran, start.at(module):
-            logits = forward(model, images, norms=any("BatchNorm" in name for name, *_ in self.form))
-        leaf = start.leaf
-        if logits is None or leaf is None or len(start.outputs) > 1 or not start.with_gradients:
+        start = Start(model, len(images))
+        try:
+            with _observed([modules[place] for place in self.idle]) as ran, start.at(module):
+                logits = forward(model, images, norms=any("BatchNorm" in name for name, *_ in self.form))
+        except torch.OutOfMemoryError:  # a pass with a trace needs no less
+            raise
+        except Exception:  # the pass with a trace tells it, if it fails as well
             return None
-        if ran or (self.found and start.handed_on):
+        leaf = start.leaf
+        if (
+            leaf is None
+            or len(start.outputs) > 1
+            or not start.with_gradients
+            or ran
+            or (self.found and start.handed_on)
+        ):
             return None
         if logits.grad_fn is None or _sizes(leaf, logits) != self.sizes:
             return None

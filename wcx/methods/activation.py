@@ -1,6 +1,6 @@
 """Methods that stop at a layer's activation. They share one forward and one backward pass per cotangent, through the head.
 
-They differ in one function, `combine(activation, gradient)`.
+Through linear layers alone that is one of all cotangents. They differ in one function, `combine(activation, gradient)`.
 """
 
 from __future__ import annotations
