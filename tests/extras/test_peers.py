@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from wcx.errors import WcxError
 pytestmark = pytest.mark.skipif(bool(libraries.missing()), reason="make test-extras")
 
 
-def rounds(folder: Path, network: str, repeats: int = 2) -> list:
+def rounds(folder: Path, network: str, repeats: int = 2, methods: Sequence[str] = ()) -> list:
     lists = {"methods": ["gradcam"], "contrasts": ["weighted"]}
     typed = ["experiment=masking", "dataset.size=64", "model.weights=random", f"paths.results_dir={folder}"]
     opener = partial(open_job, Grid("bench", lists, typed), ("parts", network))
-    return list(Peers.jobs(BenchRequest(opener, ["peers"], images=2, repeats=repeats)))
+    return list(Peers.jobs(BenchRequest(opener, ["peers"], images=2, repeats=repeats, methods=methods)))
 
 
 @pytest.mark.parametrize("network", ["small_cnn", "squeezenet1_1"])
@@ -45,6 +46,19 @@ def test_maps_of_all_libraries_are_ours_and_every_call_is_timed(tmp_path: Path, 
         assert unlike == {("deeplift", 1, "captum"), ("deeplift", 8, "captum")}
         assert libraries_of_lrp == {(1, "wcx"), (1, "captum"), (1, "zennit"), (8, "wcx"), (8, "zennit")}
     assert {library for _, _, library in frame.index} == set(libraries.LIBRARIES)
+
+
+def test_methods_that_are_named_are_compared_alone(tmp_path: Path) -> None:
+    jobs = rounds(tmp_path, "small_cnn", methods=["gradcam"])
+    assert [{cell.method for cell in job.cells} for job in jobs] == [{"gradcam"}] * 2
+
+
+def test_network_that_is_timed_has_no_hooks(tmp_path: Path) -> None:
+    """Ours looks at a network with hooks anew each time."""
+    (job, _) = rounds(tmp_path, "squeezenet1_1")
+    modules = list(job.opened(job.cells).task.net.modules())
+    assert any(isinstance(module, torch.nn.MaxPool2d) for module in modules)
+    assert not any(module._forward_pre_hooks or module._forward_hooks for module in modules)
 
 
 def test_rounds_of_eight_are_a_third(tmp_path: Path) -> None:

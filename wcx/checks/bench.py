@@ -86,6 +86,7 @@ class BenchRequest:
         open_job: opens the experiment's job; can be pickled.
         parts: time, memory.
         images, repeats, counts: see `BenchSettings`.
+        methods: of peers; all if none.
     """
 
     open_job: Callable[[], Job]
@@ -93,6 +94,7 @@ class BenchRequest:
     images: int = 32
     repeats: int = 3
     counts: tuple[int, ...] = (100, 500)
+    methods: Sequence[str] = ()
 
 
 class Bench(Timed):

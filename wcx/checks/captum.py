@@ -15,7 +15,7 @@ import operator
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 from unittest import mock
 
@@ -114,8 +114,17 @@ def _integrated_gradients(
 
 
 def _deeplift(model: nn.Module, x: Tensor, _of: Captum, options: dict[str, Any], arguments: dict[str, Any]) -> Any:
+    """captum 0.9's DeepLIFT, with a copy of its own input for every max pool.
+
+    captum puts the hooks of a ReLU's output and of the pool's input on one tensor, and the first to run keeps the gradient as it
+    was before the second applied the pool's rule, which is lost (captum's issue 1104).
+    """
     baseline = options.get("baseline", torch.zeros(())).to(x).expand_as(x)
-    return attr.DeepLift(model).attribute(x, baselines=baseline, **arguments)
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.MaxPool2d):
+                hooks.enter_context(module.register_forward_pre_hook(lambda _module, args: args[0].clone()))
+        return attr.DeepLift(model).attribute(x, baselines=baseline, **arguments)
 
 
 def _lrp(model: nn.Module, x: Tensor, _of: Captum, options: dict[str, Any], arguments: dict[str, Any]) -> Any:
@@ -211,19 +220,11 @@ def used(net: nn.Module) -> tuple[Counter[nn.Module], set[str]]:
 
 
 def prepared(net: nn.Module) -> nn.Module:
-    """Return a copy that captum's hooks work on.
-
-    Without modules that write in place, since a hook on a layer would see what is written later. And with a copy of its
-    own input for every max pool: captum 0.9 puts the hooks of a ReLU's output and of the pool's input on one tensor, and
-    the first to run keeps the gradient as it was before the second applied the pool's DeepLIFT rule, which is lost
-    (captum's issue 1104).
-    """
+    """Return a copy that captum's hooks work on: where a module writes in place, a hook on a layer sees what is written later."""
     net = copy.deepcopy(net)
     for module in net.modules():
         if getattr(module, "inplace", False):
             module.inplace = False  # type: ignore[assignment]  # torch's stubs know no plain attributes
-        if isinstance(module, nn.MaxPool2d):
-            module.register_forward_pre_hook(lambda _module, args: args[0].clone())
     return net
 
 

@@ -24,7 +24,8 @@ METHODS = {  # -> the libraries that have it
     "lrp": ("wcx", "captum", "zennit"),
 }
 TARGETS, CONTRASTS = 2, ("original", "mean", "max", "weighted")
-STEPS, BATCH = 8, 32  # of integrated gradients, and at most so many images at once
+STEPS = {1: 50, 8: 8}  # of integrated gradients: the default of ours and of captum, and fewer of eight for time
+BATCH = 32  # at most so many images at once
 EPSILON = 1e-6  # of LRP's epsilon rule
 
 
@@ -62,7 +63,7 @@ class Task:
     def options(self, method: str) -> dict[str, Any]:
         """Return ours of a method; captum's are read from them."""
         options: dict[str, dict[str, Any]] = {
-            "integrated_gradients": {"steps": STEPS, "batch_size": BATCH, "rule": "right"},
+            "integrated_gradients": {"steps": STEPS[self.explanations], "batch_size": BATCH, "rule": "right"},
             "deeplift": {"baseline": self.start},
             "lrp": {"composite": "epsilon", "epsilon": EPSILON},
         }
@@ -131,7 +132,7 @@ def _zennit(task: Task, method: str) -> Tensor:
     from zennit.types import Convolution
 
     if method == "integrated_gradients":
-        explainer = IntegratedGradients(task.net, n_iter=STEPS)
+        explainer = IntegratedGradients(task.net, n_iter=STEPS[task.explanations])
         if task.explanations == 1:
             explained: Tensor = explainer(task.images, lambda logits: task.cotangents(logits)[0])[1]
             return explained[None]

@@ -71,7 +71,7 @@ class PeersSettings:
     images: int
     repeats: int
     versions: tuple[str, ...]
-    steps: int = STEPS
+    steps: int
 
 
 class Peers(Timed):
@@ -79,6 +79,7 @@ class Peers(Timed):
 
     protocol = PeersSettings
     measures: ClassVar = {"": ("images", "seconds", "difference", "unlike")}
+    version = 2  # 2: the network has no hooks but in captum's DeepLIFT
 
     @classmethod
     def jobs(cls, request: BenchRequest) -> Iterator[Job]:  # type: ignore[override]  # asked for by `wcx bench`
@@ -87,7 +88,7 @@ class Peers(Timed):
         job = request.open_job()
         versions = tuple(f"{name} {metadata.version(name)}" for name in INSTALLED)
         for explanations in (1, 8):
-            pairs = chain.from_iterable(product([method], libraries) for method, libraries in METHODS.items())
+            pairs = chain.from_iterable(product([method], METHODS[method]) for method in request.methods or METHODS)
             # The seed of captum's LRP is a logit's alone.
             cells = [Cell(*pair) for pair in pairs if (explanations, *pair) != (8, "lrp", "captum")]
             # A round of eight takes long, and a few per cent decide about one alone.
@@ -95,7 +96,7 @@ class Peers(Timed):
             fitting = [
                 cell for cell in cells if cell.method != "lrp" or not reason_against(*cell[::-1], job.loaded.net)
             ]
-            settings = PeersSettings(explanations, request.images, repeats, versions)
+            settings = PeersSettings(explanations, request.images, repeats, versions, STEPS[explanations])
             yield Rounds.of(job, cls, fitting, settings, batch_size=request.images)
 
     @cached_property

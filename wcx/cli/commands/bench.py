@@ -4,7 +4,7 @@ wcx bench                                            the embedded default, no da
 wcx bench datasets=[cub] models=[alexnet] images=32  on real images (random weights will do)
 wcx bench experiment=sign_perturbation               Fig. 3's experiment; also the hours for 50,000 images
 wcx bench memory=[100,500] parts=[memory]            parts=[time], of Fig. 3's parts=[estimate] likewise
-wcx bench parts=[peers] images=16                    beside captum, grad-cam, torch-cam, zennit: wcx[peers]
+wcx bench parts=[peers] images=16 methods=[gradcam]  beside captum, grad-cam, torch-cam, zennit: wcx[peers]
 
 What is compared, and how: wcx/checks/bench.py, peers.py. A round is a record: what is there is not measured again.
 """
@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from wcx.checks import flops
 from wcx.checks.bench import MEASURES, Bench, BenchRequest
-from wcx.checks.libraries import missing
+from wcx.checks.libraries import METHODS, missing
 from wcx.checks.peers import Peers
 from wcx.checks.workloads import WORKLOADS
 from wcx.cli import allocator, grid, opening
@@ -52,7 +52,10 @@ def run(cfg: DictConfig) -> None:
     if "estimate" in parts and not cfg.plan:
         protocol = opening.settings(cfg, sign_perturbation.Settings)
         print(flops.text(flops.estimate(runner["models"], protocol, len(lists["contrasts"]))))
-    if "peers" in parts and not opening.plain(cfg.parts) and (line := missing()):
+    if "peers" in parts and opening.plain(cfg.parts):
+        for method in opening.plain(cfg.methods):
+            choose("method of peers", method, METHODS)
+    elif "peers" in parts and (line := missing() or _incomparable(opening.plain(cfg.methods))):
         print(line)
         parts.remove("peers")
     timed: dict[type[Bench | Peers], Collection[str]] = {Bench: MEASURES.keys(), Peers: {"peers"}}
@@ -66,5 +69,17 @@ def run(cfg: DictConfig) -> None:
 def wanted(cfg: DictConfig, asked: Grid, pair: Sequence[str], parts: Sequence[str]) -> BenchRequest:
     """Return what is asked for one (dataset, model)."""
     return BenchRequest(
-        partial(open_job, asked, pair), parts, cfg.images, cfg.repeats, tuple(opening.plain(cfg.memory))
+        partial(open_job, asked, pair),
+        parts,
+        cfg.images,
+        cfg.repeats,
+        tuple(opening.plain(cfg.memory)),
+        [method for method in opening.plain(cfg.methods) if method in METHODS],
     )
+
+
+def _incomparable(names: Sequence[str]) -> str:
+    """Return a line if methods are named and the libraries have none of them; else ""."""
+    if not names or set(names) & METHODS.keys():
+        return ""
+    return f"peers: the libraries have none of {', '.join(names)}; left out. They are compared by {', '.join(METHODS)}."
