@@ -169,6 +169,15 @@ def concatenated(parts: Sequence[tuple[int, frozenset[Axis]]]) -> frozenset[Axis
     return frozenset([Axis(places=DEFINITION, grid=grids[0])]) if len(grids) == 1 else None
 
 
+def product(dims: Dims) -> Dims:
+    """Return the axes of a matrix product: pairs of tokens, or of channels, as in attention, are no map."""
+    *before, rows, columns = dims
+    if not rows or {axis.root() for axis in rows} != {axis.root() for axis in columns}:
+        return dims
+    kept = rows if (axis := single(rows)) and axis.grid else frozenset()  # of the places in the product with the values
+    return (*before[:1], *[frozenset()] * len(before[1:]), kept, frozenset())
+
+
 def untied(axes: frozenset[Axis]) -> Iterator[Axis]:
     """Yield the axes themselves, and for one of tokens those of its rows and columns."""
     for axis in axes:

@@ -61,7 +61,9 @@ def _inplace(function: Callable[..., Any]) -> int | None:
     name = getattr(function, "__name__", "")
     if name == "__setitem__" or (name.startswith("__i") if name.endswith("__") else name.endswith("_")):
         return 0
-    parameters = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
+    parameters = (
+        list(inspect.signature(function, follow_wrapped=False).parameters) if inspect.isfunction(function) else []
+    )
     return parameters.index("inplace") if "inplace" in parameters else None
 
 

@@ -108,8 +108,8 @@ def search(
     start = (images.clone() if images.is_inference() else images.detach()).requires_grad_()
     trace = Trace(start, copies=copied)
     seen: list[Seen] = []
-    blocks: list[Seen] = []
-    maps: list[str] = []
+    blocks: dict[_graph.Edge, Seen] = {}  # not one that hands on what another returned
+    maps: list[layers.Ended] = []
     runs: Counter[str] = Counter()
     following_as: dict[object, Seen] = {}  # by the state in which the output went on: a block may hand it on
     calls: list[OpenCall] = []  # of the modules that run
@@ -131,12 +131,13 @@ def search(
                 calls[-1].inside += convolutions
                 calls[-1].blocks |= call.blocks or block
             if places:
-                maps.append(name)
+                maps.append((name, trace.dims(tensor), tensor.shape))
             if not is_map or not (convolutions or block):
                 return None
             noted, following = note(name, tensor, convolutions > call.inside)
             seen.extend([noted] * bool(convolutions))
-            blocks.extend([noted] * block)
+            if block:
+                blocks.setdefault(noted.key, noted)
             return layers.with_first(output, following)
 
     def note(name: str, output: Tensor, convolution: bool) -> tuple[Seen, Tensor]:
@@ -152,8 +153,8 @@ def search(
 
     with layers.observed(model, after, before, named), trace:
         logits = forward(model, start)
-    names = [name for name in maps if runs[name] == 1][-6:]
-    best = find(seen, blocks, logits, names)
+    names = layers.last_maps(maps, runs, n)
+    best = find(seen, list(blocks.values()), logits, names)
     if runs[best.name] > 1:
         other = (
             f"name another: {', '.join(names)}" if names else "use a method that explains the input, such as gradient"
@@ -168,8 +169,8 @@ def search(
         and _graph.has_norm(logits, best.edge)
         and cancels(found.value, best.layout.maps(vjp(logits, best.edge, probe(logits)))[0])
     ):
-        behind = [name for name in maps[maps.index(best.name) + 1 :] if not best.name.startswith(f"{name}.")]
-        return cut(model, images, behind[0]) if behind else found
+        behind = layers.behind(best.name, maps)
+        return cut(model, images, behind) if behind else found
     return found
 
 
@@ -232,6 +233,8 @@ def find(seen: list[Seen], blocks: list[Seen], logits: Tensor, names: list[str])
             f"transformer), in no block of a list or sequence that returns a map or tokens; {proposed}, or explain the input."
         )
         return last_block(blocks, logits, message)
+    if blocks and not best.layout.maps(vjp(logits, best.edge, probe(logits))).any():
+        return last_block(blocks, logits, f"the logits do not depend on the places of {best.name}; {proposed}.")
     # A block that only hands on what one inside it returned goes by the name of the one inside.
     return next(s for s in seen if s.key == best.key and s.is_map)
 

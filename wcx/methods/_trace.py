@@ -140,7 +140,7 @@ class Trace(TorchFunctionMode):
         """A matrix product: with a constant, a linear layer."""
         x, *factors = call.inputs
         if factors and self.met(factors[0]) is not None:
-            return (*self.dims(x)[:-1], self.dims(factors[0])[-1])
+            return _axes.product((*self.dims(x)[:-1], self.dims(factors[0])[-1]))
         return self.linear(call)
 
     def reduced(self, call: FunctionCall) -> Dims:
@@ -238,7 +238,8 @@ class Trace(TorchFunctionMode):
                 for axes, further in zip(first, dims, strict=True):
                     if (axis := single(axes)) and (partner := single(further)):
                         axis.join(partner)
-                self.keep(t, tuple(axes or further for axes, further in zip(first, dims, strict=True)))
+                first = tuple(axes or further for axes, further in zip(first, dims, strict=True))
+                self.keep(t, first)
         return first
 
     def kept(self, call: FunctionCall) -> Dims:

@@ -8,17 +8,20 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from wcx.errors import WcxError
 from wcx.images import Normalized
+from wcx.methods._axes import Dims, layout
 from wcx.methods._trace import Trace
 from wcx.methods.base import forward
 
+Ended = tuple[str, Dims, Sequence[int]]  # a layer that ran: name, axes and shape of its output
 _COMPILED = re.compile(r"\._orig_mod(?=\.|$)")
 _WRAPPERS = (Normalized, nn.DataParallel, nn.parallel.DistributedDataParallel)
 
@@ -86,19 +89,31 @@ def candidates(model: nn.Module, images: Tensor, but: str = "") -> list[str]:
         images: (N, 3, H, W); the first is sent through the network.
         but: a name to leave out.
     """
-    ended: list[str] = []
+    ended: list[Ended] = []
     runs: Counter[str] = Counter()
     trace = Trace(images[:1])
 
     def after(name: str, output: object) -> None:
         runs[name] += 1
         with torch._C.DisableTorchFunction():
-            if shows_places(first(output), 1, trace):
-                ended.append(name)
+            if shows_places(output := first(output), 1, trace):
+                ended.append((name, trace.dims(output), output.shape))
 
     with torch.no_grad(), observed(model, after), trace:
         forward(model, images[:1])
-    return [name for name in ended if runs[name] == 1 and name != but][-6:]
+    return last_maps([layer for layer in ended if layer[0] != but], runs, 1)
+
+
+def last_maps(ended: Sequence[Ended], runs: Mapping[str, int], n: int) -> list[str]:
+    """Return the names of the last six layers whose outputs for n images can be read as maps, of those that ran once."""
+    read = (name for name, dims, shape in reversed(ended) if runs[name] == 1 and layout(dims, shape, n))
+    return list(islice(read, 6))[::-1]
+
+
+def behind(layer: str, ended: Sequence[Ended]) -> str | None:
+    """Return the name of the next layer that ended after another, and that does not hold it; None if there is none."""
+    names = [name for name, *_ in ended]
+    return next((name for name in names[names.index(layer) + 1 :] if not layer.startswith(f"{name}.")), None)
 
 
 def listed(model: nn.Module, named: Mapping[str, nn.Module] | None = None) -> set[str]:
