@@ -28,9 +28,11 @@ from wcx.contrasts import Foils, Target
 from wcx.errors import WcxError
 from wcx.explainer import explain, upsample
 from wcx.methods._state import evaluated
+from wcx.methods._undo import undone
 from wcx.methods.base import forward
 
 
+@undone
 def frozen(
     model: nn.Module, images: Tensor, target: Target, contrast: str = "weighted", foils: Foils = None, **options: Any
 ) -> Tensor:

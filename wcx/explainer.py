@@ -14,6 +14,7 @@ from wcx.contrasts import Foils, Target
 from wcx.errors import WcxError
 from wcx.methods import Method, Run
 from wcx.methods._state import check_model, evaluated
+from wcx.methods._undo import undone
 from wcx.methods.base import Cotangent, say
 
 
@@ -64,6 +65,7 @@ class Explainer:
             )
         self.layer = layer
 
+    @undone
     def __call__(self, images: Tensor) -> Run:
         """Do the forward passes for images (N, channels, H, W) in the model's input space.
 
@@ -96,6 +98,7 @@ def _softmax(outputs: Tensor) -> str:
     return "log-probabilities" if log_total < NEAR else ""
 
 
+@undone
 def explain(
     model: nn.Module,
     images: Tensor,

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from wcx.errors import WcxError
 from wcx.methods import layers
@@ -23,10 +22,11 @@ from wcx.methods._axes import Layout, Patches
 from wcx.methods._calls import tensors
 from wcx.methods._functions import Call, opened
 from wcx.methods._trace import Trace
+from wcx.methods._watch import Watch
 from wcx.methods.base import call, forward
 
 
-class Probabilities(TorchFunctionMode):
+class Probabilities(Watch):
     """Keeps the attention probabilities of whatever runs in it, with their graph.
 
     Attributes:
@@ -37,12 +37,12 @@ class Probabilities(TorchFunctionMode):
         super().__init__()
         self.seen: list[Tensor] = []
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def see(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run the function; fused attention in its parts."""
-        function = Call(func, args, kwargs or {})
+        function = Call(func, args, kwargs)
         if function.name == MULTI_HEAD:
             with self:
-                return opened(func)(*args, **(kwargs or {}))
+                return opened(func)(*args, **kwargs)
         if function.name == FUSED:
             self.seen.append(_probabilities(function))
             value = function.argument(2, "value")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from wcx.errors import WcxError
 from wcx.methods._flow import Reach
 from wcx.methods._functions import LAYERS, Call
+from wcx.methods._watch import Watch
 from wcx.methods.base import call
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Box:
         return sight.seen
 
 
-class _Sight(TorchFunctionMode):
+class _Sight(Watch):
     """Keeps what the first `count` convolutions that no other stands before see, and stops at the last of them."""
 
     class Enough(BaseException):
@@ -80,9 +81,9 @@ class _Sight(TorchFunctionMode):
         self.seen: list[Tensor] = []
         self._image, self._convolved, self._count = Reach(image), Reach(), count
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def see(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run the function, or stop."""
-        function = Call(func, args, kwargs or {}, self._image)
+        function = Call(func, args, kwargs, self._image)
         x = function.argument(0, "input")
         if function.name not in LAYERS or function.name == "linear" or not function.inputs or x not in self._image:
             return function()

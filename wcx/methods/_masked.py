@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from wcx.errors import WcxError, choose
 from wcx.methods import _reference
+from wcx.methods._undo import undone
 from wcx.methods.base import Method, Run, as_images, evaluated, forward, say
 
 VALUES = ("contrast", "log_odds")
@@ -103,6 +104,7 @@ class MaskedRun(Run):
         run._logits = []
         return run
 
+    @undone
     def log_odds(self, v: Tensor) -> Tensor:
         """Return what `explain` returns with value log_odds, from the same passes."""
         with self.again():
@@ -136,11 +138,12 @@ class MaskedRun(Run):
         if not self._logits:
             n, count = len(self._images), self._method.count(*self._images.shape[-2:])
             size = max(1, self._method.batch_size // n)
-            self._logits.append(self._network(self._images)[None])
+            logits = [self._network(self._images)[None]]
             for start in range(0, count, size):
                 kept = self._masks(range(start, min(start + size, count))).to(self._images)[:, None, None]
                 versions = torch.where(kept == 1, self._images, self._baseline + kept * (self._images - self._baseline))
-                self._logits.append(self._network(versions.flatten(0, 1)).unflatten(0, (-1, n)))
+                logits.append(self._network(versions.flatten(0, 1)).unflatten(0, (-1, n)))
+            self._logits = logits  # all of them or none, whatever ends the passes
             self.versions += n * (1 + count)
         return self._logits
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from wcx.errors import WcxError
 from wcx.methods._attention import MULTI_HEAD, TRANSFORMERS, Attention
@@ -44,6 +43,7 @@ from wcx.methods._functions import (
 )
 from wcx.methods._layers import Function, Layer, Normalised
 from wcx.methods._shares import ByZennit, Ledger, Share, moved, shared
+from wcx.methods._watch import Watch
 
 if TYPE_CHECKING:
     from zennit.core import BasicHook
@@ -100,7 +100,7 @@ class UnruledError(WcxError):
         self.attnlrp = attnlrp
 
 
-class Propagation(TorchFunctionMode):
+class Propagation(Watch):
     """Gives every function its rule.
 
     Args:
@@ -121,13 +121,13 @@ class Propagation(TorchFunctionMode):
         self._convolved = Reach()  # what a convolution lies behind
         self._layers: dict[Any, tuple[Tensor, Layer, BasicHook, torch.Size]] = {}  # by the node of their output
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def see(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run the function, with its rule if it has one.
 
         Raises:
             WcxError: there is none for it.
         """
-        call = Call(func, args, kwargs or {}, self._image)
+        call = Call(func, args, kwargs, self._image)
         result = self._rule(call)(call) if call.inputs else call()
         if isinstance(result, Tensor) and result.is_floating_point():
             self.eps = max(self.eps, torch.finfo(result.dtype).eps)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from wcx.errors import WcxError
 from wcx.methods._flow import Reach
 from wcx.methods._functions import MAX_POOLS, PRODUCTS, Call, attach, deliver, depends, is_affine
+from wcx.methods._watch import Watch
 
 # Elementwise functions. The first keep x, change its sign or replace it: their difference quotient loses no digits.
 _EXACT = frozenset(["relu", "relu6", "hardtanh", "clamp", "clamp_min", "clamp_max", "abs"])
@@ -30,23 +30,23 @@ _HARD = frozenset(["hardsigmoid", "hardswish"])
 Rule = Callable[[Call, list[Tensor]], Tensor]
 
 
-class Recorder(TorchFunctionMode):
+class Recorder(Watch):
     """Keeps the arguments of every function that has a rule: those of the reference image."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: deque[tuple[str, list[Tensor]]] = deque()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def see(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run the function as it is."""
-        call = Call(func, args, kwargs or {})
+        call = Call(func, args, kwargs)
         if call.name in _RULES:
             # Copied, since a later function may write in place.
             self.calls.append((call.full_name, [tensor.detach().clone() for tensor in call.tensors]))
         return call()
 
 
-class Rescaler(TorchFunctionMode):
+class Rescaler(Watch):
     """Gives every function its multiplier as gradient.
 
     Args:
@@ -62,13 +62,13 @@ class Rescaler(TorchFunctionMode):
         self.eps = 0.0
         self._calls, self._image = calls, Reach(image)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def see(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         """Run the function, with its rule if it has one.
 
         Raises:
             WcxError: it has none and is not affine.
         """
-        call = Call(func, args, kwargs or {}, self._image)
+        call = Call(func, args, kwargs, self._image)
         if call.name in _RULES:
             references = self._reference(call)
             result = _RULES[call.name](call, references) if call.inputs and not is_affine(call) else call()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,8 @@ class _Rule(torch.autograd.Function):
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
         (share, ledger, tokens_first), saved = ctx.parts, ctx.saved_tensors
         inputs = [precise(x) for x in saved]
-        with torch.autocast(relevance.device.type, enabled=False):
+        device = relevance.device.type
+        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             below = share(relevance.to(inputs[0].dtype), *inputs)
         ledger.enter(relevance, below, tokens_first=tokens_first)
         return None, None, None, None, *(part.to(x.dtype) for part, x in zip(below, saved, strict=True))

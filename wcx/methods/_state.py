@@ -5,18 +5,20 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils import checkpoint
 
 from wcx.errors import WcxError
-from wcx.methods._turns import Joint, Turns
+from wcx.methods._process import plain
+from wcx.methods._turns import Turn, Turns
+from wcx.methods._undo import Undo, changes, modes
 
 _HOOKS = [
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
@@ -49,22 +51,36 @@ def evaluated(
         WcxError: no nn.Module, or a model that cannot be explained as it is; nothing has been touched then.
     """
     check_model(model)
-    outer = _thread.state
-    if outer is not None and outer.model is model and like in (None, outer):  # in the hands of this thread, and known
-        with outer.renewed() if forward else nullcontext(), torch.inference_mode(mode=False), torch.enable_grad():
-            yield outer
-        return
+    outer, undo, start = _thread.state, changes(), modes()
+    inference = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
+    try:
+        undo.note(start)
+        known = outer is not None and outer.model is model and like in (None, outer)  # in the hands of this thread
+        state = outer if outer is not None and known else _take(model, undo, once=once)
+        with inference, torch.enable_grad():
+            if state is outer:
+                if forward:
+                    state.renew(undo)
+            else:
+                state.freeze(like)
+                _thread.state = state
+            yield state
+    finally:
+        undo.through(start)
+
+
+def _take(model: nn.Module, undo: Undo, *, once: bool) -> State:
+    """Take a model out of the hands of other threads, and note what gives it back as it was."""
     modules = _modules(model)
     parameters = _distinct(module._parameters for module in modules)
-    with _turns.take([*modules, *parameters]), ExitStack() as stack:
-        state = State(model, modules, parameters, once=once)
-        stack.callback(state.restore)
-        for context in (torch.inference_mode(mode=False), torch.enable_grad(), _uncompiled(), _uncheckpointed()):
-            stack.enter_context(context)
-        state.freeze(like)
-        stack.callback(setattr, _thread, "state", outer)
-        _thread.state = state
-        yield state
+    turn = Turn()
+    undo.note(partial(_turns.leave, turn))
+    _turns.take(turn, [*modules, *parameters])
+    state = State(model, modules, parameters, once=once)
+    undo.note(state.restore)
+    plain(undo, turn)
+    undo.note(partial(vars(_thread).update, state=_thread.state))
+    return state
 
 
 def buffers_of(model: nn.Module) -> Iterable[Mapping[str, Tensor | None]]:
@@ -131,30 +147,28 @@ class State:
                 self._replaced.append((vars(module), {key: vars(module)[key] for key in keys}))
                 vars(module).update({key: before[key].copy() if key in before else OrderedDict() for key in keys})
 
-    @contextmanager
-    def renewed(self) -> Iterator[None]:
-        """Let passes in here meet the model as if it had been restored, and those behind it what those before it have left."""
+    def renew(self, undo: Undo) -> None:
+        """Let passes meet the model as if it had been restored, and those behind them what those before them have left."""
         if self._untouched:
             self._untouched = False
-            yield
             return
         left = [
             {key: module._buffers[key] for key in entries}
             for module, entries in zip(self.modules, self._entries, strict=True)
         ]
+        undo.note(partial(self._put_buffers, left))
         self._release()
         self._freeze()
-        try:
-            yield
-        finally:
-            for module, buffers in zip(self.modules, left, strict=True):
-                for key, buffer in buffers.items():
-                    module._buffers[key] = buffer
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Put everything back; after an interrupt the hooks as well, since whoever added them may not have come to remove them."""
         for field, hooks in self._replaced:
             field.update(hooks)
+        if not isinstance(sys.exc_info()[1], Exception | None):
+            for module, before in zip(self.modules, self._hooks, strict=True):
+                for key, hooks in ((key, vars(module)[key]) for key in _HOOKS if vars(module).get(key)):
+                    for extra in hooks.keys() - before.get(key, {}).keys():
+                        del hooks[extra]
         self._release()
 
     def _freeze(self) -> None:
@@ -172,15 +186,19 @@ class State:
                 vars(module).update({key: value.clone() for key, value in tensors.items() if value.is_inference()})
 
     def _release(self) -> None:
-        for module, mode, entries, tensors in zip(self.modules, self._modes, self._entries, self._tensors, strict=True):
+        for module, mode, tensors in zip(self.modules, self._modes, self._tensors, strict=True):
             if module.training != mode:
                 module.training = mode
             if tensors:
                 vars(module).update(tensors)
-            for key, buffer in entries.items():
-                module._buffers[key] = buffer
+        self._put_buffers(self._entries)
         for parameter, flag in zip(self._parameters, self._flags, strict=True):
             parameter.requires_grad_(flag)
+
+    def _put_buffers(self, named: Sequence[Mapping[str, Tensor | None]]) -> None:
+        for module, buffers in zip(self.modules, named, strict=True):
+            for key, buffer in buffers.items():
+                module._buffers[key] = buffer
 
     def matches(self, earlier: State) -> bool:
         """Tell whether modules, weights and buffers are those of an earlier state; modes and hooks play no part."""
@@ -236,54 +254,8 @@ def _sample(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, torch.dtype],
     return {kind: torch.cat(row).view(torch.uint8) for kind, row in rows.items()}
 
 
-def _uncompiled() -> AbstractContextManager[object]:
-    """Run compiled modules uncompiled: compiled code does not run hooks that were added after it was compiled.
-
-    Nothing is compiled as long as torch's compiler was not imported, which takes two seconds.
-    """
-    return _eager if "torch._dynamo" in sys.modules else nullcontext()
-
-
-@contextmanager
-def _uncheckpointed() -> Iterator[None]:
-    """Make torch.utils.checkpoint call its function and do nothing else, in this thread.
-
-    The second forward pass, from within the backward one, would meet neither our hooks nor the rules of DeepLIFT and LRP, and
-    the reentrant kind allows no gradients but those of `backward()`.
-    """
-    with _kept:
-        _thread.depth += 1
-        try:
-            yield
-        finally:
-            _thread.depth -= 1
-
-
-@contextmanager
-def _checkpoints_kept() -> Iterator[None]:
-    """Wrap what both kinds of torch.utils.checkpoint are made of: the function itself may have been imported by name."""
-    reentrant = checkpoint.CheckpointFunction
-    hook = getattr(checkpoint, "_checkpoint_hook", type("Missing", (nullcontext,), {}))
-    apply, enter, leave = reentrant.apply, hook.__enter__, hook.__exit__
-    wrappers = [
-        (reentrant, "apply", lambda run, preserve, *args: run(*args) if _thread.depth else apply(run, preserve, *args)),
-        (hook, "__enter__", lambda self: None if _thread.depth else enter(self)),
-        (hook, "__exit__", lambda self, *error: None if _thread.depth else leave(self, *error)),
-    ]
-    originals = [(owner, key, vars(owner).get(key)) for owner, key, _ in wrappers]
-    for owner, key, wrapper in wrappers:
-        setattr(owner, key, wrapper)
-    try:
-        yield
-    finally:
-        for owner, key, original in originals:
-            delattr(owner, key) if original is None else setattr(owner, key, original)
-
-
 class _Thread(threading.local):
-    depth = 0  # of `_uncheckpointed`
     state: State | None = None  # of the model that the thread has in its hands, the last that it took
 
 
 _thread, _turns = _Thread(), Turns()
-_eager, _kept = Joint(lambda: torch.compiler.set_stance("force_eager")), Joint(_checkpoints_kept)

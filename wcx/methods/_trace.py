@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from wcx.methods import _axes
 from wcx.methods._axes import DEFINITION, HABIT, Axis, Dims, Layout, of_map, regrouped, single
 from wcx.methods._calls import FunctionCall, Held, storage, tensors, written
+from wcx.methods._watch import Watch
 
 _HOOKING = frozenset((Tensor.register_hook, Tensor.retain_grad))
 _SIZES = (2, 3, 5, 7, 11, 13, 17, 19)  # of a probe: each tells its axis
 
 
-class Trace(TorchFunctionMode):
+class Trace(Watch):
     """Follows the axes of tensors through all functions called inside it; TorchScript's are out of its sight.
 
     Args:
@@ -82,21 +82,20 @@ class Trace(TorchFunctionMode):
             return []
         return [tensor for reference in self._constants if (tensor := reference()) is not None]
 
-    def __torch_function__(
-        self, function: Callable[..., Any], types: Any, arguments: tuple = (), keywords: dict[str, Any] | None = None
-    ) -> Any:
-        for tensor in written(function, arguments, keywords or {}) if self._held else ():
+    def see(self, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run the function, and follow the axes through it."""
+        for tensor in written(func, args, kwargs) if self._held else ():
             for held in self._held.pop(storage(tensor), ()):
                 held.save()
-        self.hooked |= function in _HOOKING
+        self.hooked |= func in _HOOKING
         constants = [(t, t._version) for t in self._watched()]
-        output = function(*arguments, **(keywords or {}))
+        output = func(*args, **kwargs)
         for tensor, version in constants:
             if tensor._version != version and tensor.requires_grad:
                 tensor.detach_()
-        if (outputs := tensors(output)) and (inputs := tensors((arguments, keywords))):
-            name = _name(function)
-            dims = _rule(name)(self, FunctionCall(function, name, arguments, keywords or {}, inputs, outputs))
+        if (outputs := tensors(output)) and (inputs := tensors((args, kwargs))):
+            name = _name(func)
+            dims = _rule(name)(self, FunctionCall(func, name, args, kwargs, inputs, outputs))
             for tensor in outputs:
                 if tensor.ndim == len(dims):
                     self.keep(tensor, dims)

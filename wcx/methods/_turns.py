@@ -1,50 +1,93 @@
-"""Threads that explain one model take turns, and enter together what changes the whole process."""
+"""Threads that explain one model take turns, and enter together what changes the whole process.
+
+An interrupt may come anywhere: to leave can be done twice, and locks are entered and left by `with`, each in one step of the
+interpreter, as a `Condition` is not. They are reentrant, since the garbage collector may close what was left within them.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from queue import SimpleQueue
+
+from wcx.methods._undo import Step, Undo
+
+
+@dataclass(eq=False)
+class Turn:
+    """The turn of one thread.
+
+    Attributes:
+        keys: ids of the modules and parameters that it is at work on.
+        waiting: a queue for each thread that waits for its end.
+    """
+
+    keys: Sequence[int] = ()
+    thread: int = field(default_factory=threading.get_ident)
+    waiting: list[SimpleQueue[None]] = field(default_factory=list)
 
 
 class Turns:
     """Which thread is at work on which module or parameter: not on which model, since wrappers share what is inside."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._threads: dict[int, int] = {}  # by the id of a module or parameter
+        self._lock = threading.RLock()
+        self._turns: dict[int, Turn] = {}  # by the id of a module or parameter
 
-    @contextmanager
-    def take(self, parts: Sequence[object]) -> Iterator[None]:
+    def take(self, turn: Turn, parts: Sequence[object]) -> None:
         """Wait until no other thread is at work on any of `parts`, and take all of them at once: no two wait for each other."""
-        thread = threading.get_ident()
-        with self._changed:
-            self._changed.wait_for(lambda: all(self._threads.get(id(part), thread) == thread for part in parts))
-            taken = [id(part) for part in parts if id(part) not in self._threads]
-            self._threads.update(dict.fromkeys(taken, thread))
-        try:
-            yield
-        finally:
-            with self._changed:
-                for key in taken:
-                    del self._threads[key]
-                self._changed.notify_all()
+        turn.keys = [id(part) for part in parts]
+        while True:
+            end: SimpleQueue[None] = SimpleQueue()
+            with self._lock:
+                turns = (self._turns.get(key, turn) for key in turn.keys) if self._turns else ()
+                other = next((other for other in turns if other.thread != turn.thread), None)
+                if other is None:
+                    self._turns.update(dict.fromkeys([key for key in turn.keys if key not in self._turns], turn))
+                    return
+                other.waiting.append(end)
+            end.get()
+
+    def leave(self, turn: Turn) -> None:
+        """Give back what a turn has taken, if it has."""
+        with self._lock:
+            for key in turn.keys:
+                if self._turns.get(key) is turn:
+                    del self._turns[key]
+        for end in turn.waiting:
+            end.put(None)
 
 
 class Joint:
-    """A context that changes the whole process: entered by the first of the threads in it, left by the last."""
+    """A change of the whole process: made by the first of the threads that ask for it, put back by the last.
 
-    def __init__(self, context: Callable[[], AbstractContextManager[object]]) -> None:
-        self._context, self._lock, self._users, self._stack = context, threading.Lock(), 0, ExitStack()
+    Args:
+        change: makes it, and notes before what puts it back.
+    """
 
-    def __enter__(self) -> None:
+    def __init__(self, change: Callable[[Callable[[Step], None]], None]) -> None:
+        self._change, self._lock, self._users = change, threading.RLock(), set[object]()
+        self._undo, self._start, self._made = Undo(), partial(bool), False
+
+    def enter(self, user: object) -> None:
+        """Make the change, if no other has."""
         with self._lock:
-            if not self._users:
-                self._stack.enter_context(self._context())
-            self._users += 1
+            self._users.add(user)
+            if not self._made:
+                self._put_back()
+                self._undo.note(self._start)
+                self._change(self._undo.note)
+                self._made = True
 
-    def __exit__(self, *_: object) -> None:
+    def leave(self, user: object) -> None:
+        """Put the change back if there is no other user."""
         with self._lock:
-            self._users -= 1
+            self._users.discard(user)
             if not self._users:
-                self._stack.close()
+                self._put_back()
+
+    def _put_back(self) -> None:
+        self._made = False
+        self._undo.through(self._start)

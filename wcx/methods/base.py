@@ -23,6 +23,7 @@ from wcx.methods import _graph
 from wcx.methods._mismatch import mismatch
 from wcx.methods._parts import Part, whole
 from wcx.methods._state import State, evaluated
+from wcx.methods._undo import undone
 
 log = logging.getLogger("wcx")
 DETACHED = "the logits do not depend on the input or layer by any differentiable path; is part of the model detached?"
@@ -54,10 +55,10 @@ class Run(ABC):
     def __init__(self, state: State, logits: Tensor) -> None:
         self.logits = logits.detach().clone()
         self._state = state
-        device = logits.device.type
-        self._autocast = device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        self._autocast = _autocast(logits.device.type)
         self._single = False
 
+    @undone
     def explain(self, v: Cotangent) -> Tensor:
         """Return the explanation under each cotangent: one backward pass for each.
 
@@ -88,10 +89,10 @@ class Run(ABC):
         Raises:
             WcxError: the model's weights, buffers or modules have changed.
         """
-        device, dtype, enabled = self._autocast
+        same = self._autocast == _autocast(self._autocast[0])
         with (
             evaluated(self._state.model, like=self._state, forward=self.forward) as state,
-            torch.autocast(device, dtype, enabled),
+            nullcontext() if same else torch.autocast(*self._autocast),
         ):
             if state is not self._state and not state.matches(self._state):
                 raise WcxError(
@@ -114,6 +115,10 @@ class Run(ABC):
     def _unstack(self, rows: Tensor) -> Tensor:
         """Return rows (K, N, ...) as they were asked for: (N, ...) for one cotangent (N, C)."""
         return rows[0] if self._single else rows
+
+
+def _autocast(device: str) -> tuple[str, torch.dtype, bool]:
+    return device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
 
 
 class Method(ABC):

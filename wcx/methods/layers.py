@@ -19,6 +19,7 @@ from wcx.errors import WcxError
 from wcx.images import Normalized
 from wcx.methods._axes import Dims, layout
 from wcx.methods._trace import Trace
+from wcx.methods._undo import changes
 from wcx.methods.base import forward
 
 Ended = tuple[str, Dims, Sequence[int]]  # a layer that ran: name, axes and shape of its output
@@ -149,15 +150,21 @@ def observed(
 @contextmanager
 def replaced(forwards: Mapping[nn.Module, Callable[..., object]]) -> Iterator[None]:
     """Let other functions run in the place of modules' forward."""
-    before = {module: vars(module).get("forward") for module in forwards}
-    for module, function in forwards.items():
-        vars(module)["forward"] = function
+    before = {module: {key: value for key, value in vars(module).items() if key == "forward"} for module in forwards}
+
+    def put_back() -> None:
+        for module, function in before.items():
+            vars(module).pop("forward", None)
+            vars(module).update(function)
+
+    undo = changes()
     try:
+        undo.note(put_back)
+        for module, function in forwards.items():
+            vars(module)["forward"] = function
         yield
     finally:
-        for module, function in before.items():
-            del vars(module)["forward"]
-            vars(module).update({} if function is None else {"forward": function})
+        undo.through(put_back)
 
 
 def first(output: object) -> object:
