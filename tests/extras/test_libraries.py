@@ -175,6 +175,43 @@ def test_sentences_as_classes(small_clip: str, tmp_path: Path) -> None:
     assert fewer.weights_hash != loaded.weights_hash, "records of other sentences are other records"
 
 
+@pytest.mark.parametrize(
+    ("name", "weights", "mean", "transform"),
+    [
+        ("ViT-B-16-SigLIP", "auto", 0.5, {"kind": "squash", "interpolation": "bicubic"}),
+        ("PE-Core-B-16", "auto", 0.5, {"kind": "squash"}),
+        ("ViT-L-14", "laion2b_s32b_b82k", 0.5, {"kind": "crop", "interpolation": "bicubic"}),
+        ("ViT-L-14", "datacomp_xl_s13b_b90k", 0.48145466, {"kind": "crop", "interpolation": "bicubic"}),
+        ("MobileCLIP-S1", "random", 0.0, {"kind": "crop"}),
+    ],
+)
+def test_a_clip_takes_images_as_its_weights_do(name: str, weights: str, mean: float, transform: dict[str, str]) -> None:
+    side = open_clip.get_model_config(name)["vision_cfg"]["image_size"]
+    network = libraries.get("clip")(name, {"prompts": ["a", "b"]}, None, weights)
+    assert (network.mean[0], network.transform) == (mean, {**transform, "size": side, "resize": side})
+
+
+def test_a_clip_is_not_built_with_another_activation_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """open_clip only warns, and the weights give other similarities."""
+    asked: list[str] = []
+
+    def refused(_name: str, pretrained: str | None = None, **_: object) -> None:
+        asked.append(str(pretrained))
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(open_clip, "create_model", refused)
+    sentences = {"library": "clip", "prompts": ["a", "b"]}
+    with pytest.raises(WcxError, match=r"weights openai of ViT-B-32 are .*: give model.name=ViT-B-32-quickgelu"):
+        models.load("ViT-B-32", weights="openai", **sentences)
+    with pytest.raises(WcxError, match=r"weights openai of RN50 are .*: give model.name=RN50-quickgelu"):
+        models.load("RN50", **sentences)
+    assert not asked
+    for name in ("ViT-B-32", "ViT-B-32-quickgelu", application.compose(["model=clip"]).model.name):
+        with pytest.raises(WcxError, match=f"no weights for {name}"):
+            models.load(name, **sentences)
+    assert asked == ["laion2b_e16", "openai", "openai"]
+
+
 def test_clip_without_sentences_takes_the_datasets_class_names(small_clip: str) -> None:
     loaded = models.load(small_clip, library="clip", weights="random", classes=["crow", "tench"], template="a {}")
     assert loaded.class_names == ["crow", "tench"]

@@ -104,7 +104,9 @@ def foreign(cfg: DictConfig, classes: Sequence[str] | None = None) -> libraries.
     if "library" not in arguments:
         return None
     options = {key: value for key, value in arguments.items() if key not in _OF_LOADING}
-    return libraries.get(arguments["library"])(arguments["name"], options, classes or ["a class"])
+    return libraries.get(arguments["library"])(
+        arguments["name"], options, classes or ["a class"], arguments.get("weights", "auto")
+    )
 
 
 def knows(cfg: DictConfig, classes: Sequence[str]) -> bool:

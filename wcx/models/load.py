@@ -154,7 +154,7 @@ def load(
         from wcx.models import libraries
 
         return libraries.load(
-            libraries.get(library)(name, options, classes),
+            libraries.get(library)(name, options, classes, weights),
             num_classes=num_classes,
             weights=weights,
             checkpoint=checkpoint,

@@ -33,6 +33,7 @@ class Library(ABC):
         name: as the library knows it, or a folder.
         options: for the network's constructor.
         classes: names of a dataset's classes, for a network whose outputs are made for them (CLIP); or None.
+        weights: that will be asked for; they may take images in a way of their own.
 
     Attributes:
         extra: of this package, that installs the library.
@@ -55,7 +56,13 @@ class Library(ABC):
     outputs: int = 0
     instead: str = ""
 
-    def __init__(self, name: str, options: Mapping[str, Any], classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        classes: Sequence[str] | None = None,
+        weights: str | Path | None = "auto",  # noqa: ARG002 of a library whose networks have several
+    ) -> None:
         if given := sorted(_SETTLED & set(options)):
             raise WcxError(
                 f"model.{given[0]} is not to be given: the dataset or the network itself settles it; leave it out."

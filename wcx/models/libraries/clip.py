@@ -60,10 +60,16 @@ class Clip(Library):
 
     extra, own = "clip", ("prompts", "template")
 
-    def __init__(self, name: str, options: Mapping[str, Any], classes: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        classes: Sequence[str] | None = None,
+        weights: str | Path | None = "auto",
+    ) -> None:
         self.is_hub = "/" in name or Path(name).is_dir()
         self.packages = ("transformers",) if self.is_hub else ("open_clip",)
-        super().__init__(name, options, classes)
+        super().__init__(name, options, classes, weights)
         prompts, template = self.options.get("prompts"), self.options.get("template") or "{}"
         if prompts is None and classes is None:
             raise WcxError(
@@ -78,16 +84,16 @@ class Clip(Library):
         else:
             import open_clip
 
-            config = open_clip.get_model_config(name)
-            if config is None:
+            if (config := open_clip.get_model_config(name)) is None:
                 choose("model of open_clip", name, open_clip.list_models())
-            facts = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "transform": {}}
-            tags = self.tags()
-            facts |= (
-                {k: v for k, v in open_clip.get_pretrained_cfg(name, tags[1]).items() if k in facts} if tags[1:] else {}
-            )
+            self._quick = bool(config.get("quick_gelu"))
+            facts = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+            facts |= self._pretrained(self._tag(weights))
             size = config["vision_cfg"]["image_size"]
-            facts["transform"] = {"kind": "crop", "size": size, "resize": size, "interpolation": "bicubic"}
+            kind = "squash" if facts.get("resize_mode") == "squash" else "crop"
+            facts["transform"] = {"kind": kind, "size": size, "resize": size}
+            if (mode := facts.get("interpolation", "bicubic")) != "bilinear":
+                facts["transform"]["interpolation"] = mode
         self.mean, self.std, self.transform = facts["mean"], facts["std"], facts["transform"]
 
     def tags(self) -> list[str]:
@@ -97,6 +103,18 @@ class Clip(Library):
         import open_clip
 
         return ["auto", *open_clip.list_pretrained_tags_by_model(self.name)]
+
+    def _pretrained(self, tag: str | None) -> dict[str, Any]:
+        """Return what open_clip states of its weights: how they take images, and with which activation function."""
+        import open_clip
+
+        return dict(open_clip.get_pretrained_cfg(self.name, tag) or {}) if tag else {}
+
+    def _tag(self, weights: str | Path | None) -> str | None:
+        """Return the weights that are asked for if open_clip has them, or else the first of the network's activation function."""
+        tags = self.tags()[1:]
+        fitting = [tag for tag in tags if self._quick or not self._pretrained(tag).get("quick_gelu")]
+        return str(weights) if weights in tags else next(iter([*fitting, *tags]), None)
 
     def build(self, num_classes: int | None, weights: str | None) -> nn.Module:
         """See `Library.build`. With a number of classes, the similarities make way for a linear layer."""
@@ -116,8 +134,13 @@ class Clip(Library):
     def _open_clip(self, weights: str | None) -> tuple[nn.Module, Callable[[list[str]], Tensor], float]:
         import open_clip
 
-        tags = self.tags()
-        tag = None if weights is None else tags[1] if weights == "auto" and tags[1:] else weights
+        tag = None if weights is None else self._tag(weights)
+        if (
+            self._pretrained(tag).get("quick_gelu") and not self._quick
+        ):  # else open_clip computes with another one, and warns
+            raise WcxError(
+                f"weights {tag} of {self.name} are made for QuickGELU: give model.name={self.name}-quickgelu."
+            )
         model = open_clip.create_model(self.name, pretrained=tag, **self.arguments).float().eval()
         tokenizer = open_clip.get_tokenizer(self.name)
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -19,8 +20,14 @@ class Timm(Library):
 
     extra, packages = "timm", ("timm",)
 
-    def __init__(self, name: str, options: Mapping[str, Any], classes: Sequence[str] | None = None) -> None:
-        super().__init__(name, options, classes)
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any],
+        classes: Sequence[str] | None = None,
+        weights: str | Path | None = "auto",
+    ) -> None:
+        super().__init__(name, options, classes, weights)
         import timm
         from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 
