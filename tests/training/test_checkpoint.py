@@ -14,7 +14,7 @@ from PIL import Image
 from tests.training.tiny import ALL, HEAD, Drawn, run, start
 from wcx import models, training
 from wcx.errors import WcxError
-from wcx.training import task
+from wcx.training import loop, task
 from wcx.training.recipe import Recipe
 
 
@@ -69,6 +69,40 @@ def test_a_checkpoint_from_before_sums_were_kept_is_read(tmp_path: Path) -> None
     read, about = models.read_checkpoint(path)
     assert about == meta
     assert models.weights_hash(read) == models.weights_hash(state)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "state"])
+def test_two_that_save_at_once_have_a_part_each(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins and ends while the first is half-way; a third fails, and leaves nothing."""
+    net, path = start().net, tmp_path / ("a.safetensors" if kind == "checkpoint" else "a.state")
+    owner, name = (safetensors.torch, "save_file") if kind == "checkpoint" else (torch, "save")
+    write, parts = getattr(owner, name), []
+
+    def save(number: int) -> None:
+        if kind == "checkpoint":
+            models.save_checkpoint(path, net.state_dict(), {"class_names": [str(number)]})
+        else:
+            optimizer, scaler = torch.optim.SGD(net.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+            loop._State(net, optimizer, scaler, str(number), path).save()
+
+    def half_way(content: object, part: Path, **options: object) -> None:
+        parts.append(part)
+        part.write_bytes(b"half")
+        if len(parts) == 1:
+            save(2)
+            assert part.read_bytes() == b"half"
+        elif len(parts) == 3:
+            raise OSError("no space left")
+        write(content, part, **options)
+
+    monkeypatch.setattr(owner, name, half_way)
+    save(1)
+    saved = models.read_meta(path)["class_names"][0] if kind == "checkpoint" else torch.load(path)["identity"]
+    assert saved == "1"
+    with pytest.raises(OSError, match="no space"):
+        save(3)
+    assert len(set(parts)) == 3
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("kind", ["a bit", "cut off", "empty", "not ours"])

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from wcx.errors import WcxError
+from wcx.files import part_of
 from wcx.models.state_dicts import read_weights, weights_hash
 
 _KEY = "wcx"
@@ -101,12 +102,11 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, Tensor], meta: Ma
     tensors = {
         key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in state_dict.items()
     }
-    part = path.with_name(path.name + ".part")
     facts = json.loads(json.dumps(dict(meta)))
     facts[_SUM] = _sum(tensors, facts)
-    safetensors.torch.save_file(tensors, part, metadata={_KEY: json.dumps(facts)})
-    part.chmod(0o644)  # safetensors makes files that nobody else can read
-    part.replace(path)
+    with part_of(path) as part:
+        safetensors.torch.save_file(tensors, part, metadata={_KEY: json.dumps(facts)})
+        part.chmod(0o644)  # safetensors makes files that nobody else can read
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -188,9 +188,8 @@ class _State:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         plain = {key: value for key, value in vars(self).items() if key not in ("parts", "path")}
-        part = self.path.with_name(self.path.name + ".part")
-        torch.save({**plain, **{name: part.state_dict() for name, part in self.parts.items()}}, part)
-        part.replace(self.path)
+        with files.part_of(self.path) as file:
+            torch.save({**plain, **{name: part.state_dict() for name, part in self.parts.items()}}, file)
 
     def resume(self) -> None:
         """Load the state from the file, if there is one of the same identity."""
