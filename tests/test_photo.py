@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from wcx import Explainer, models
 from wcx.cli import application
 from wcx.cli.commands import photo
 from wcx.errors import WcxError
+from wcx.report.pictures import photo as pictures
 
 NAMES = ["Laysan Albatross", "Möwe", "crow's nest", "cat, tabby"]
 CODE = """
@@ -45,6 +47,16 @@ def noise(size: tuple[int, int], channels: int = 3, seed: int = 0) -> Image.Imag
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, channels), dtype=np.uint8)
     return Image.fromarray(np.kron(coarse, np.ones((8, 8, 1), dtype=np.uint8))[: size[1], : size[0]].squeeze())
+
+
+@pytest.mark.parametrize("style", ["colour", "print"])
+def test_the_caption_says_without_a_colour_which_pixels_are_blurred(style: str) -> None:
+    """In print, no pixel is told by its colour: each against the class is hatched, or bears a minus."""
+    picture = SimpleNamespace(pixels=torch.zeros(3, SIZE, SIZE))
+    photograph = SimpleNamespace(pair=NAMES[:2], scale="contrast", strongest=0.5, style=style, picture=picture)
+    for in_pixels in (False, True):
+        [blurred] = [line for line in pictures.caption(photograph, in_pixels) if line.startswith("Beside each")]
+        assert "the strongest 50% of the pixels that speak against its class are blurred" in blurred
 
 
 def ask(*arguments: str) -> list[dict]:

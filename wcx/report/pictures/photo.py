@@ -123,7 +123,7 @@ def caption(photograph: Photograph, in_pixels: bool) -> list[str]:
     lines = [
         f"Share of {target}: its probability divided by that of {target} and {rival} together. Masked pixels are blurred.",
         f"Maps: red speaks for the class, blue against it, white is zero; {line}{shared} scale, centred at zero.",
-        f"Beside each: {share}its blue pixels are blurred; probabilities are those of the whole softmax. "
+        f"Beside each: {share}the pixels that speak against its class are blurred; probabilities are those of the whole softmax. "
         "Red and bold: the class itself, expected to rise; blue: the other, expected to fall.",
     ]
     if in_pixels:
