@@ -12,6 +12,7 @@ from tests import nets
 from tests.methods.modules import randomised
 from tests.methods.structures import HIGH, LOW, Parts
 from wcx.errors import WcxError
+from wcx.models import Normalized
 
 METHOD = "lrp"
 
@@ -61,6 +62,26 @@ def test_a_box_for_other_convolutions_is_an_error() -> None:
     model = Parts(lambda s, x: F.relu(s.stem(x) if x.detach().std() > 0.1 else F.pad(s.stem(x[..., :8]), (0, 8))))
     with pytest.raises(WcxError, match="other convolutions see the lowest and highest image"):
         wcx.explain(model, nets.images(2).double(), 1, METHOD, composite="epsilon_gamma_box", low=LOW, high=HIGH)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(2.0, -2.0), ([-2.0, 3.0, -2.0], 2.0), (1.5, None), (None, torch.full((3,), -0.5))]
+)
+def test_a_box_turned_round_is_one_line(low: object, high: object) -> None:
+    """In one channel, or beyond a pixel that is black or white."""
+    model, images = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(3)), torch.rand(2, 3, 8, 8)
+    model(images)
+    with pytest.raises(WcxError, match=r"low = .*, high = .*give low <= high in every channel") as caught:
+        wcx.explain(
+            Normalized(model, [0.0] * 3, [1.0] * 3),
+            images,
+            1,
+            METHOD,
+            composite="epsilon_gamma_box",
+            low=low,
+            high=high,
+        )
+    assert "\n" not in str(caught.value)
 
 
 def test_what_does_not_see_the_image_is_no_convolution_of_it() -> None:

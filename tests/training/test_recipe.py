@@ -59,6 +59,10 @@ def test_the_papers_recipe_is_the_authors() -> None:
         ({"train": "head", "cut": "features.24"}, "recipe.train=tail"),
         ({"train": "tail", "kept": "bfloat16"}, "float16, float32, float64"),
         ({"epochs": 0}, "at least 1"),
+        ({"augment": {"random_resized_crop": [1.0, 0.3]}}, "recipe.augment.random_resized_crop = [1.0, 0.3]"),
+        ({"augment": {"rotation": [10, -10]}}, "[10, -10] is no range; give [lowest, highest]"),
+        ({"augment": {"color_jitter": [[1.2, 0.8], 0.1]}}, "[1.2, 0.8] is no range"),
+        ({"augment": {"blur": {"kernel": 3, "sigma": [2, 0.1], "p": 0.5}}}, "[2, 0.1] is no range"),
     ],
 )
 def test_mistakes_in_a_recipe_have_one_line(options: dict[str, object], part: str) -> None:

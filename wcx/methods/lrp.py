@@ -141,7 +141,14 @@ class LRP(Method):
             _reference.of_pixels(model, images, default, "low and high") if colour is None else colour
             for colour, default in ((self.low, 0.0), (self.high, 1.0))
         )
-        return Box(*(_as_image(end, images).expand_as(images) for end in ends))
+        low, high = (_as_image(end, images).expand_as(images) for end in ends)
+        if bool((low > high).any()):
+            given = ", ".join(f"{key} = {colour!r}" for key, colour in (("low", self.low), ("high", self.high)))
+            raise WcxError(
+                f"lrp: {given}: the box's low end is above its high one; give low <= high in every channel, in the model's input "
+                "space, or leave both out (black and white pixels)."
+            )
+        return Box(low, high)
 
 
 class LRPRun(Run):

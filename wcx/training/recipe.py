@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -25,6 +25,14 @@ AUGMENTATIONS = {
     "perspective": lambda pair, _: v2.RandomPerspective(pair[0], p=pair[1]),  # distortion, probability
     "grayscale": lambda p, _: v2.RandomGrayscale(p),
     "blur": lambda o, _: v2.RandomApply([v2.GaussianBlur(o["kernel"], sigma=tuple(o["sigma"]))], p=o["p"]),
+}
+
+# Name -> what of its value may be a range [lowest, highest]: torchvision takes some turned round, without a word.
+_RANGES: Mapping[str, Callable[[Any], Iterable[Any]]] = {
+    "rotation": lambda degrees: [degrees],
+    "color_jitter": lambda ranges: ranges,
+    "random_resized_crop": lambda scale: [scale],
+    "blur": lambda options: [options.get("sigma")],
 }
 
 
@@ -82,8 +90,11 @@ class Recipe:
             "select": ("last", "best"),
         }.items():
             choose(f"recipe.{option}", getattr(self, option), choices)
-        for name in self.augment:
+        for name, value in self.augment.items():
             choose("augmentation", name, AUGMENTATIONS)
+            for pair in _RANGES[name](value) if name in _RANGES else ():
+                if isinstance(pair, Sequence) and len(pair) == 2 and pair[0] > pair[1]:
+                    raise WcxError(f"recipe.augment.{name} = {value!r}: {pair!r} is no range; give [lowest, highest].")
         if self.train != "all" and bool(self.augment) != bool(self.variants):
             raise WcxError(
                 f"recipe.train={self.train} learns from features computed once: recipe.variants says how many variants of each "
