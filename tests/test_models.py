@@ -12,9 +12,10 @@ import torchvision
 from omegaconf import OmegaConf
 from PIL import Image
 
-from wcx import models
+from tests.training import tiny
+from wcx import models, training
 from wcx.errors import WcxError
-from wcx.models import weights
+from wcx.models import custom, weights
 
 TINY = "squeezenet1_1"  # the smallest of torchvision's
 META = {
@@ -43,6 +44,28 @@ def one_line(error: pytest.ExceptionInfo[WcxError]) -> str:
     message = str(error.value)
     assert "\n" not in message
     return message
+
+
+DRAWN = tiny.Drawn("train")
+DEVICES = {
+    "load": lambda device: models.load("small_cnn", num_classes=3, device=device),
+    "custom": lambda device: custom.load("tests.nets:residual", weights="random", classes="a\nb\nc", device=device),
+    "finetune": lambda device: tiny.run(Path("none"), tiny.ALL, device=device),
+    "plan": lambda device: training.plan(tiny.start(), DRAWN, DRAWN, tiny.ALL, Path("none"), device),
+    "fit": lambda device: training.fit(tiny.start().net, DRAWN, tiny.ALL, indices=[0], device=device),
+    "evaluate": lambda device: training.evaluate(tiny.start().net, DRAWN, device=device),
+}
+
+
+@pytest.mark.parametrize("entry", DEVICES)
+@pytest.mark.parametrize(
+    ("device", "problem"),
+    [("gpu", "unknown device 'gpu'"), ("cuda:99", "is not there"), ("meta", "cannot be used here")],
+)
+def test_a_device_that_is_none_is_one_line_wherever_it_comes_in(entry: str, device: str, problem: str) -> None:
+    with pytest.raises(WcxError, match=problem) as error:
+        DEVICES[entry](device)
+    assert "give" in one_line(error)
 
 
 def test_normalised_model_equals_torchvision_after_its_own_preprocessing(net: torch.nn.Module, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from wcx.datasets import imagenet
 from wcx.errors import WcxError, choose, construct
 from wcx.experiments import Cell, images
 from wcx.experiments.base import check_method
+from wcx.images import as_device
 from wcx.models import custom, libraries
 from wcx.models.class_names import NAMES, NONE
 from wcx.models.weights import located
@@ -55,24 +56,7 @@ def device(cfg: DictConfig) -> torch.device:
     Raises:
         WcxError: a device that is not there.
     """
-    name = str(cfg.device)
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    name = f"cuda:{name}" if name.isdigit() else name
-    try:
-        chosen = torch.device(name)
-    except RuntimeError as error:
-        raise WcxError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:<number>.") from error
-    if chosen.type not in ("cpu", "cuda"):
-        try:
-            torch.ones(1, device=chosen).cpu()
-        except (RuntimeError, NotImplementedError, AssertionError) as error:
-            raise WcxError(f"device {name!r} cannot be used here; give auto, cpu, cuda or cuda:<number>.") from error
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise WcxError(
-            f"device {name!r} is not there: {torch.cuda.device_count()} GPUs are visible; give device=cpu or auto."
-        )
-    return chosen
+    return as_device(str(cfg.device))
 
 
 def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from wcx.datasets import as_transform
 from wcx.errors import WcxError
+from wcx.images import as_device
 from wcx.models import IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TRANSFORM, LoadedModel, Normalized, factories, precision
 from wcx.models.class_names import read_classes
 from wcx.models.state_dicts import fill, read_weights, weights_hash
@@ -69,7 +70,7 @@ def load(
             f"one's own network needs {missing}: model=custom model.factory=package.module:function "
             f"model.weights=<file or random> model.classes=<text file>."
         )
-    count = channels(mean, std)
+    device, count = as_device(device), channels(mean, std)
     classes = classes if "\n" in str(classes) else located(classes, weights_dir)
     names = read_classes(classes)
     net = factories.build(factory, len(names), seed).eval()

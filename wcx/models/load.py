@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from wcx.errors import WcxError, choose
-from wcx.images import IMAGENET_MEAN, IMAGENET_STD, Normalized, Preset, Transform
+from wcx.images import IMAGENET_MEAN, IMAGENET_STD, Normalized, Preset, Transform, as_device
 from wcx.models.checkpoints import others, read_checkpoint
 from wcx.models.class_names import NAMES, NONE, label_map, read_map, read_names
 from wcx.models.state_dicts import fill, read_weights, weights_hash
@@ -150,6 +150,7 @@ def load(
         raise WcxError(
             f"num_classes = {num_classes!r}: give a whole number of at least 1, or None for the weights' own."
         )
+    device = as_device(device)
     if library is not None:
         from wcx.models import libraries
 

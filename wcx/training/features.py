@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from wcx import files
 from wcx.errors import WcxError
+from wcx.images import as_device
 from wcx.training.loop import to_device
 from wcx.training.samples import brief_errors, loader
 from wcx.training.tail import Tail
@@ -56,6 +57,7 @@ def keep(
     Raises:
         WcxError: not enough room on the disk; a value that float16 does not hold.
     """
+    device = as_device(device)
     training = tail.training
     tail.eval()
     waits = partial(log.warning, "waiting for another process that computes %s", path)

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from wcx import files
 from wcx.errors import WcxError
+from wcx.images import as_device
 from wcx.training.recipe import Recipe, derive
 from wcx.training.samples import Batches, brief_errors, loader
 
@@ -65,7 +66,7 @@ def fit(
     Returns:
         The history: one dict with the keys HISTORY for each epoch.
     """
-    device = torch.device(device)
+    device = as_device(device)
     amp = device.type == "cuda" if amp is None else amp
     net.to(device, memory_format=torch.channels_last)
     optimizer = recipe.build_optimizer(p for p in net.parameters() if p.requires_grad)
@@ -115,6 +116,7 @@ def evaluate(
     net: nn.Module, samples: Dataset, *, batch_size: int = 64, device: str | torch.device = "cpu", num_workers: int = 0
 ) -> tuple[float, float]:
     """Return (mean cross entropy, accuracy) of `net` in eval mode, float32, on samples index -> (input, label)."""
+    device = as_device(device)
     net.eval()
     loss = correct = 0.0
     batches = loader(samples, num_workers, batch_size=batch_size)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from wcx.datasets.base import ImageDataset
+from wcx.images import as_device
 from wcx.models import LoadedModel
 from wcx.training.recipe import Recipe
 from wcx.training.samples import Batches, choose_indices
@@ -30,6 +31,7 @@ def plan(
 
     The time is measured on one small batch of noise, in float32; reading the images is not in it.
     """
+    device = as_device(device)
     kept, held = choose_indices(len(train), recipe, seed=0)
     start = replace(start, model=(model := copy.deepcopy(start.model)), net=model.model)
     tail = cut(start, recipe, train[0][0], device)

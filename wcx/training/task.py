@@ -18,6 +18,7 @@ from torch.utils.data import Subset
 
 from wcx.datasets.base import ImageDataset
 from wcx.errors import WcxError
+from wcx.images import as_device
 from wcx.models import LoadedModel
 from wcx.models.checkpoints import read_meta, save_checkpoint
 from wcx.models.state_dicts import head_name, weights_hash
@@ -87,6 +88,7 @@ def finetune(
     if train.class_names != test.class_names:
         raise WcxError(f"dataset {train.name}: train and test have different classes")
 
+    device = as_device(device)
     run = {"seed": seed, "device": device, "amp": amp, "state_path": path.with_suffix(".state")}
     tail = cut(start, recipe, train[0][0], device)
     run["identity"] = _identity(start, tail, train, recipe, seed)
