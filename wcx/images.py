@@ -110,9 +110,10 @@ class Transform:
 
     Args:
         kind: "squash" resizes to size x size whatever the aspect ratio (the masking protocol); "crop" resizes the short
-            side to `resize` and cuts the central size x size (the usual ImageNet transform).
+            side to `resize` and cuts the central size x size (the usual ImageNet transform); "squash_crop" resizes to
+            resize x resize and cuts likewise.
         size: side of the result, in pixels.
-        resize: length of the short side before the crop, in pixels; "squash" ignores it.
+        resize: length of the short side (of both) before the crop, in pixels; "squash" ignores it.
     """
 
     channels: ClassVar[int] = 3
@@ -122,8 +123,8 @@ class Transform:
     resize: int = 256
 
     def __post_init__(self) -> None:
-        choose("transform", self.kind, ("squash", "crop"))
-        if self.size < 1 or (self.kind == "crop" and self.resize < self.size):
+        choose("transform", self.kind, ("squash", "crop", "squash_crop"))
+        if self.size < 1 or (self.kind != "squash" and self.resize < self.size):
             raise WcxError(f"transform: size {self.size} must be at least 1 and at most resize {self.resize}.")
 
     @property
@@ -175,8 +176,9 @@ class Transform:
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
         """Return width and height of the resized image, before the crop; the long side is rounded as torchvision does."""
-        if self.kind == "squash":
-            return self.size, self.size
+        if self.kind != "crop":
+            side = self.size if self.kind == "squash" else self.resize
+            return side, side
         short = min(width, height)
         return int(self.resize * width / short), int(self.resize * height / short)
 

@@ -74,6 +74,7 @@ def test_timms_weights_from_a_file_or_the_folder_of_weights(tmp_path: Path) -> N
     [
         ("vit_tony_patch16_224", {}, "model of timm.*vit_tiny_patch16_224"),
         ("vit_small_patch14_dinov2", {"weights": "random"}, "has no classifier, only features; .* recipe=head"),
+        (f"{VIT}.augreg", {"weights": "random"}, f"unknown weights of {VIT} .* Choose one of: {VIT}.augreg_in21k"),
         (VIT, {"weights": "mine.pth"}, "weights file not found: mine.pth"),
         (VIT, {"weights": "IMAGENET1K_V1"}, f"weights of {VIT}"),
         (VIT, {"weights": "random", "patches": 3}, "cannot be built with .*patches"),

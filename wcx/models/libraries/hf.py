@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from wcx.datasets import imagenet
+from wcx.datasets import as_transform, imagenet
 from wcx.errors import WcxError
 from wcx.models.class_names import distinct
 from wcx.models.factories import one_line
 from wcx.models.libraries.base import Library, unavailable
+
+NEAR = 0.02  # of values in [0, 1]: two ways to round the resized sides and the cut are nearer
 
 
 class HuggingFace(Library):
@@ -75,31 +77,46 @@ def named(labels: Mapping[int, str]) -> list[str] | None:
 
 
 def processing(name: str) -> dict[str, Any]:
-    """Return mean, std and transform of what an image processor's file says.
+    """Return mean, std and transform, by what an image processor's file says and by what it makes of images.
 
     Raises:
-        WcxError: there is none.
+        WcxError: there is none, or it does something else beside.
     """
     from PIL import Image
     from transformers import AutoImageProcessor
 
+    instead = "give model.mean=[...], model.std=[...] and model.transform={kind:squash,size:224}"
     try:
         processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise WcxError(
-            f"{name} has no preprocessor_config.json; give model.mean=[...], model.std=[...] and "
-            f"model.transform={{kind:squash,size:224}}"
-        ) from error
-    size, crop = dict(processor.size), dict(getattr(processor, "crop_size", None) or {})
+        raise WcxError(f"{name} has no preprocessor_config.json; {instead}") from error
+    size, crop = dict(processor.size or {}), dict(getattr(processor, "crop_size", None) or {})
     short = size.get("shortest_edge") or size.get("height")
-    cropped = bool(crop) and getattr(processor, "do_center_crop", False)
-    if "shortest_edge" in size and not cropped and getattr(processor, "crop_pct", None):  # ConvNeXt's: below 384 pixels
-        crop, short, cropped = {"height": short}, int(short / processor.crop_pct) if short < 384 else short, short < 384
+    cropped, share = bool(crop) and getattr(processor, "do_center_crop", False), getattr(processor, "crop_pct", None)
+    if share and cropped:  # PoolFormer's
+        short = int(short / share)
+    elif share and "shortest_edge" in size:  # ConvNeXt's: below 384 pixels
+        crop, short, cropped = {"height": short}, int(short / share) if short < 384 else short, short < 384
+    kind = "crop" if share or "shortest_edge" in size else "squash_crop"
     transform = (
-        {"kind": "crop", "size": crop["height"], "resize": short} if cropped else {"kind": "squash", "size": short}
+        {"kind": kind, "size": crop["height"], "resize": short} if cropped else {"kind": "squash", "size": short}
     )
     mode = Image.Resampling(int(processor.resample)).name.lower()
     transform |= {} if mode == "bilinear" else {"interpolation": mode}
-    if not getattr(processor, "do_normalize", True):
-        return {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "transform": transform}
-    return {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std), "transform": transform}
+    try:
+        ends = [processor(images=Image.new("RGB", (96, 96), c), return_tensors="pt") for c in ("black", "white")]
+        black, white = (end["pixel_values"][0].double().mean((1, 2)) for end in ends)
+        std = 1 / (white - black)
+        ramps = Image.merge("RGB", [Image.linear_gradient("L").rotate(turn).resize((96, 64)) for turn in (0, 90, 180)])
+        pixels = processor(images=ramps, return_tensors="pt")["pixel_values"][0]
+        differ = float(
+            ((pixels - black.view(-1, 1, 1)) * std.view(-1, 1, 1) - as_transform(transform)(ramps)).abs().mean()
+        )
+    except (ValueError, TypeError, RuntimeError, KeyError, IndexError, WcxError) as error:
+        raise WcxError(f"what {name} makes of images is not told by its preprocessor_config.json; {instead}") from error
+    if not differ < NEAR:
+        raise WcxError(
+            f"{name} does more to images than to resize, cut and normalise them (preprocessor_config.json); {instead}"
+        )
+    mean, std = ([round(float(x), 7) for x in values] for values in (-black * std, std))
+    return {"mean": tuple(mean), "std": tuple(std), "transform": transform}

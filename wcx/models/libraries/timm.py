@@ -33,11 +33,15 @@ class Timm(Library):
 
         if not timm.is_model(name):
             choose("model of timm", name, timm.list_models())
+        architecture, _, tag = name.partition(".")
+        if tag:
+            choose(f"weights of {architecture}", name, timm.list_pretrained(f"{architecture}.*"))
         facts = timm.get_pretrained_cfg(name).to_dict()
         size = self.arguments.get("img_size")
         taken = resolve_data_config({} if size is None else {"img_size": size}, pretrained_cfg=facts)
         side = taken["input_size"][-1]
-        kind = "squash" if taken["crop_mode"] == "squash" else "crop"
+        whole = taken["crop_pct"] >= 1
+        kind = ("squash" if whole else "squash_crop") if taken["crop_mode"] == "squash" else "crop"
         self.mean, self.std, self.outputs = taken["mean"], taken["std"], facts.get("num_classes", 0)
         self.transform = {"kind": kind, "size": side, "resize": max(side, int(side / taken["crop_pct"]))}
         if taken["interpolation"] != "bilinear":
