@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -30,6 +31,28 @@ def shared() -> Path:
     if not (path / "data").is_dir():
         pytest.skip(f"real images and weights not found: {path} (set WCX_SHARED)")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs POSIX where there is none."""
+    for item in items if find_fcntl() is None else ():
+        if item.get_closest_marker("posix"):
+            item.add_marker(pytest.mark.skip(reason="needs what Windows has not: fork, SIGKILL, fcntl, resource, /dev"))
+
+
+def find_fcntl() -> ModuleType | None:
+    """Return fcntl, which filelock uses where there is one; None on Windows."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    return fcntl
+
+
+@pytest.fixture
+def fcntl() -> ModuleType:
+    """The locks of POSIX, for a test marked `posix`."""
+    return find_fcntl() or pytest.fail("a test that asks for fcntl bears the marker posix")
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import filelock
 import numpy as np
@@ -78,7 +78,7 @@ def test_an_array_that_is_another_is_set_aside(tmp_path: Path, damage, caplog: p
 
 
 @pytest.fixture(params=NO_LOCKS, ids=lambda number: errno.errorcode[number])
-def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fcntl: ModuleType) -> None:
     """A file system without locks, as some clusters have."""
 
     def flock(*_: object) -> None:
@@ -87,6 +87,7 @@ def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(fcntl, "flock", flock)
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("no_locks")
 def test_records_without_locks_go_on_and_exclude_each_other(tmp_path: Path) -> None:
     both = shards(tmp_path)
@@ -99,7 +100,8 @@ def test_records_without_locks_go_on_and_exclude_each_other(tmp_path: Path) -> N
     assert len(both[0].read()) == 3
 
 
-def test_who_holds_a_lock_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.posix
+def test_who_holds_a_lock_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fcntl: ModuleType) -> None:
     """The lock of a process that was killed is taken over; that of a running one is not, nor that of another host."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
     path = tmp_path / "lock.owner"
@@ -119,7 +121,8 @@ def test_who_holds_a_lock_without_locks(tmp_path: Path, monkeypatch: pytest.Monk
         raise AssertionError("that of another host")
 
 
-def test_a_lock_without_locks_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.posix
+def test_a_lock_without_locks_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fcntl: ModuleType) -> None:
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
     other, told = filelock.SoftFileLock(tmp_path / "lock.owner", thread_local=False), []
     thread = threading.Thread(target=other.acquire)
@@ -134,7 +137,10 @@ def test_a_lock_without_locks_is_waited_for(tmp_path: Path, monkeypatch: pytest.
         assert told == [1]
 
 
-def test_another_error_of_the_lock_is_no_lack_of_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.posix
+def test_another_error_of_the_lock_is_no_lack_of_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fcntl: ModuleType
+) -> None:
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(OSError, match="Input/output"), files.locked(tmp_path / "lock"):
         raise AssertionError("held")

@@ -10,6 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.posix
+
 RUNNER = """
 import os, sys, time
 sys.path.insert(0, {root!r})

@@ -148,6 +148,48 @@ def test_ci_turns_a_skip_for_want_of_shared_files_into_a_failure(
     assert outcome in done.stdout
 
 
+POSIX = ("fcntl", "grp", "pwd", "pty", "resource", "termios")
+WINDOWS = f"""
+import importlib, os, pkgutil, sys
+sys.modules.update(dict.fromkeys({POSIX}))  # an import of one of them fails
+"""
+
+
+def test_the_package_is_imported_where_posix_is_missing(root: Path) -> None:
+    """As on Windows; what an extra is missing for is left out."""
+    code = (
+        WINDOWS
+        + """
+import wcx
+for module in pkgutil.walk_packages(wcx.__path__, "wcx."):
+    try:
+        importlib.import_module(module.name)
+    except ImportError as error:
+        assert error.name not in sys.modules, error
+"""
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+def test_tests_are_collected_and_skipped_where_posix_is_missing(root: Path) -> None:
+    """CI runs them on Windows; a file that uses one of these names has marked tests."""
+    names = re.compile(rf"\bimport ({'|'.join(POSIX)})\b|os\.(fork|kill)\b|signal\.SIGKILL|context\(\"fork\"\)|=/dev/")
+    files = [
+        path.relative_to(root).as_posix()
+        for path in sorted((root / "tests").rglob("*.py"))
+        if path.name not in ("conftest.py", Path(__file__).name) and names.search(path.read_text(encoding="utf-8"))
+    ]
+    files = [name for name in files if not name.startswith(("tests/extras/", "tests/browser/"))]  # on Linux alone
+    unmarked = [name for name in files if "pytest.mark.posix" not in (root / name).read_text(encoding="utf-8")]
+    assert files
+    assert unmarked == []
+    code = WINDOWS + "import pytest\nsys.exit(pytest.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "-q", "-m", "posix", "-p", "no:cacheprovider", *files, "tests/test_files.py"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\d+ skipped, \d+ deselected", done.stdout.splitlines()[-1]), done.stdout
+
+
 def test_nothing_large_and_no_stray_picture_is_tracked(root: Path) -> None:
     if not (root / ".git").exists():
         pytest.skip("not a git checkout")

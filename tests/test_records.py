@@ -143,6 +143,7 @@ records.collect(shards(Path({folder!r})), 60, slowly, COLUMNS)
 """
 
 
+@pytest.mark.posix
 def test_sigkill_at_any_moment_loses_at_most_a_chunk(tmp_path: Path, root: Path) -> None:
     records.collect(shards(tmp_path / "whole"), 60, compute, COLUMNS)
     script = SLOW.format(root=str(root), folder=str(tmp_path / "killed"))

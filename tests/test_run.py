@@ -197,7 +197,11 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
         (["on_error=ignore"], "error: unknown on_error 'ignore'. Choose one of: skip, stop."),
         (["method.steps=3"], "error: no setting 'steps' in the method chosen here; wcx run method=... --cfg job"),
         (["model=torchvision"], "error: model.name is needed; give model.name=..."),
-        (["model.weights=random", "paths.results_dir=/dev/null/in"], "error: cannot use /dev/null/in"),
+        pytest.param(
+            ["model.weights=random", "paths.results_dir=/dev/null/in"],
+            "error: cannot use /dev/null/in",
+            marks=pytest.mark.posix,
+        ),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(

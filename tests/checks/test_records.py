@@ -67,6 +67,7 @@ def test_parts_are_checks() -> None:
     assert run == set(checks.names())
 
 
+@pytest.mark.posix
 def test_a_killed_check_goes_on_to_the_same_bytes(tmp_path: Path, root: Path) -> None:
     pipeline.run(stability(tmp_path / "whole"), quiet=True)
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed")]

@@ -156,6 +156,7 @@ def test_a_decompression_bomb_is_refused_unopened(tmp_path, monkeypatch):
         decode(tmp_path / "a.png")
 
 
+@pytest.mark.posix
 def test_large_images_take_bounded_memory(tmp_path):
     """8000 x 6000 pixels, in a process of its own, which tells its peak: at most 16 bytes a pixel beside the imports."""
     size = (8000, 6000)

@@ -1,7 +1,6 @@
 """The cache of decoded images: exact, resumable, shared by processes, and never silent about a damaged file."""
 
 import errno
-import fcntl
 import multiprocessing
 import os
 import pickle
@@ -149,7 +148,8 @@ def test_damage_is_told_once(dataset, folder, caplog):
     assert line == f"{cached.file}: damaged, decoded again: image 2"
 
 
-def test_without_locks_on_the_file_system(dataset, folder, monkeypatch):
+@pytest.mark.posix
+def test_without_locks_on_the_file_system(dataset, folder, monkeypatch, fcntl):
     def flock(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
@@ -174,6 +174,7 @@ def _fill(root, folder):
     datasets.cached(toy(root, 40), folder).fill(quiet=True)
 
 
+@pytest.mark.posix
 def test_killed_and_two_at_once(tmp_path, folder, undecoded):
     """A process is killed while it decodes; two others go on at the same time."""
     root, context = tmp_path / "images", multiprocessing.get_context("fork")
@@ -194,7 +195,8 @@ def test_killed_and_two_at_once(tmp_path, folder, undecoded):
     assert same(list(datasets.cached(toy(root, 40), folder)), expected)
 
 
-def test_waits_for_the_process_that_decodes(dataset, folder, caplog):
+@pytest.mark.posix
+def test_waits_for_the_process_that_decodes(dataset, folder, caplog, fcntl):
     cached = datasets.cached(dataset, folder)
     with next(folder.glob("*.lock")).open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
