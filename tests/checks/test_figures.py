@@ -251,6 +251,13 @@ def test_pictures_are_drawn(name: str, tmp_path: Path) -> None:
     picture.savefig(file)
     assert file.stat().st_size > 5000
     [ax] = picture.axes
+    box, top = picture._suptitle.get_window_extent(), ax.get_tightbbox().y1
+    assert top < box.y0 < box.y1 <= picture.bbox.y1, "above the drawing"
+    assert 0 <= box.x0 < box.x1 <= picture.bbox.x1, "not cut"
+    title = picture._suptitle.get_text().replace("\N{NO-BREAK SPACE}", " ")
+    [count] = {len(shard.read()) for shard in shards}
+    for fact in (shards[0].key[1], shards[0].key[2], shards[0].labels["weights"], f"n = {count} images"):
+        assert fact in title
     low, least = ax.get_ylim()[0], min(min(line.get_ydata()) for line in ax.lines)
     assert ax.transData.transform((0.5, least))[1] > ax.bbox.y0 + 3, "no dot is cut"
     ticks = [*ax.get_yticks(), *ax.get_yticks(minor=True)]

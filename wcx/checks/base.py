@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -107,7 +108,14 @@ class Verification(Experiment):
         """Return what its records sum up to."""
 
     @classmethod
-    def picture(cls, shards: Sequence[Shard]) -> Figure | None:  # noqa: ARG003
+    def picture(cls, shards: Sequence[Shard]) -> Figure | None:
+        """Return the drawing of its records, under what they are of; None where there is none."""
+        if figure := cls.drawing(shards):
+            figure.suptitle(textwrap.fill(heading(shards), int(figure.get_figwidth() * 15)), fontsize=8)
+        return figure
+
+    @classmethod
+    def drawing(cls, shards: Sequence[Shard]) -> Figure | None:  # noqa: ARG003
         """Draw its records, where there is a drawing."""
         return None
 
@@ -170,6 +178,20 @@ def by_target(measures: Mapping[str, Tensor]) -> list[Row]:
 def target_columns(*measures: str) -> list[str]:
     """Return the columns of `by_target` for the two most probable classes."""
     return list(map("/".join, product(measures, ("t_1", "t_2"))))
+
+
+def heading(shards: Sequence[Shard]) -> str:
+    """Return what records are of: dataset, network, weights, method, which part of the images, and how many of them."""
+    facts = [
+        (shard.labels["dataset"], shard.key[1], shard.labels["weights"], shard.key[2], shard.labels["subset"])
+        for shard in shards
+    ]
+    counts = sorted({int((~shard.read().skipped).sum()) for shard in shards})
+    number = f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} images".replace(
+        " ", "\N{NO-BREAK SPACE}"
+    )
+    shown = [", ".join(dict.fromkeys(values)) for values in zip(*facts, strict=True)]
+    return "\N{NO-BREAK SPACE}· ".join([*filter(None, shown), number])
 
 
 def gathered(shards: Sequence[Shard], *levels: str) -> pd.DataFrame:

@@ -75,7 +75,7 @@ class Completeness(Verification):
         return [Table(cls.name(), title, columns, medians(shards), spread=spread)]
 
     @classmethod
-    def picture(cls, shards: Sequence[Shard]) -> Figure:
+    def drawing(cls, shards: Sequence[Shard]) -> Figure:
         """Draw the residual against steps."""
         figure = Figure(figsize=(4.5, 3.6), layout="constrained")
         ax = figure.add_subplot()

@@ -74,7 +74,7 @@ class FrozenAlpha(Verification):
         return [summary_table(cls.name(), title, frame, MEANINGS, ".3f")]
 
     @classmethod
-    def picture(cls, shards: Sequence[Shard]) -> Figure:
+    def drawing(cls, shards: Sequence[Shard]) -> Figure:
         """Draw the cosine against p_t on a logit axis."""
         rows = gathered(shards, "target")
         figure = Figure(figsize=(4.5, 3.6), layout="constrained")

@@ -95,7 +95,7 @@ class Stability(Verification):
         return [summary_table(cls.name(), title, bins(gathered(shards, "target")), MEANINGS, ".2g")]
 
     @classmethod
-    def picture(cls, shards: Sequence[Shard]) -> Figure:
+    def drawing(cls, shards: Sequence[Shard]) -> Figure:
         """Draw the relative error against the logit gap, a dot an image, for the predicted class."""
         rows = gathered(shards, "target")
         figure = Figure(figsize=(6, 3.6), layout="constrained")
