@@ -214,7 +214,10 @@ class Propagation(Watch):
         x = given.pop("input")
         if x not in self._image:  # an activation in place of the weight
             return self._harmless(call)
-        weight, bias = (None if p is None else lasting(p) for p in (given.pop("weight"), given.pop("bias", None)))
+        parameters, value = (given.pop("weight"), given.pop("bias", None)), call.on(x.detach())
+        # Autocast rounds what the layer sees: a rule of other numbers would divide by other sums than the network's.
+        x = x.to(value.dtype, copy=True)
+        weight, bias = (None if p is None else lasting(p.to(value.dtype)) for p in parameters)
         layer = Layer(call.function, weight, bias, call.args[3:], given)
         if call.name == "linear":
             rule = self._rules.linear
@@ -222,10 +225,7 @@ class Propagation(Watch):
             rule = self._rules.box.rule(x)
         else:
             rule = self._rules.convolution
-        x = x.clone()
-        value = self._node(
-            x, call.on(x.detach()), layer, rule, tokens_first=self._tokens_first and call.name == "linear"
-        )
+        value = self._node(x, value, layer, rule, tokens_first=self._tokens_first and call.name == "linear")
         if call.name != "linear":
             self._convolved.add(value)
         if not call.name.startswith("conv_transpose"):
