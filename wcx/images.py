@@ -75,30 +75,6 @@ def logits_of(output: object) -> Tensor:
     )
 
 
-def as_device(name: str | torch.device) -> torch.device:
-    """Return a device by its name: cpu, cuda, cuda:<number> or the number alone; `auto` is a GPU where there is one.
-
-    Raises:
-        WcxError: no device, or one that is not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    known = "give auto, cpu, cuda or cuda:<number>."
-    try:
-        device = torch.device(f"cuda:{name}" if str(name).isdigit() else name)
-    except (RuntimeError, TypeError) as error:
-        raise WcxError(f"unknown device {name!r}; {known}") from error
-    if device.type not in ("cpu", "cuda"):
-        try:
-            torch.ones(1, device=device).cpu()
-        except (RuntimeError, NotImplementedError, AssertionError) as error:
-            raise WcxError(f"device {str(name)!r} cannot be used here; {known}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise WcxError(f"device {str(device)!r} is not there: {count} GPUs are visible; give device=cpu or auto.")
-    return device
-
-
 def device_of(model: nn.Module) -> torch.device:
     """Return where a model's parameters (or buffers) are; the CPU for one that has none."""
     return next((tensor.device for tensor in chain(model.parameters(), model.buffers())), torch.device("cpu"))

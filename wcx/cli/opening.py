@@ -21,9 +21,9 @@ from wcx.datasets import imagenet
 from wcx.errors import WcxError, choose, construct
 from wcx.experiments import Cell, images
 from wcx.experiments.base import check_method
-from wcx.images import as_device
 from wcx.models import custom, libraries
 from wcx.models.class_names import NAMES, NONE
+from wcx.models.devices import as_device
 from wcx.models.weights import located
 from wcx.pipeline import Job
 

@@ -17,9 +17,9 @@ from torch.nn.parameter import is_lazy
 
 from wcx.datasets import as_transform
 from wcx.errors import WcxError
-from wcx.images import as_device
 from wcx.models import IMAGENET_MEAN, IMAGENET_STD, IMAGENET_TRANSFORM, LoadedModel, Normalized, factories, precision
 from wcx.models.class_names import read_classes
+from wcx.models.devices import as_device
 from wcx.models.state_dicts import fill, read_weights, weights_hash
 from wcx.models.weights import located
 

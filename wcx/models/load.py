@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from wcx.errors import WcxError, choose
-from wcx.images import IMAGENET_MEAN, IMAGENET_STD, Normalized, Preset, Transform, as_device
+from wcx.images import IMAGENET_MEAN, IMAGENET_STD, Normalized, Preset, Transform
 from wcx.models.checkpoints import others, read_checkpoint
 from wcx.models.class_names import NAMES, NONE, label_map, read_map, read_names
+from wcx.models.devices import as_device
 from wcx.models.state_dicts import fill, read_weights, weights_hash
 from wcx.models.weights import RANDOM, Weights, resolve, torchvision_entries
 

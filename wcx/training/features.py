@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from wcx import files
 from wcx.errors import WcxError
-from wcx.images import as_device
+from wcx.models.devices import as_device
 from wcx.training.loop import to_device
 from wcx.training.samples import brief_errors, loader
 from wcx.training.tail import Tail

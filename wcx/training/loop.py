@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from wcx import files
 from wcx.errors import WcxError
-from wcx.images import as_device
+from wcx.models.devices import as_device
 from wcx.training.recipe import Recipe, derive
 from wcx.training.samples import Batches, brief_errors, loader
 

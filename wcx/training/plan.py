@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from wcx.datasets.base import ImageDataset
-from wcx.images import as_device
 from wcx.models import LoadedModel
+from wcx.models.devices import as_device
 from wcx.training.recipe import Recipe
 from wcx.training.samples import Batches, choose_indices
 from wcx.training.task import cut

@@ -18,9 +18,9 @@ from torch.utils.data import Subset
 
 from wcx.datasets.base import ImageDataset
 from wcx.errors import WcxError
-from wcx.images import as_device
 from wcx.models import LoadedModel
 from wcx.models.checkpoints import read_meta, save_checkpoint
+from wcx.models.devices import as_device
 from wcx.models.state_dicts import head_name, weights_hash
 from wcx.training.curve import write_curve, write_history
 from wcx.training.features import keep, remove
