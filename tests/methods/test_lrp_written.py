@@ -77,7 +77,19 @@ def copy_written_into(s: Parts, x: Tensor) -> Tensor:
     return y + z
 
 
+def tokens(s: Parts, x: Tensor) -> Tensor:
+    return s.linear(F.relu(s.stem(x)).flatten(2).transpose(1, 2))  # of no order in memory: what comes is a view
+
+
+def map_of(t: Tensor) -> Tensor:
+    return F.relu(t).transpose(1, 2).unflatten(2, (16, 16))
+
+
 WRITTEN = {
+    "a linear layer's tokens written into": (
+        lambda s, x: map_of(tokens(s, x).add_(0.3)),
+        lambda s, x: map_of(tokens(s, x) + 0.3),
+    ),
     "a constant that is written into later": (constant_written_later, lambda s, x: F.relu(s.stem(x)) + 0.3),
     "a factor that is written into later": (factor_written_later, lambda s, x: 0.3 * F.relu(s.stem(x))),
     "a weight that is written into later": (

@@ -82,7 +82,8 @@ class _Rule(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(*inputs)
         ctx.parts = share, ledger, tokens_first
-        return value()
+        output = value()
+        return output.clone() if output._is_view() else output  # the network may write into it
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
