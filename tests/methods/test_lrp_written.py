@@ -78,7 +78,7 @@ def copy_written_into(s: Parts, x: Tensor) -> Tensor:
 
 
 def tokens(s: Parts, x: Tensor) -> Tensor:
-    return s.linear(F.relu(s.stem(x)).flatten(2).transpose(1, 2))  # of no order in memory: what comes is a view
+    return s.linear(F.relu(s.stem(x)).flatten(2).transpose(1, 2).contiguous())  # what comes is a view
 
 
 def map_of(t: Tensor) -> Tensor:
