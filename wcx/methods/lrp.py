@@ -50,7 +50,7 @@ class LRP(Method):
     """
 
     space = "input"
-    version = 2  # which BatchNorm is merged, and which convolutions get the box, is decided by what feeds what
+    version = 3  # 2: BatchNorm and box by what feeds what; 3: under autocast, the sums that the network computed
     younger: ClassVar = {"seed": "logits", "relu": False}
 
     def __init__(
