@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from wcx.errors import WcxError
+from wcx.images import logits_of
 from wcx.methods import _graph
 from wcx.methods._mismatch import mismatch
 from wcx.methods._parts import Part, whole
@@ -177,7 +178,8 @@ def forward(
         WcxError: the model's output is something else, or it does not take such images.
     """
     logits = call(model, images, watch, norms=norms)
-    logits = getattr(logits, "logits", logits)  # of transformers' ModelOutput
+    if isinstance(logits, Mapping) or hasattr(logits, "logits"):  # of a tuple, which item it is would be a guess
+        logits = logits_of(logits)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise WcxError(
