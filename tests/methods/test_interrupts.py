@@ -93,7 +93,7 @@ def surroundings() -> list[object]:
         [mode for mode in torch.overrides._get_current_function_mode_stack() if getattr(mode, "_entered", True)],
         *(torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"), nesting()),
         *(dict(vars(part)) for part in (checkpoint.CheckpointFunction, checkpoint._checkpoint_hook)),
-        *(dict(_state._turns._turns), set(_process._kept._users), vars(_process._thread).get("depth", 0)),
+        *(dict(_state._turns._claims), set(_process._kept._users), vars(_process._thread).get("depth", 0)),
         *(list(_undo.changes()._steps), vars(_state._thread).get("state")),
     ]
 

@@ -62,9 +62,9 @@ def _put_back(owner: type, key: str, original: object) -> None:
         delattr(owner, key)
 
 
-class _Thread(threading.local):
+class _Depth(threading.local):
     depth = 0  # of models that the thread has in its hands
 
 
-_thread = _Thread()
+_thread = _Depth()
 _eager, _kept = Joint(_run_eagerly), Joint(_keep_checkpoints)

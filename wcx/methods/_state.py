@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from wcx.errors import WcxError
 from wcx.methods._process import plain
-from wcx.methods._turns import Turn, Turns
+from wcx.methods._turns import Claim, Turns
 from wcx.methods._undo import Undo, changes, modes
 
 _HOOKS = [
@@ -55,8 +55,8 @@ def evaluated(
     inference = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
     try:
         undo.note(start)
-        known = outer is not None and outer.model is model and like in (None, outer)  # in the hands of this thread
-        state = outer if outer is not None and known else _take(model, undo, once=once)
+        is_held = outer is not None and outer.model is model and like in (None, outer)  # in the hands of this thread
+        state = outer if outer is not None and is_held else _take(model, undo, once=once)
         with inference, torch.enable_grad():
             if state is outer:
                 if forward:
@@ -73,12 +73,12 @@ def _take(model: nn.Module, undo: Undo, *, once: bool) -> State:
     """Take a model out of the hands of other threads, and note what gives it back as it was."""
     modules = _modules(model)
     parameters = _distinct(module._parameters for module in modules)
-    turn = Turn()
-    undo.note(partial(_turns.leave, turn))
-    _turns.take(turn, [*modules, *parameters])
+    claim = Claim()
+    undo.note(partial(_turns.leave, claim))
+    _turns.take(claim, [*modules, *parameters])
     state = State(model, modules, parameters, once=once)
     undo.note(state.restore)
-    plain(undo, turn)
+    plain(undo, claim)
     undo.note(partial(vars(_thread).update, state=_thread.state))
     return state
 
@@ -254,8 +254,8 @@ def _sample(tensors: Iterable[Tensor]) -> dict[tuple[torch.device, torch.dtype],
     return {kind: torch.cat(row).view(torch.uint8) for kind, row in rows.items()}
 
 
-class _Thread(threading.local):
+class _Held(threading.local):
     state: State | None = None  # of the model that the thread has in its hands, the last that it took
 
 
-_thread, _turns = _Thread(), Turns()
+_thread, _turns = _Held(), Turns()

@@ -16,8 +16,8 @@ from wcx.methods._undo import Step, Undo
 
 
 @dataclass(eq=False)
-class Turn:
-    """The turn of one thread.
+class Claim:
+    """What one thread is at work on.
 
     Attributes:
         keys: ids of the modules and parameters that it is at work on.
@@ -34,29 +34,29 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._turns: dict[int, Turn] = {}  # by the id of a module or parameter
+        self._claims: dict[int, Claim] = {}  # by the id of a module or parameter
 
-    def take(self, turn: Turn, parts: Sequence[object]) -> None:
+    def take(self, claim: Claim, parts: Sequence[object]) -> None:
         """Wait until no other thread is at work on any of `parts`, and take all of them at once: no two wait for each other."""
-        turn.keys = [id(part) for part in parts]
+        claim.keys = [id(part) for part in parts]
         while True:
             end: SimpleQueue[None] = SimpleQueue()
             with self._lock:
-                turns = (self._turns.get(key, turn) for key in turn.keys) if self._turns else ()
-                other = next((other for other in turns if other.thread != turn.thread), None)
-                if other is None:
-                    self._turns.update(dict.fromkeys([key for key in turn.keys if key not in self._turns], turn))
+                claims = (self._claims.get(key, claim) for key in claim.keys) if self._claims else ()
+                holder = next((rival for rival in claims if rival.thread != claim.thread), None)
+                if holder is None:
+                    self._claims.update(dict.fromkeys([key for key in claim.keys if key not in self._claims], claim))
                     return
-                other.waiting.append(end)
+                holder.waiting.append(end)
             end.get()
 
-    def leave(self, turn: Turn) -> None:
-        """Give back what a turn has taken, if it has."""
+    def leave(self, claim: Claim) -> None:
+        """Give back what a claim has taken, if it has."""
         with self._lock:
-            for key in turn.keys:
-                if self._turns.get(key) is turn:
-                    del self._turns[key]
-        for end in turn.waiting:
+            for key in claim.keys:
+                if self._claims.get(key) is claim:
+                    del self._claims[key]
+        for end in claim.waiting:
             end.put(None)
 
 

@@ -62,12 +62,12 @@ class Undo:
         self._steps.pop()
 
 
-class _Thread(threading.local):
+class _Changed(threading.local):
     def __init__(self) -> None:
         self.undo = Undo()
 
 
-_thread = _Thread()
+_thread = _Changed()
 
 
 def changes() -> Undo:

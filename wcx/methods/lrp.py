@@ -143,9 +143,9 @@ class LRP(Method):
         )
         low, high = (_as_image(end, images).expand_as(images) for end in ends)
         if bool((low > high).any()):
-            given = ", ".join(f"{key} = {colour!r}" for key, colour in (("low", self.low), ("high", self.high)))
+            ends = ", ".join(f"{key} = {colour!r}" for key, colour in (("low", self.low), ("high", self.high)))
             raise WcxError(
-                f"lrp: {given}: the box's low end is above its high one; give low <= high in every channel, in the model's input "
+                f"lrp: {ends}: the box's low end is above its high one; give low <= high in every channel, in the model's input "
                 "space, or leave both out (black and white pixels)."
             )
         return Box(low, high)
