@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from wcx import statistics
-from wcx.statistics import bootstrap, detectable, holm, paired, seed_of, sign_flip
+from wcx.statistics import bootstrap, detectable, holm, paired, resampled, seed_of, sign_flip
 
 KEY = ["cub", "vgg16", "gradcam", "weighted"]
 
@@ -52,6 +52,16 @@ def test_bootstrap_edges() -> None:
     assert np.isnan(bootstrap(np.empty((0, 3)), KEY)[1]).tolist() == [True] * 3
     assert bootstrap([0.7], KEY) == (0.7, 0.7)
     assert bootstrap([0.1] * 30, KEY) == pytest.approx((0.1, 0.1), abs=1e-15)
+
+
+@pytest.mark.parametrize("n", [61, 997, 1000])
+def test_interval_that_ends_at_0_holds_it(n: int) -> None:
+    """One image of n: a share of (1 - 1/n)^n of the resamples is without it, and their mean is 0, not what rounding leaves."""
+    values = np.eye(n)[0]
+    assert bootstrap(values, ("end",))[0] == 0
+    assert bootstrap(-values, ("end",))[1] == 0
+    share = (resampled(values, ("end",)) == 0).mean()
+    assert share == pytest.approx((1 - 1 / n) ** n, abs=0.02)  # 4 standard errors of 10,000
 
 
 def test_bootstrap_depends_on_key_and_sample_only() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 RESAMPLES = 10_000
+ROUNDING = 1e-12  # of means, relative
 FLIPS = 100_000
 EXACT_UP_TO = 16  # images: all 2^16 signs are fewer than FLIPS
 _AT_ONCE = 1_000_000  # numbers drawn at once: memory stays bounded whatever n
@@ -62,8 +63,7 @@ def bootstrap(
         nothing = np.full(sample.shape[1:], np.nan)
         return nothing, nothing
     low, high = np.quantile(_deviations(sample, key, resamples), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    centre = sample.mean(0)
-    return centre + low, centre + high
+    return _beside_mean(sample, low), _beside_mean(sample, high)
 
 
 def resampled(values: ArrayLike, key: Sequence[object], resamples: int = RESAMPLES) -> np.ndarray:
@@ -78,7 +78,14 @@ def resampled(values: ArrayLike, key: Sequence[object], resamples: int = RESAMPL
         (resamples, ...); the images of a resample depend on key and n alone, so that means of the same images are paired.
     """
     sample = np.asarray(values, dtype=np.float64)
-    return np.asarray(sample.mean(0) + _deviations(sample, key, resamples))
+    return _beside_mean(sample, _deviations(sample, key, resamples))
+
+
+def _beside_mean(sample: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Return the mean of a sample plus deviations; where they cancel but for rounding, 0: an interval that ends there holds it."""
+    centre = sample.mean(0)
+    means = centre + deviations
+    return np.asarray(np.where(np.abs(means) <= ROUNDING * np.abs(centre), 0.0, means))[()]
 
 
 def _deviations(sample: np.ndarray, key: Sequence[object], resamples: int) -> np.ndarray:

@@ -125,11 +125,7 @@ class NetworkPanel:
             cell.changes[cell.rows.index.get_indexer(common)][:, columns]
             for cell, columns in zip(pair, places, strict=True)
         )
-        if len(common) == len(pair[0].rows) == len(pair[1].rows):
-            means = self.resampled[contrast][:, places[0]] - self.resampled[rival][:, places[1]]
-        else:
-            means = statistics.resampled(a - b, self.first.key()[:3])
-        return len(common), counts, (a - b).mean(0), means
+        return len(common), counts, (a - b).mean(0), statistics.resampled(a - b, self.first.key()[:3])
 
 
 @dataclass(frozen=True, eq=False)
