@@ -148,7 +148,7 @@ def load(
         WcxError: an unknown name or option; weights or a checkpoint that are missing, damaged or do not fit.
     """
     if num_classes is not None and not (isinstance(num_classes, int) and num_classes >= 1):
-        raise WcxError(f"num_classes = {num_classes!r}: give an integer of at least 1, or None for the weights' own.")
+        raise WcxError(f"num_classes = {num_classes!r}: give a whole number of at least 1, or None (the weights').")
     device = as_device(device)
     if library is not None:
         from wcx.models import libraries
