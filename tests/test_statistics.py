@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from wcx import statistics
-from wcx.statistics import bootstrap, detectable, holm, paired, resampled, seed_of, sign_flip
+from wcx.statistics import bootstrap, detectable, holm, paired, resampled, seed_of, sign_flip, total
 
 KEY = ["cub", "vgg16", "gradcam", "weighted"]
 
@@ -62,6 +62,13 @@ def test_interval_that_ends_at_0_holds_it(n: int) -> None:
     assert bootstrap(-values, ("end",))[1] == 0
     share = (resampled(values, ("end",)) == 0).mean()
     assert share == pytest.approx((1 - 1 / n) ** n, abs=0.02)  # 4 standard errors of 10,000
+
+
+def test_means_that_cancel_but_for_rounding_are_equal() -> None:
+    """0.1 + 0.2 is not 0.3 in float64; a difference that is small beside its terms but none of rounding stays."""
+    assert total(0.1 + 0.2, -0.3) == 0
+    assert total([0.1 + 0.2, 1.0], [-0.3, -1.0 + 1e-9]) == pytest.approx([0, 1e-9], rel=1e-6)
+    assert total(0.0, 1e-17) == 1e-17
 
 
 def test_bootstrap_depends_on_key_and_sample_only() -> None:

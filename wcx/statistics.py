@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 RESAMPLES = 10_000
-ROUNDING = 1e-12  # of means, relative
+ROUNDING = 1e-12  # of sums, relative to their terms
 FLIPS = 100_000
 EXACT_UP_TO = 16  # images: all 2^16 signs are fewer than FLIPS
 _AT_ONCE = 1_000_000  # numbers drawn at once: memory stays bounded whatever n
@@ -63,7 +63,8 @@ def bootstrap(
         nothing = np.full(sample.shape[1:], np.nan)
         return nothing, nothing
     low, high = np.quantile(_deviations(sample, key, resamples), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return _beside_mean(sample, low), _beside_mean(sample, high)
+    centre = sample.mean(0)
+    return total(centre, low), total(centre, high)
 
 
 def resampled(values: ArrayLike, key: Sequence[object], resamples: int = RESAMPLES) -> np.ndarray:
@@ -78,14 +79,14 @@ def resampled(values: ArrayLike, key: Sequence[object], resamples: int = RESAMPL
         (resamples, ...); the images of a resample depend on key and n alone, so that means of the same images are paired.
     """
     sample = np.asarray(values, dtype=np.float64)
-    return _beside_mean(sample, _deviations(sample, key, resamples))
+    return total(sample.mean(0), _deviations(sample, key, resamples))
 
 
-def _beside_mean(sample: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Return the mean of a sample plus deviations; where they cancel but for rounding, 0: an interval that ends there holds it."""
-    centre = sample.mean(0)
-    means = centre + deviations
-    return np.asarray(np.where(np.abs(means) <= ROUNDING * np.abs(centre), 0.0, means))[()]
+def total(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    """Return a + b (...); 0 where they cancel but for rounding, so that an interval that ends there holds 0."""
+    terms = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    both = np.add(*terms)
+    return np.asarray(np.where(np.abs(both) <= ROUNDING * np.abs(terms[0]), 0.0, both))[()]
 
 
 def _deviations(sample: np.ndarray, key: Sequence[object], resamples: int) -> np.ndarray:
@@ -131,8 +132,8 @@ def sign_flip(differences: ArrayLike, key: Sequence[object], flips: int = FLIPS)
         """Which images change sign, 0 or 1: as many as there are random bits."""
         return np.unpackbits(rng.integers(0, 256, (rows, -(-n // 8)), dtype=np.uint8), axis=1, count=n)
 
-    total = sample.sum(0)
-    count = sum((np.abs(total - 2 * block) >= observed).sum(0) for block in _sums(sample, flips, flipped))
+    unflipped = sample.sum(0)
+    count = sum((np.abs(unflipped - 2 * block) >= observed).sum(0) for block in _sums(sample, flips, flipped))
     return np.asarray((count + 1) / (flips + 1))
 
 

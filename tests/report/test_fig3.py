@@ -89,6 +89,16 @@ def test_paired_over_the_images_both_have(tmp_path: Path, images: int) -> None:
         assert ends == pytest.approx([d.mean(), low, high], rel=1e-4, abs=1e-6)
 
 
+def test_resamples_in_which_two_contrasts_are_level_are_at_0(tmp_path: Path) -> None:
+    """Sums of accuracies are whole numbers: where those of two contrasts are equal, no rounding stands between their means."""
+    n = 997
+    (chart,) = cells.charts(cells.read(block(tmp_path, ["mean", "weighted"], n=n, iterations=(1,), gain=(1, 0.3))))
+    means = chart.panels[0].differences("weighted", "mean")[3][:, 0, cells.ACCURACY]
+    level = np.rint(means * n) == 0
+    assert 50 < level.sum() < len(level) - 50
+    assert (means[level] == 0).all()
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_correlation_is_scipys(tmp_path: Path) -> None:
     shards = block(tmp_path, n=200) + block(tmp_path, ["original", "weighted"], model="alexnet", gain=(1, 0))

@@ -27,7 +27,7 @@ log = logging.getLogger("wcx")
 
 
 class Library(ABC):
-    """A network of a library, before it is built. A subclass stands in a file of its own; the constructor reads no weights.
+    """A network of a library, before it is built, which reads no weights. A subclass stands in a file of its own.
 
     Args:
         name: as the library knows it, or a folder.
@@ -35,9 +35,11 @@ class Library(ABC):
         classes: names of a dataset's classes, for a network whose outputs are made for them (CLIP); or None.
         weights: that will be asked for; they may take images in a way of their own.
 
+    Raises:
+        WcxError: see `describe`; or an option that the dataset or the network settles.
+
     Attributes:
         extra: of this package, that installs the library.
-        packages: what is imported.
         own: options that are not the constructor's; `arguments` are the others.
         mean, std: of the normalisation.
         transform: of an image, fields of `datasets.as_transform`.
@@ -47,7 +49,6 @@ class Library(ABC):
     """
 
     extra: ClassVar[str]
-    packages: tuple[str, ...]
     own: ClassVar[tuple[str, ...]] = ()
     mean: Sequence[float]
     std: Sequence[float]
@@ -61,16 +62,31 @@ class Library(ABC):
         name: str,
         options: Mapping[str, Any],
         classes: Sequence[str] | None = None,
-        weights: str | Path | None = "auto",  # noqa: ARG002 of a library whose networks have several
+        weights: str | Path | None = "auto",
     ) -> None:
         if given := sorted(_SETTLED & set(options)):
             raise WcxError(
                 f"model.{given[0]} is not to be given: the dataset or the network itself settles it; leave it out."
             )
-        self.name, self.options, self.classes = str(name), dict(options), classes
+        self.name, self.options, self.classes, self.weights = str(name), dict(options), classes, weights
         self.arguments = {key: value for key, value in options.items() if key not in self.own}
-        for package in self.packages:
-            import_extra(package, f"model={type(self).label()}", self.extra)
+        self.describe()
+
+    @abstractmethod
+    def describe(self) -> None:
+        """Set the attributes of this network: how it takes images, and what its outputs are.
+
+        Raises:
+            WcxError: the library is not installed, or does not know the name.
+        """
+
+    def require(self, package: str) -> None:
+        """Import a package of the library's.
+
+        Raises:
+            WcxError: it is not installed; the line names the extra.
+        """
+        import_extra(package, f"model={self.label()}", self.extra)
 
     @classmethod
     def label(cls) -> str:

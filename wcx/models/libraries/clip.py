@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,35 +60,29 @@ class Clip(Library):
 
     extra, own = "clip", ("prompts", "template")
 
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        classes: Sequence[str] | None = None,
-        weights: str | Path | None = "auto",
-    ) -> None:
-        self.is_hub = "/" in name or Path(name).is_dir()
-        self.packages = ("transformers",) if self.is_hub else ("open_clip",)
-        super().__init__(name, options, classes, weights)
+    def describe(self) -> None:
+        """See `Library.describe`."""
+        self.is_hub = "/" in self.name or Path(self.name).is_dir()
+        self.require("transformers" if self.is_hub else "open_clip")
         prompts, template = self.options.get("prompts"), self.options.get("template") or "{}"
-        if prompts is None and classes is None:
+        if prompts is None and self.classes is None:
             raise WcxError(
                 "model=clip needs sentences: model.prompts=['a red bird','a black bird'], or a file with one a line."
             )
-        self.class_names = list(classes or []) if prompts is None else read_classes(prompts, "model.prompts")
+        self.class_names = list(self.classes or []) if prompts is None else read_classes(prompts, "model.prompts")
         self.sentences = self.class_names if prompts is not None else [template.format(c) for c in self.class_names]
         self.outputs = len(self.sentences)
         self.instead = "" if prompts is None else "; or let the sentences be the classes: class_map=none"
         if self.is_hub:
-            facts = processing(name)
+            facts = processing(self.name)
         else:
             import open_clip
 
-            if (config := open_clip.get_model_config(name)) is None:
-                choose("model of open_clip", name, open_clip.list_models())
+            if (config := open_clip.get_model_config(self.name)) is None:
+                choose("model of open_clip", self.name, open_clip.list_models())
             self._quick = bool(config.get("quick_gelu"))
             facts = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-            facts |= self._pretrained(self._tag(weights))
+            facts |= self._pretrained(self._tag(self.weights))
             size = config["vision_cfg"]["image_size"]
             kind = "squash" if facts.get("resize_mode") == "squash" else "crop"
             facts["transform"] = {"kind": kind, "size": size, "resize": size}

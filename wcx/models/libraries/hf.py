@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -20,27 +19,22 @@ NEAR = 0.02  # of values in [0, 1]: two ways to round the resized sides and the 
 class HuggingFace(Library):
     """An image classifier of transformers; `model.mean`, `model.std` and `model.transform` replace what its folder says."""
 
-    extra, packages, own = "transformers", ("transformers",), ("mean", "std", "transform")
+    extra, own = "transformers", ("mean", "std", "transform")
 
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        classes: Sequence[str] | None = None,
-        weights: str | Path | None = "auto",
-    ) -> None:
-        super().__init__(name, options, classes, weights)
+    def describe(self) -> None:
+        """See `Library.describe`."""
+        self.require("transformers")
         from transformers import AutoConfig
 
         try:
-            self.config = AutoConfig.from_pretrained(name)
+            self.config = AutoConfig.from_pretrained(self.name)
         except (OSError, ValueError) as error:
             raise WcxError(
-                f"no configuration of {name}: it is no folder with a config.json, and the download failed "
+                f"no configuration of {self.name}: it is no folder with a config.json, and the download failed "
                 f"({one_line(error)[:120]}); check model.name"
             ) from error
         stated = {key: self.options.get(key) for key in self.own}
-        read = {} if all(stated.values()) else processing(name)
+        read = {} if all(stated.values()) else processing(self.name)
         self.mean, self.std, self.transform = (stated[key] or read[key] for key in self.own)
         heads = self.config.architectures or ["ForImageClassification"]
         if any("ForImageClassification" in head for head in heads):
@@ -90,20 +84,8 @@ def processing(name: str) -> dict[str, Any]:
         processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise WcxError(f"{name} has no preprocessor_config.json; {instead}") from error
-    size, crop = dict(processor.size or {}), dict(getattr(processor, "crop_size", None) or {})
-    short = size.get("shortest_edge") or size.get("height")
-    cropped, share = bool(crop) and getattr(processor, "do_center_crop", False), getattr(processor, "crop_pct", None)
-    if share and cropped:  # PoolFormer's
-        short = int(short / share)
-    elif share and "shortest_edge" in size:  # ConvNeXt's: below 384 pixels
-        crop, short, cropped = {"height": short}, int(short / share) if short < 384 else short, short < 384
-    kind = "crop" if share or "shortest_edge" in size else "squash_crop"
-    transform = (
-        {"kind": kind, "size": crop["height"], "resize": short} if cropped else {"kind": "squash", "size": short}
-    )
-    mode = Image.Resampling(int(processor.resample)).name.lower()
-    transform |= {} if mode == "bilinear" else {"interpolation": mode}
     try:
+        transform = _stated(processor)
         ends = [processor(images=Image.new("RGB", (96, 96), c), return_tensors="pt") for c in ("black", "white")]
         black, white = (end["pixel_values"][0].double().mean((1, 2)) for end in ends)
         std = 1 / (white - black)
@@ -112,7 +94,7 @@ def processing(name: str) -> dict[str, Any]:
         differ = float(
             ((pixels - black.view(-1, 1, 1)) * std.view(-1, 1, 1) - as_transform(transform)(ramps)).abs().mean()
         )
-    except (ValueError, TypeError, RuntimeError, KeyError, IndexError, WcxError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, WcxError) as error:
         raise WcxError(f"what {name} makes of images is not told by its preprocessor_config.json; {instead}") from error
     if not differ < NEAR:
         raise WcxError(
@@ -120,3 +102,20 @@ def processing(name: str) -> dict[str, Any]:
         )
     mean, std = ([round(float(x), 7) for x in values] for values in (-black * std, std))
     return {"mean": tuple(mean), "std": tuple(std), "transform": transform}
+
+
+def _stated(processor: Any) -> dict[str, Any]:
+    """Return the transform that an image processor's file states, fields of `datasets.as_transform`."""
+    from PIL import Image
+
+    size, crop = dict(processor.size or {}), dict(getattr(processor, "crop_size", None) or {})
+    short = size.get("shortest_edge") or size.get("height")
+    cropped, share = bool(crop) and getattr(processor, "do_center_crop", False), getattr(processor, "crop_pct", None)
+    if share and cropped:  # PoolFormer's
+        short = int(short / share)
+    elif share and "shortest_edge" in size:  # ConvNeXt's: below 384 pixels
+        crop, short, cropped = {"height": short}, int(short / share) if short < 384 else short, short < 384
+    kind = "crop" if share or "shortest_edge" in size else "squash_crop"
+    cut = {"kind": kind, "size": crop["height"], "resize": short} if cropped else {"kind": "squash", "size": short}
+    mode = Image.Resampling(int(processor.resample)).name.lower()
+    return cut | ({} if mode == "bilinear" else {"interpolation": mode})

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 from torch import nn
 
 from wcx.datasets import imagenet
@@ -18,25 +14,20 @@ from wcx.models.libraries.base import Library, unavailable
 class Timm(Library):
     """A network of timm."""
 
-    extra, packages = "timm", ("timm",)
+    extra = "timm"
 
-    def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any],
-        classes: Sequence[str] | None = None,
-        weights: str | Path | None = "auto",
-    ) -> None:
-        super().__init__(name, options, classes, weights)
+    def describe(self) -> None:
+        """See `Library.describe`."""
+        self.require("timm")
         import timm
         from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 
-        if not timm.is_model(name):
-            choose("model of timm", name, timm.list_models())
-        architecture, _, tag = name.partition(".")
+        if not timm.is_model(self.name):
+            choose("model of timm", self.name, timm.list_models())
+        architecture, _, tag = self.name.partition(".")
         if tag:
-            choose(f"weights of {architecture}", name, timm.list_pretrained(f"{architecture}.*"))
-        facts = timm.get_pretrained_cfg(name).to_dict()
+            choose(f"weights of {architecture}", self.name, timm.list_pretrained(f"{architecture}.*"))
+        facts = timm.get_pretrained_cfg(self.name).to_dict()
         size = self.arguments.get("img_size")
         taken = resolve_data_config({} if size is None else {"img_size": size}, pretrained_cfg=facts)
         side = taken["input_size"][-1]

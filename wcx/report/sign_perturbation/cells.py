@@ -125,7 +125,11 @@ class NetworkPanel:
             cell.changes[cell.rows.index.get_indexer(common)][:, columns]
             for cell, columns in zip(pair, places, strict=True)
         )
-        return len(common), counts, (a - b).mean(0), statistics.resampled(a - b, self.first.key()[:3])
+        if len(common) == len(pair[0].rows) == len(pair[1].rows):  # whose resamples are drawn already
+            means = statistics.total(self.resampled[contrast][:, places[0]], -self.resampled[rival][:, places[1]])
+        else:
+            means = statistics.resampled(a - b, self.first.key()[:3])
+        return len(common), counts, (a - b).mean(0), means
 
 
 @dataclass(frozen=True, eq=False)
