@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zennit.attribution import Gradient
 from zennit.canonizers import Canonizer, SequentialMergeBatchNorm
 from zennit.composites import EpsilonGammaBox, EpsilonPlus, LayerMapComposite, layer_map_base
-from zennit.core import Composite
+from zennit.core import Composite, Stabilizer
 from zennit.rules import Epsilon
 from zennit.torchvision import ResNetCanonizer
 from zennit.types import Convolution
@@ -27,7 +27,7 @@ from tests.methods.modules import mixed, torchvision_net
 from wcx import contrasts
 from wcx.errors import WcxError
 from wcx.images import Normalized
-from wcx.methods.lrp import COMPOSITES
+from wcx.methods.lrp import COMPOSITES, _away_from_0
 
 METHOD = "lrp"
 BOX = {"low": -2.5, "high": 2.5}
@@ -89,6 +89,13 @@ def test_against_zennits_hooks_and_canonizers(net: str, composite: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not:UserWarning")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_stabiliser_is_zennits_to_the_bit(dtype: torch.dtype) -> None:
+    z = torch.cat([torch.tensor([0.0, -0.0, 1e-30, -1e-30, torch.inf, -torch.inf]), torch.randn(1000)]).to(dtype)
+    for epsilon in (1e-6, 0.25):
+        assert torch.equal(_away_from_0(z, epsilon), Stabilizer(epsilon)(z))
+
+
 def test_against_captum_class_by_class() -> None:
     """Captum's epsilon is 1e-9 for every layer. Wrapping (x, v) -> (model(x) * v).sum(1) would not do: the seed is v_s y_s."""
     model, images = nets.conv_batchnorm().double(), nets.images(2).double()

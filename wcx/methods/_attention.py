@@ -35,16 +35,14 @@ class Attention:
     """Shares out the relevance of functions that transformers call.
 
     Args:
-        epsilon: stabilises denominators, a number or a function of them.
+        stabilised: of denominators, by the epsilon rule.
         constant: whether attention probabilities are constants (CP-LRP).
     """
 
     FUNCTIONS = TRANSFORMERS | NORMS | LENGTHS | PRODUCTS
 
-    def __init__(self, epsilon: float | Callable[[Tensor], Tensor], *, constant: bool) -> None:
-        from zennit.core import Stabilizer
-
-        self._stabilised, self._constant = Stabilizer.ensure(epsilon), constant
+    def __init__(self, stabilised: Callable[[Tensor], Tensor], *, constant: bool) -> None:
+        self._stabilised, self._constant = stabilised, constant
 
     def held(self, call: Call) -> Call | None:
         """Return a call with those inputs held constant that get no relevance; None if its whole value is a constant."""
