@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ import torch
 import wcx
 from wcx.cli import application, opening
 from wcx.datasets import ImageDataset
+from wcx.images import Preset
 
 
 def test_the_network_knows_the_birds(shared: Path, tmp_path: Path) -> None:
@@ -27,3 +29,14 @@ def test_the_network_knows_the_birds(shared: Path, tmp_path: Path) -> None:
     run = wcx.Explainer(loaded.model, "linear_approximation", loaded.layer)(pixels[:1])
     assert run.activation.shape == (1, 384, 16, 16)
     assert wcx.Explainer(loaded.model, "linear_approximation")(pixels[:1]).layer == loaded.layer
+
+
+def test_its_own_transform(shared: Path, tmp_path: Path) -> None:
+    """Of DINOv2, with which its head was trained, as SOURCE.md's 0.769 shows: by default CUB's images are squashed, as the paper's."""
+    paths = [f"paths.data_dir={shared}/data", f"paths.weights_dir={shared}/weights", f"paths.results_dir={tmp_path}"]
+    own = application.compose(["dataset=cub", "model=vit_s14_cub22", "dataset.transform=own", *paths])
+    dataset = opening.open_dataset(own, "test")
+    assert isinstance(dataset.transform, Preset)
+    assert asdict(dataset.transform) == {"kind": "crop", "size": 224, "resize": 256, "interpolation": "bicubic"}
+    squashed = opening.open_dataset(application.compose(["dataset=cub", "model=vit_s14_cub22", *paths]), "test")
+    assert squashed.transform.kind == "squash"

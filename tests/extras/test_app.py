@@ -76,6 +76,14 @@ def test_an_upload_is_taken_off_the_disk(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_set_when_the_page_has_loaded() -> None:
+    """The event may come late: what a visitor has by then, a photograph or an answer, was lost with it."""
+    networks = Networks(app.by_name("small_cnn", ["model.weights=random"]), app.by_name)
+    events = [event for call in page.blocks(networks, app.choices()).fns.values() for _, event in call.targets]
+    assert "upload" in events
+    assert "load" not in events
+
+
 def test_what_the_page_answers_already_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """gradio sends a choice twice, and once more when a list is left as it was; a newer question overtakes an older one."""
     networks = Networks(app.opened("small_cnn", application.compose(RANDOM, "app"), RANDOM), app.by_name)

@@ -65,7 +65,7 @@ def blocks(networks: Networks, offered: Sequence[str]) -> gr.Blocks:
     """
     first = networks.first.name
     with gr.Blocks(title="wcx", analytics_enabled=False) as page:
-        visit = gr.State(Visit)
+        visit = gr.State(Visit())  # copied for each visitor; a function would be called again when the page has loaded
         gr.Markdown(TITLE)
         with gr.Row():
             with gr.Column(scale=1, min_width=320):

@@ -68,9 +68,9 @@ def open_dataset(cfg: DictConfig, split: str) -> datasets.ImageDataset:
         arguments.pop(key, None)
     if isinstance(arguments.get("transform"), str):
         choose("transform", arguments["transform"], ["own"])
-        network = foreign(cfg)
-        entry = cfg.model.get("pinned")
-        arguments["transform"] = network.transform if network else models.own_transform(cfg.model.name, entry)
+        network, stated = foreign(cfg), plain(cfg.model.get("transform"))
+        own = network.transform if network else stated
+        arguments["transform"] = own or models.own_transform(cfg.model.name, cfg.model.get("pinned"))
     elif (network := foreign(cfg)) is not None:
         stated, own = arguments.get("transform", {}), network.transform
         arguments["transform"] = {**own, "kind": "squash"} if stated.get("kind") == "squash" else own
