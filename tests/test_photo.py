@@ -258,6 +258,8 @@ def test_where_no_comparison_speaks_for_the_default_a_sentence_says_so() -> None
         [line] = photo.remarks(composed(f"model={name}", *["model.name=resnet50"] * (name == "torchvision")))
         assert line.endswith(f"compared on mobilenet_v2, small_cnn, not on {name.replace('torchvision', 'resnet50')}.")
         assert "chosen by analogy" in line
+        at_last = "at the last layer, since no stage before it is known here (model.layer=... names one)"
+        assert (at_last in line) == (name != "googlenet")
     [line] = photo.remarks(composed("model=resnet18"))
     assert (
         line

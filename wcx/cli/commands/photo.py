@@ -126,7 +126,12 @@ def remarks(cfg: DictConfig) -> list[str]:
             f"On {name} {better} was measured better at this layer than {cfg.method.name} (docs/results.md): method={better}."
         ]
     networks = ", ".join(network for network, method in compared.items() if method == cfg.method.name)
-    return [f"This method and layer are chosen by analogy: they were compared on {networks}, not on {name}."]
+    if name in cfg.pair_layers:
+        return [f"This method and layer are chosen by analogy: they were compared on {networks}, not on {name}."]
+    return [
+        f"This method is chosen by analogy, at the last layer, since no stage before it is known here (model.layer=... names one): "
+        f"it was compared on {networks}, not on {name}."
+    ]
 
 
 def _options(cfg: DictConfig, subject: Subject, pixels: Tensor) -> dict[str, object]:
