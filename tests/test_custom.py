@@ -121,7 +121,7 @@ def test_random_weights_follow_the_seed(folder: Path) -> None:
         ({"classes": "empty.txt"}, "no class names in empty.txt"),
         ({"classes": "gap.txt"}, "line 2 of gap.txt is blank"),
         ({"classes": "latin.txt"}, "expected UTF-8"),
-        ({"weights": "gone.pth"}, "weights file not found: gone.pth"),
+        ({"weights": "gone.pth"}, r"weights file not found: gone\.pth; check model\.weights"),
         ({"weights": "other.pth"}, "other.pth does not fit Sequential: it has another shape at '4.weight'"),
         ({"weights": "pickled.pth"}, "pickled objects are never loaded"),
         ({"mean": (0.5,)}, "give three numbers"),

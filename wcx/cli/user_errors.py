@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from wcx.errors import WcxError
@@ -24,7 +26,7 @@ MISTAKES = (WcxError, HydraException, OmegaConfBaseException)  # a user's, besid
 # What Hydra and OmegaConf say, and what is said instead: "setting" is the one that OmegaConf names beside it.
 HYDRAS = {
     r"Could not override '(?P<group>[^.']+)\.(?P<option>[^']+)'": (
-        "no setting {option!r} in the {group} chosen here; wcx run {group}=... --cfg job prints those there are."
+        "no setting {option!r} in the {group} chosen here{options}; wcx run {group}=... --cfg job prints those there are."
     ),
     r"Could not override '(?P<group>[^.']+)'": (
         "no setting {group!r} in what is chosen here; wcx run --cfg job prints those there are."
@@ -83,5 +85,15 @@ def one_line(error: Exception) -> str | None:
     setting = getattr(error, "full_key", None)
     for pattern, line in HYDRAS.items():
         if match := re.search(pattern, text):
-            return line.format(**match.groupdict(), setting=setting)
+            return line.format(**match.groupdict(), setting=setting, options=_options(error.__cause__))
     return f"{setting}: {text}" if setting else text
+
+
+def _options(error: BaseException | None) -> str:
+    """Return the settings that there are where OmegaConf found none of a name, the nearest of them first."""
+    place = getattr(error, "parent_node", None)
+    if not isinstance(place, DictConfig) or not place:
+        return ""
+    close = difflib.get_close_matches(str(getattr(error, "key", "")), map(str, place), n=1)
+    hint = f". Did you mean {close[0]!r}?" if close else "."
+    return f"{hint} Choose one of: {', '.join(map(str, place))}"

@@ -90,7 +90,7 @@ def read_weights(path: str | Path) -> Mapping[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise WcxError(f"weights file not found: {path}")
+        raise WcxError(f"weights file not found: {path}; check model.weights")
     if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
         raise WcxError(f"{path} is a TorchScript archive: save the network's state_dict() instead")
     try:
