@@ -186,7 +186,7 @@ def test_partings_are_binned_by_p_t() -> None:
     assert table.loc["all", ["n", "apart", "apart_1%", "zero"]].tolist() == pytest.approx([3, 0.2, 2 / 3, 1])
 
 
-@pytest.mark.parametrize("method", methods.names(transformers=False))
+@pytest.mark.parametrize("method", cost.DESIGN)
 def test_passes_are_those_of_the_design(method: str) -> None:
     settings = cost.CostSettings("passes", 1, images=3)
     job = Rounds(cost.Cost, specimens.Noise(3), loaded(), [Cell(method, "together")], settings, batch_size=3)
