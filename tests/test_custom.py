@@ -114,7 +114,7 @@ def test_random_weights_follow_the_seed(folder: Path) -> None:
         ({"factory": "my_nets:text"}, r"returned a str, expected a torch\.nn\.Module"),
         (
             {"factory": "my_nets:of_48"},
-            r"failed on 1 image\(s\) of 224x224 in 3 channel\(s\) \(RuntimeError: .*transform\.size",
+            r"failed on 1 image\(s\) of 224x224 in 3 channel\(s\) \(RuntimeError: .*transform\.size, and model\.transform\.resize",
         ),
         ({"classes": "four.txt"}, r"returns \(1, 3\) for one image, expected \(1, 4\)"),
         ({"classes": "none.txt"}, "file of class names not found: none.txt"),
@@ -140,3 +140,16 @@ def test_a_mistake_is_one_line(folder: Path, change: dict[str, object], message:
     with pytest.raises(WcxError, match=message) as caught:
         custom.load(**arguments)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("transform", "lines"), [({"resize": 256}, 1), ({"resize": 60}, 0), ({"kind": "squash"}, 0)])
+def test_a_cut_that_leaves_little_of_a_photograph_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture, transform: dict[str, object], lines: int
+) -> None:
+    """The default cut is ImageNet's: a network of small images, told only its size, would see a stamp of the picture."""
+    with caplog.at_level("WARNING", "wcx"):
+        custom.load("my_nets:of_48", "labels.txt", "random", transform={"kind": "crop", "size": 48, **transform})
+    told = (
+        "my_nets:of_48: of a photograph resized to 256 it sees the central 48x48; model.transform.resize=48 shows all"
+    )
+    assert caplog.messages == [told] * lines

@@ -85,7 +85,13 @@ def load(
         weights_hash="",
         transform={**transform, "channels": count} if count != 3 else dict(transform),
     )
-    size = as_transform(transform).size
+    shown = as_transform(transform)
+    size = shown.size
+    if shown.kind != "squash" and 2 * size < shown.resize:
+        log.warning(
+            "%s: of a photograph resized to %d it sees the central %dx%d; model.transform.resize=%d shows all",
+            *(factory, shown.resize, size, size, size),
+        )
     images = _two_images(count, size)
     if any(is_lazy(tensor) for tensor in [*net.parameters(), *net.buffers()]):
         log.info("%s: its lazy modules take their shapes from an image of %dx%d", factory, size, size)
@@ -147,7 +153,7 @@ def _logits(loaded: LoadedModel, factory: str, pixels: Tensor) -> Tensor:
         count, size = pixels.shape[1], pixels.shape[2]
         convolutions = (module for module in loaded.net.modules() if isinstance(module, nn.modules.conv._ConvNd))
         takes = getattr(next(convolutions, None), "in_channels", count)
-        fix = "check model.transform.size."
+        fix = "check model.transform.size, and model.transform.resize before the cut."
         if takes not in (0, count):
             numbers = f"[{', '.join(['0.5'] * min(takes, 3))}{', ...' * (takes > 3)}]"
             fix = f"its first convolution takes {takes} channel(s): give model.mean and model.std as many numbers, {numbers}."
