@@ -23,7 +23,8 @@ def test_the_method_and_the_experiment_of_the_guides_run(root: Path, tmp_path: P
     for guide in GUIDES:
         for path, content in FILE.findall((root / "docs" / "guide" / guide).read_text(encoding="utf-8")):
             (tmp_path / path).write_text(content, encoding="utf-8")
-    arguments = ["experiment=mirrored", "method=squared_cam", "contrast=weighted", "model.weights=random", "limit=4"]
+    arguments = ["experiment=mirrored", "method=squared_cam", "method.relu=true", "contrast=weighted"]
+    arguments += ["model.weights=random", "limit=4"]
     done = subprocess.run(
         [sys.executable, "run.py", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
