@@ -85,6 +85,23 @@ def refused(*arguments: str) -> str:
     return str(caught.value)
 
 
+def test_a_network_of_one_size_on_a_folder_is_told_the_datasets_size(folder: Path) -> None:
+    """Its own transform is a photograph's; the folder's is 224 unless given."""
+    Path("one_size.py").write_text(
+        CODE.replace("nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32", "nn.Flatten(), nn.Linear(2048")
+    )
+    arguments = ["model.factory=one_size:grey", *ONE[1:], *FOLDER, *COMMON, "experiment=insertion_deletion", "limit=2"]
+    try:
+        wrong = application.compose([*arguments, "dataset.transform.size=40"])
+        with pytest.raises(
+            WcxError, match=r"failed on 1 image.* of 40x40 .*dataset\.transform\.size.*model\.transform\.size=32"
+        ):
+            run.run(wrong)
+        run.run(application.compose(arguments))
+    finally:
+        sys.modules.pop("one_size", None)
+
+
 def test_a_photograph_in_colour(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "wcx")
     square = Image.open("photo.png").resize((40, 40))

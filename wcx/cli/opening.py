@@ -121,6 +121,8 @@ def open_model(cfg: DictConfig, dataset: datasets.ImageDataset | None) -> models
     """
     class_map, call = _class_map(cfg), loading(cfg, dataset)
     loaded: models.LoadedModel = call()
+    if call.func is custom.load and dataset is not None:
+        custom.check_side(loaded, cfg.model.factory, dataset.transform.size)
     is_own = call.func is custom.load or call.keywords.get("checkpoint") or "library" in call.keywords
     if class_map != NAMES and not is_own:  # ImageNet's outputs, whatever the dataset
         loaded.class_names = models.distinct(imagenet.class_names())

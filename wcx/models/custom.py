@@ -142,7 +142,21 @@ def _two_images(count: int, size: int) -> Tensor:
     return pixels
 
 
-def _logits(loaded: LoadedModel, factory: str, pixels: Tensor) -> Tensor:
+def check_side(loaded: LoadedModel, factory: str, size: int) -> None:
+    """Send one image of a dataset's side through the network.
+
+    Raises:
+        WcxError: it takes no such images.
+    """
+    count = len(loaded.model.mean)
+    pixels = _two_images(count, size)[:1].to(loaded.model.mean.device)
+    own = as_transform(loaded.transform).size
+    _logits(
+        loaded, factory, pixels, f"give the side it takes by dataset.transform.size, too (model.transform.size={own})."
+    )
+
+
+def _logits(loaded: LoadedModel, factory: str, pixels: Tensor, remedy: str = "") -> Tensor:
     """Return what the network makes of pixels (N, channels, H, W); a failure is one line."""
     try:
         with torch.no_grad(), precision.tf32(allowed=False):
@@ -153,7 +167,7 @@ def _logits(loaded: LoadedModel, factory: str, pixels: Tensor) -> Tensor:
         count, size = pixels.shape[1], pixels.shape[2]
         convolutions = (module for module in loaded.net.modules() if isinstance(module, nn.modules.conv._ConvNd))
         takes = getattr(next(convolutions, None), "in_channels", count)
-        fix = "check model.transform.size, and model.transform.resize before the cut."
+        fix = remedy or "check model.transform.size, and model.transform.resize before the cut."
         if takes not in (0, count):
             numbers = f"[{', '.join(['0.5'] * min(takes, 3))}{', ...' * (takes > 3)}]"
             fix = f"its first convolution takes {takes} channel(s): give model.mean and model.std as many numbers, {numbers}."
