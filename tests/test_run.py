@@ -197,11 +197,11 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
         (["on_error=ignore"], "error: unknown on_error 'ignore'. Choose one of: skip, stop."),
         (
             ["method.steps=3"],
-            "error: no setting 'steps' in the method chosen here. Choose one of: name, relu; wcx run method=...",
+            "error: no setting 'steps' in the method chosen here. Choose one of: name, relu. wcx run method=...",
         ),
         (
             ["method.relo=true"],
-            "error: no setting 'relo' in the method chosen here. Did you mean 'relu'? Choose one of: name, relu;",
+            "error: no setting 'relo' in the method chosen here. Did you mean 'relu'? Choose one of: name, relu.",
         ),
         (["model=torchvision"], "error: model.name is needed; give model.name=..."),
         pytest.param(

@@ -39,13 +39,17 @@ def choose(kind: str, name: str, choices: Iterable[str]) -> str:
     choices = sorted(choices)
     if name in choices:
         return name
+    raise WcxError(f"unknown {kind} {name!r}.{among(name, choices)}")
+
+
+def among(name: str, choices: Iterable[str]) -> str:
+    """Return the sentences on a name that is none of `choices`, a space before each; see `choose`."""
+    choices = sorted(choices)
     close = difflib.get_close_matches(str(name), choices, n=5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     if len(choices) > _MOST:
-        listed = f"There are {len(choices)}" + (f"; the nearest: {', '.join(close)}." if close else ".")
-    else:
-        listed = f"Choose one of: {', '.join(choices)}."
-    raise WcxError(f"unknown {kind} {name!r}.{hint} {listed}")
+        return f"{hint} There are {len(choices)}" + (f"; the nearest: {', '.join(close)}." if close else ".")
+    return f"{hint} Choose one of: {', '.join(choices)}."
 
 
 def construct(what: str, kind: Callable[..., T], options: Mapping[str, Any]) -> T:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import re
 import signal
@@ -15,7 +14,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from wcx.errors import WcxError
+from wcx.errors import WcxError, among
 
 
 class SkipError(WcxError):
@@ -26,7 +25,7 @@ MISTAKES = (WcxError, HydraException, OmegaConfBaseException)  # a user's, besid
 # What Hydra and OmegaConf say, and what is said instead: "setting" is the one that OmegaConf names beside it.
 HYDRAS = {
     r"Could not override '(?P<group>[^.']+)\.(?P<option>[^']+)'": (
-        "no setting {option!r} in the {group} chosen here{options}; wcx run {group}=... --cfg job prints those there are."
+        "no setting {option!r} in the {group} chosen here.{options} wcx run {group}=... --cfg job prints those there are."
     ),
     r"Could not override '(?P<group>[^.']+)'": (
         "no setting {group!r} in what is chosen here; wcx run --cfg job prints those there are."
@@ -90,10 +89,6 @@ def one_line(error: Exception) -> str | None:
 
 
 def _options(error: BaseException | None) -> str:
-    """Return the settings that there are where OmegaConf found none of a name, the nearest of them first."""
+    """Return the sentences on the settings that there are where OmegaConf found none of a name."""
     place = getattr(error, "parent_node", None)
-    if not isinstance(place, DictConfig) or not place:
-        return ""
-    close = difflib.get_close_matches(str(getattr(error, "key", "")), map(str, place), n=1)
-    hint = f". Did you mean {close[0]!r}?" if close else "."
-    return f"{hint} Choose one of: {', '.join(map(str, place))}"
+    return among(str(getattr(error, "key", "")), map(str, place)) if isinstance(place, DictConfig) and place else ""

@@ -148,12 +148,11 @@ def check_side(loaded: LoadedModel, factory: str, size: int) -> None:
     Raises:
         WcxError: it takes no such images.
     """
-    count = len(loaded.model.mean)
-    pixels = _two_images(count, size)[:1].to(loaded.model.mean.device)
     own = as_transform(loaded.transform).size
-    _logits(
-        loaded, factory, pixels, f"give the side it takes by dataset.transform.size, too (model.transform.size={own})."
-    )
+    if size != own:  # of its own side it has taken one
+        pixels = _two_images(len(loaded.model.mean), size)[:1].to(loaded.model.mean.device)
+        remedy = f"give the side it takes by dataset.transform.size, too (model.transform.size={own})."
+        _logits(loaded, factory, pixels, remedy)
 
 
 def _logits(loaded: LoadedModel, factory: str, pixels: Tensor, remedy: str = "") -> Tensor:
