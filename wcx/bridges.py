@@ -50,8 +50,7 @@ def frozen(
         WcxError: an argument that does not fit.
     """
     with evaluated(model), torch.no_grad():
-        logits = forward(model, images)
-    return contrasts.cotangent(logits, target, contrast, foils, **options)
+        return contrasts.cotangent(forward(model, images), target, contrast, foils, **options)
 
 
 class Contrasted(nn.Module):

@@ -9,7 +9,8 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from functools import cache
+from contextlib import AbstractContextManager
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,6 +23,7 @@ from torch.utils import checkpoint
 import wcx
 from tests.methods import transformers
 from tests.methods.test_state_and_threads import facts
+from wcx import bridges
 from wcx.methods import _process, _state, _undo
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,6 +82,25 @@ def traced(call: Callable[[], object], act: Callable[[Moment], None]) -> None:
         sys.settrace(before)
 
 
+def firsts(moments: list[Moment]) -> list[int]:
+    """Return the places in a list at which a moment comes for the first time."""
+    return sorted({moment: k for k, moment in reversed(list(enumerate(moments)))}.values())
+
+
+def interrupt(k: int) -> Callable[[Moment], None]:
+    """Return what interrupts at the k-th step."""
+    left = k
+
+    def act(_: Moment) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    return act
+
+
 def nesting() -> int:
     """Return how many autocast contexts are entered."""
     torch.autocast_increment_nesting()
@@ -92,6 +113,7 @@ def surroundings() -> list[object]:
         *(torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         [mode for mode in torch.overrides._get_current_function_mode_stack() if getattr(mode, "_entered", True)],
         *(torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"), nesting()),
+        *(torch.get_autocast_dtype("cpu"), torch.is_autocast_cache_enabled()),
         *(dict(vars(part)) for part in (checkpoint.CheckpointFunction, checkpoint._checkpoint_hook)),
         *(dict(_state._turns._claims), set(_process._kept._users), vars(_process._thread).get("depth", 0)),
         *(list(_undo.changes()._steps), vars(_state._thread).get("state")),
@@ -113,21 +135,11 @@ def test_an_interrupt_at_any_step_leaves_all_as_it_was(case: str) -> None:
     right, moments = call(), list[Moment]()
     before, around = facts(model), surroundings()
     traced(call, moments.append)
-    first = {moment: k for k, moment in reversed(list(enumerate(moments)))}
     errors = deque[KeyboardInterrupt](maxlen=3)  # with their tracebacks, as a notebook keeps the last
     count = 0
-    for k in sorted(first.values()):
-        left = k
-
-        def interrupt(*_: object) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                sys.settrace(None)
-                raise KeyboardInterrupt
-
+    for k in firsts(moments):
         try:
-            traced(call, interrupt)
+            traced(call, interrupt(k))
         except KeyboardInterrupt as error:
             errors.append(error)
             count += 1
@@ -147,3 +159,78 @@ def test_an_interrupt_at_any_step_leaves_all_as_it_was(case: str) -> None:
     )  # torch itself puts a mode back late: the next call clears it away
     assert facts(model) == before
     assert surroundings() == around
+
+
+def rounded(model: nn.Module, images: Tensor) -> Callable[[], object]:
+    """Return an explanation of a pass that was made under autocast."""
+    with torch.autocast("cpu", torch.bfloat16):
+        run = wcx.Explainer(model, "gradient")(images)
+    return partial(run.explain, wcx.cotangent(run.logits, 1))
+
+
+def plain(model: nn.Module, images: Tensor) -> Callable[[], object]:
+    return partial(wcx.explain, model, images, 1)
+
+
+def of_a_bridge(model: nn.Module, images: Tensor) -> Callable[[], object]:
+    return partial(bridges.frozen, model, images, 1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a generator that is collected
+@pytest.mark.parametrize(
+    ("made", "around"),
+    [
+        (rounded, contextlib.nullcontext),
+        (plain, torch.no_grad),
+        (plain, torch.inference_mode),
+        (of_a_bridge, contextlib.nullcontext),
+    ],
+)
+def test_an_interrupt_in_a_mode_of_torch_leaves_that_at_once_and_no_other_once_its_traceback_is_gone(
+    made: Callable[[nn.Module, Tensor], Callable[[], object]], around: Callable[[], AbstractContextManager[object]]
+) -> None:
+    """A mode that stays would switch gradients off in a later training, or let autocast use weights of before a step."""
+    model, images = Net(), torch.rand(1, 3, 8, 8)
+    call, moments = made(model, images), list[Moment]()
+    outside = surroundings()
+    with around():
+        call()
+        traced(call, moments.append)
+        inside = surroundings()
+    count = 0
+    lasts = {moment: k for k, moment in enumerate(moments)}.values()
+    for k in sorted({*firsts(moments), *lasts}):
+        kept = None
+        with around():
+            try:
+                traced(call, interrupt(k))
+            except KeyboardInterrupt as error:
+                kept = error
+                count += 1
+            assert surroundings() == inside, moments[k]
+        assert surroundings() == outside, moments[k]
+        del kept
+        assert surroundings() == outside, moments[k]
+    assert count > 100
+
+
+@pytest.mark.parametrize("way", ["through", "back_to"])
+def test_steps_that_fail_or_are_interrupted_keep_no_other_from_being_taken(way: str) -> None:
+    undo, taken = _undo.Undo(), list[str]()
+
+    def fail() -> None:
+        raise RuntimeError("only leaf variables have flags")
+
+    def interrupted() -> None:
+        if "interrupted" not in taken:
+            taken.append("interrupted")
+            raise SystemExit
+        taken.append("again")
+
+    first, others = (lambda: taken.append("first")), [fail, lambda: taken.append("middle"), interrupted, partial(fail)]
+    for step in (first, *others):
+        undo.note(step)
+    with pytest.raises(RuntimeError, match="only leaf"):
+        undo.through(first) if way == "through" else undo.back_to(None)
+    assert taken == ["interrupted", "again", "middle", "first"]
+    assert undo.last is None

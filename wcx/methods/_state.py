@@ -6,7 +6,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -52,21 +52,35 @@ def evaluated(
     """
     check_model(model)
     outer, undo, start = _thread.state, changes(), modes()
-    inference = torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
     try:
         undo.note(start)
         is_held = outer is not None and outer.model is model and like in (None, outer)  # in the hands of this thread
         state = outer if outer is not None and is_held else _take(model, undo, once=once)
-        with inference, torch.enable_grad():
-            if state is outer:
-                if forward:
-                    state.renew(undo)
-            else:
-                state.freeze(like)
-                _thread.state = state
-            yield state
+        # No contexts: after an interrupt this generator may end as late as the traceback is collected, and would leave them then.
+        _leave_inference(undo)
+        torch.set_grad_enabled(True)
+        if state is outer:
+            if forward:
+                state.renew(undo)
+        else:
+            state.freeze(like)
+            _thread.state = state
+        yield state
     finally:
         undo.through(start)
+
+
+def _leave_inference(undo: Undo) -> None:
+    """Leave torch's inference mode, in which nothing has gradients, until it is put back."""
+    guards: list[torch._C._InferenceMode] = []
+
+    def leave() -> None:
+        for guard in guards:
+            guard.__exit__(None, None, None)
+
+    if torch.is_inference_mode_enabled():
+        undo.note(leave)
+        guards.extend(map(torch._C._InferenceMode, [False]))  # made and kept in one step of the interpreter
 
 
 def _take(model: nn.Module, undo: Undo, *, once: bool) -> State:

@@ -7,6 +7,7 @@ rest done, and the public calls are the last to.
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable
 from functools import wraps
@@ -40,18 +41,19 @@ class Undo:
 
     def through(self, step: Step) -> None:
         """Take all steps noted since `step`, and it; none if it was taken."""
-        try:
-            while step in self._steps:
-                self._take()
-        except BaseException:  # an interrupt in here
-            while step in self._steps:
-                self._take()
-            raise
+        self._take_while(lambda: step in self._steps)
 
     def back_to(self, last: Step | None) -> None:
         """Take all steps noted since `last` was the last."""
-        while self._steps and self._steps[-1] is not last:
-            self._take()
+        self._take_while(lambda: bool(self._steps) and self._steps[-1] is not last)
+
+    def _take_while(self, more: Callable[[], bool]) -> None:
+        try:
+            while more():
+                self._take()
+        except BaseException:  # an interrupt in here, or a step that fails: the others are taken
+            self._take_while(more)
+            raise
 
     def _take(self) -> None:
         try:
@@ -77,7 +79,8 @@ def changes() -> Undo:
 
 def modes() -> Step:
     """Return a step that puts torch's modes of this thread back as they are: gradients, autocast, what sees functions called."""
-    grad, height = torch.is_grad_enabled(), Watch.height()
+    grad, height, depth = torch.is_grad_enabled(), Watch.height(), _autocasts()
+    cached = torch.is_autocast_cache_enabled()
     autocast = [(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in _AUTOCAST]
 
     def put_back() -> None:
@@ -85,9 +88,20 @@ def modes() -> Step:
         for kind, enabled, dtype in autocast:
             torch.set_autocast_enabled(kind, enabled)
             torch.set_autocast_dtype(kind, dtype)
+        torch.set_autocast_cache_enabled(cached)
+        while _autocasts() > depth:
+            torch.autocast_decrement_nesting()
+        if not depth:  # as torch does: weights that were cast are cast anew once they have changed
+            torch.clear_autocast_cache()
         torch.set_grad_enabled(grad)
 
     return put_back
+
+
+def _autocasts() -> int:
+    """Return how many autocasts are entered, in one step of the interpreter."""
+    _, depth = map(operator.call, (torch.autocast_increment_nesting, torch.autocast_decrement_nesting))
+    return depth
 
 
 def undone(call: Callable[P, R]) -> Callable[P, R]:

@@ -24,7 +24,7 @@ from wcx.methods import _graph
 from wcx.methods._mismatch import mismatch
 from wcx.methods._parts import Part, whole
 from wcx.methods._state import State, evaluated
-from wcx.methods._undo import undone
+from wcx.methods._undo import changes, undone
 
 log = logging.getLogger("wcx")
 DETACHED = "the logits do not depend on the input or layer by any differentiable path; is part of the model detached?"
@@ -90,11 +90,11 @@ class Run(ABC):
         Raises:
             WcxError: the model's weights, buffers or modules have changed.
         """
-        same = self._autocast == _autocast(self._autocast[0])
-        with (
-            evaluated(self._state.model, like=self._state, forward=self.forward) as state,
-            nullcontext() if same else torch.autocast(*self._autocast),
-        ):
+        now = _autocast(self._autocast[0])
+        with evaluated(self._state.model, like=self._state, forward=self.forward) as state:
+            if now != self._autocast:  # left with `evaluated`: a context of this generator's could be left late
+                changes().note(partial(_set_autocast, *now))
+                torch.autocast(*self._autocast).__enter__()
             if state is not self._state and not state.matches(self._state):
                 raise WcxError(
                     "the model's weights, buffers or modules have changed since the forward pass; call the explainer on the "
@@ -120,6 +120,11 @@ class Run(ABC):
 
 def _autocast(device: str) -> tuple[str, torch.dtype, bool]:
     return device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+
+
+def _set_autocast(device: str, dtype: torch.dtype, enabled: bool) -> None:
+    torch.set_autocast_dtype(device, dtype)
+    torch.set_autocast_enabled(device, enabled)
 
 
 class Method(ABC):
