@@ -90,9 +90,8 @@ def modes() -> Step:
             torch.set_autocast_dtype(kind, dtype)
         torch.set_autocast_cache_enabled(cached)
         while _autocasts() > depth:
+            torch.clear_autocast_cache()  # of cast weights, as they were in there
             torch.autocast_decrement_nesting()
-        if not depth:  # as torch does: weights that were cast are cast anew once they have changed
-            torch.clear_autocast_cache()
         torch.set_grad_enabled(grad)
 
     return put_back
