@@ -1,6 +1,7 @@
 """Make docs/tables/table1_vit_s14.csv, and its numbers in figures.csv, from a results folder: then `wcx report docs=true`.
 
-python docs/site/vit.py results    # rows of methods that it does not hold stay
+python docs/site/vit.py results        # rows of methods that it does not hold stay
+python docs/site/vit.py results own    # made with dataset.transform=own: the numbers alone
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ CONTRASTS = ("original", "mean", "max", "weighted")
 LINE = ["mask", "method", "target", "features_kept"]
 COMMAND = (
     "python scripts/table1.py datasets=[cub] models=[vit_s14_cub22] methods=[{}] "
-    "contrasts=[original,mean,max,weighted] masks=[sign,equal] evaluation_precision=bfloat16{}"
+    "contrasts=[{}] masks=[{}] evaluation_precision=bfloat16{}"
 )
 SETTING = (
     "the {}{} of CUB-22's test images with p_t2 > 0.1, layer encoder.layers.encoder_layer_11.ln_1, "
@@ -42,39 +43,31 @@ def numbers(table: pd.DataFrame) -> Iterator[tuple[str, str, str]]:
         yield f"blur, {contrast}, 95 %", end, f"{cell.loc[('blur', contrast), f'ci_{end}']:.2f}"
 
 
+def lines(table: pd.DataFrame, n: int) -> Iterator[dict[str, object]]:
+    """Yield the numbers with their labels."""
+    for values in product(("sign", "equal"), sorted(set(table["method"])), ("t_1", "t_2"), ("positive", "negative")):
+        mask, method, target, kept = values
+        label = {"mask": mask, "n": n, "method": method, "target": target, "kept": kept}
+        for column, part, value in numbers(table[(table[LINE] == list(values)).all(axis=1)]):
+            yield label | {"column": column, "part": part, "value": value}
+
+
 def main() -> None:
     """Write the table and the numbers of sentences."""
-    folder = Path(sys.argv[1])
+    folder, is_own = Path(sys.argv[1]), sys.argv[2:] == ["own"]
     table, pairs = (pd.read_csv(folder / f"{name}.csv") for name in ("table1", "table1_paired"))
     n = int(table["n"].max())
     methods = list(dict.fromkeys(table["method"]))
     is_whole = "limit_selected" not in table["subset"].iloc[0]
+    ends = ["" if is_whole else f" limit_selected={n}", " dataset.transform=own" if is_own else ""]
+    chosen = (",".join(dict.fromkeys(table[column])) for column in ("method", "contrast", "mask"))
     stated = {
-        "setting": SETTING.format("" if is_whole else "first drawn ", n),
-        "command": COMMAND.format(",".join(methods), "" if is_whole else f" limit_selected={n}"),
+        "setting": SETTING.format("" if is_whole else "first drawn ", n) + (", its own transform" if is_own else ""),
+        "command": COMMAND.format(*chosen, "".join(ends)),
     }
-    rows: list[dict[str, object]] = []
-    for mask, method, target, kept in product(
-        ("sign", "equal"), sorted(set(table["method"])), ("t_1", "t_2"), ("positive", "negative")
-    ):
-        label = dict(zip(LINE, (mask, method, target, kept), strict=True))
-        chosen = table[(table[LINE] == pd.Series(label)).all(axis=1)]
-        rows += [
-            {
-                "mask": mask,
-                "n": n,
-                "method": method,
-                "target": target,
-                "kept": kept,
-                "column": column,
-                "part": part,
-                "value": value,
-            }
-            | stated
-            for column, part, value in numbers(chosen)
-        ]
-    write("table1_vit_s14", rows, ["mask", "method"])
-    begin = "vit" if "gradcam" in methods else f"vit_{'_'.join(methods)}"
+    if not is_own:
+        write("table1_vit_s14", [line | stated for line in lines(table, n)], ["mask", "method"])
+    begin = "vit_own" if is_own else "vit" if "gradcam" in methods else f"vit_{'_'.join(methods)}"
     made: dict[str, object] = {f"{begin}_n": n, f"{begin}_pairs": len(pairs[pairs["mask"] == "sign"])}
     for mask, cells in pairs.groupby("mask"):
         ahead, sure = cells["better"] == "weighted", cells["p_holm"] < 0.05
