@@ -132,6 +132,21 @@ def test_the_second_call_takes_no_trace_and_gives_the_same_numbers(
     assert len(traces) == 2  # it is another network
 
 
+@pytest.mark.parametrize("layer", [None, "stem.2"])
+@pytest.mark.parametrize(("n", "later_traces"), [(1, 1), (3, 0)])
+def test_a_norms_output_is_known_but_of_one_image(
+    layer: str | None, n: int, later_traces: int, traces: list[int]
+) -> None:
+    """Of one image alone, a norm's gradient is laid out anew (`base._laid_out`), and sums may round otherwise."""
+    model = Net()
+    model.last = nn.Sequential(model.last, nn.BatchNorm2d(WIDTH).double().eval())
+    first = explained(model, layer, images(n))
+    assert first[0]
+    assert len(traces) == 1
+    assert same(explained(model, layer, images(n)), first)
+    assert len(traces) == 1 + later_traces
+
+
 def hook(model: Net) -> None:
     model.last.register_forward_hook(lambda _module, _inputs, output: output.transpose(2, 3))
 

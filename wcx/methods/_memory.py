@@ -55,8 +55,10 @@ class Known:
         if module is None or activation.logits.grad_fn is None:
             return None
         by_gradients = any(isinstance(part, _BY_GRADIENTS) for part in model.modules())
-        norm = isinstance(module, nn.modules.batchnorm._BatchNorm) or "BatchNorm" in edge.node.name()
-        # Of a norm's output, `base._laid_out` moves the gradient; other outputs of a function lead their own way.
+        norm = len(activation.value) == 1 and (
+            isinstance(module, nn.modules.batchnorm._BatchNorm) or "BatchNorm" in edge.node.name()
+        )
+        # Of a norm's output for one image, `base._laid_out` moves the gradient; other outputs of a function lead their own way.
         if activation.tokens or activation.layout.grid or by_gradients or norm or edge.output_nr or activation.hooked:
             return None
         n, channels, *places = activation.value.shape
