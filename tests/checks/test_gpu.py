@@ -61,6 +61,23 @@ def test_maps_that_are_off_here_and_not_on_the_cpu_are_missed(check, monkeypatch
     assert not any(finding["kept"] for finding in facts["findings"])
 
 
+def test_a_method_that_a_network_does_not_take_is_left_out_with_its_reason(
+    check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the default networks: LRP has no rule for its squeeze and excitation."""
+    monkeypatch.setattr(gpu.methods, "of_gradients", lambda: ["gradcam", "lrp", "xgradcam"])
+    results = tmp_path / "not" / "there"
+    done, _ = check("parts=[agreement]", "networks=[mobilenet_v3_small]", f"paths.results_dir={results}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    facts = json.loads((results / "check_gpu.json").read_text())
+    subjects = [finding["subject"] for finding in facts["findings"]]
+    assert subjects == [f"mobilenet_v3_small {method}, float32 error" for method in ("gradcam", "xgradcam")]
+    [(left_out, reason)] = facts["left_out"].items()
+    assert left_out == "agreement: mobilenet_v3_small lrp"
+    assert "no rule" in reason
+    assert f"left out: {reason}" in (results / "check_gpu.md").read_text()
+
+
 def test_no_part_begins_after_the_time(check) -> None:
     done, facts = check("seconds=0")
     assert done.returncode == 0

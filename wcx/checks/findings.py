@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from wcx.errors import WcxError
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -34,6 +36,25 @@ class Finding:
     def kept(self) -> bool:
         """Whether the value is within its bounds."""
         return (self.least is None or self.value >= self.least) and (self.most is None or self.value <= self.most)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What could not be measured, of a part whose other findings stand.
+
+    Attributes:
+        part: of the check.
+        subject: what was to be measured.
+        reason: why it was not.
+    """
+
+    part: str
+    subject: str
+    reason: str
+
+
+class LeftOutError(WcxError):
+    """A part that cannot be measured here."""
 
 
 def text(findings: Sequence[Finding], left_out: dict[str, str], title: str) -> str:

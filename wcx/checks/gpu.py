@@ -30,7 +30,7 @@ from torch.utils.data import Dataset
 
 from wcx import contrasts, methods, models, pipeline, training
 from wcx.checks import bench
-from wcx.checks.findings import Finding, text
+from wcx.checks.findings import Finding, LeftOut, LeftOutError, text
 from wcx.checks.processes import scarce
 from wcx.checks.workloads import WORKLOADS
 from wcx.errors import WcxError
@@ -85,7 +85,8 @@ class Setup:
 
 def check(setup: Setup, parts: Sequence[str], folder: Path) -> tuple[list[Finding], dict[str, str]]:
     """Run the parts, and write check_gpu.md and check_gpu.json; return the findings, and why parts were left out."""
-    findings: list[Finding] = []
+    folder.mkdir(parents=True, exist_ok=True)  # a folder that cannot be had is told before minutes are spent
+    lines: list[Finding | LeftOut] = []
     left_out: dict[str, str] = {}
     for part in parts:
         if setup.late():
@@ -93,9 +94,11 @@ def check(setup: Setup, parts: Sequence[str], folder: Path) -> tuple[list[Findin
             continue
         log.info("%s ...", part)
         try:
-            findings += PARTS[part](setup)
+            lines += PARTS[part](setup)
         except LeftOutError as error:
             left_out[part] = str(error)
+    findings = [line for line in lines if isinstance(line, Finding)]
+    left_out |= {f"{line.part}: {line.subject}": line.reason for line in lines if isinstance(line, LeftOut)}
     facts = manifest(setup.device, seconds=round(time.monotonic() - setup.begun))
     rows = [dataclasses.asdict(f) | {"goal": f.goal, "kept": f.kept} for f in findings]
     write(folder / "check_gpu.json", json.dumps({**facts, "findings": rows, "left_out": left_out}, indent=1))
@@ -103,22 +106,23 @@ def check(setup: Setup, parts: Sequence[str], folder: Path) -> tuple[list[Findin
     return findings, left_out
 
 
-class LeftOutError(WcxError):
-    """A part that cannot be measured here."""
-
-
-def agreement(setup: Setup) -> Iterator[Finding]:
+def agreement(setup: Setup) -> Iterator[Finding | LeftOut]:
     """Relative error (L2) of maps in float32 against float64: 5 times that of the CPU is too much."""
-    cells = [Cell(*pair) for pair in product(methods.of_gradients(), contrasts.names())]
     for network in setup.networks:
+        cells = [Cell(*pair) for pair in product(methods.of_gradients(), contrasts.names())]
         jobs = [setup.opened(network, "masking", cells, device) for device in ("cpu", "")]
-        items = jobs[0].read(jobs[0].chunks()[0][:2])
-        pixels = stacked(items)
+        for method in methods.of_gradients():
+            try:
+                _ = dataclasses.replace(jobs[0], cells=[Cell(method, "original")]).settled
+            except WcxError as refusal:  # LRP has no rule for all that networks do
+                cells = [cell for cell in cells if cell.method != method]
+                yield LeftOut("agreement", f"{network} {method}", str(refusal))
+        jobs = [dataclasses.replace(job, cells=cells) for job in jobs]
+        pixels = stacked(jobs[0].read(jobs[0].chunks()[0][:2]))
         exact = _maps(jobs[0], cells, pixels.double())
         errors = [_errors(_maps(job, cells, pixels), exact) for job in jobs]
-        for method in methods.of_gradients():
-            of_method = [cell for cell in cells if cell.method == method]
-            cpu, here = (max(map(error.__getitem__, of_method)) for error in errors)
+        for method in dict.fromkeys(cell.method for cell in cells):
+            cpu, here = (max(value for cell, value in error.items() if cell.method == method) for error in errors)
             yield Finding("agreement", f"{network} {method}, float32 error", here, most=max(5 * cpu, 1e-4))
 
 
@@ -259,8 +263,7 @@ def finetuning(setup: Setup) -> Iterator[Finding]:
     """Some epochs of a fresh network in mixed precision and in float32: the loss that is reached, and images a second."""
     network, epochs = setup.networks[-1], 3
     job = setup.opened(network, "masking", [Cell("gradcam", "weighted")], "cpu")
-    items = job.read(job.chunks()[0])
-    samples = _Samples(stacked(items))
+    samples = _Samples(stacked(job.read(job.chunks()[0])))
     losses = []
     for amp in (False, True):
         net = models.load(network, weights="random", num_classes=2).model
@@ -291,6 +294,6 @@ def ray(setup: Setup) -> Iterator[Finding]:
     yield Finding("ray", f"{network}, two workers / one, images/s", seconds[1] / seconds[2])
 
 
-PARTS: dict[str, Callable[[Setup], Iterator[Finding]]] = {
+PARTS: dict[str, Callable[[Setup], Iterator[Finding | LeftOut]]] = {
     part.__name__: part for part in (agreement, records, throughput, ratios, memory, finetuning, ray)
 }
