@@ -237,6 +237,20 @@ def test_make_hands_on_what_was_typed(target: str, name: str, tmp_path: Path, ro
 
 
 @pytest.mark.parametrize(
+    ("recipe", "argument", "expected"),
+    [
+        ("tail", "recipe.augment={random_resized_crop:[0.7,1.0]}", {"random_resized_crop": [0.7, 1.0]}),
+        ("tail", "recipe.augment.rotation=30", {"rotation": 30}),
+        ("tail", "+recipe.augment.rotation=30", {"rotation": 30}),
+        ("quick", "recipe.augment.rotation=30", {"horizontal_flip": 0.5, "rotation": 30}),
+        ("quick", "recipe.augment.horizontal_flip=0.1", {"horizontal_flip": 0.1}),
+    ],
+)
+def test_any_augmentation_may_be_given(recipe: str, argument: str, expected: dict[str, object]) -> None:
+    assert application.compose([f"recipe={recipe}", argument], "finetune").recipe.augment == expected
+
+
+@pytest.mark.parametrize(
     ("argument", "line"),
     [
         ("limit", "cannot read 'limit'; give setting=value"),

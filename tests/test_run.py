@@ -203,6 +203,10 @@ def test_a_picture_that_cannot_be_read_is_skipped_and_counted(tmp_path: Path, ru
             ["method.relo=true"],
             "error: no setting 'relo' in the method chosen here. Did you mean 'relu'? Choose one of: name, relu.",
         ),
+        (
+            ["dataset=fgvc", "dataset.level=brand"],
+            "error: unknown level of fgvc 'brand'. Choose one of: family, manufacturer, variant.",
+        ),
         (["model=torchvision"], "error: model.name is needed; give model.name=..."),
         pytest.param(
             ["model.weights=random", "paths.results_dir=/dev/null/in"],

@@ -37,6 +37,7 @@ NUMBERS = {
     "threads",
 }
 SEVERAL = {"image", "foils", "model.prompts"}  # a text, or several
+OPEN = "recipe.augment"  # its keys are names that no file of conf/ has all of: each may be given
 NAMES = {"target", "foils", "ids"}  # of classes and images, no paths: `~` is a letter like any other
 _HYDRAS = ("hydra", "now", "python_version")  # resolvers that are there when Hydra has started
 _ITEM = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^\]]*\]|(?:\\,|[^,])*?)\s*(?:,|$)""", re.DOTALL)
@@ -76,7 +77,7 @@ def quoted(arguments: Sequence[str], sweep: bool = False) -> list[str]:
         arguments: key=value; Hydra's flags stay as they are.
         sweep: whether a sweep is asked for (-m).
     """
-    return [_argument(argument, sweep) for argument in arguments]
+    return [_argument(_added(argument), sweep) for argument in arguments]
 
 
 def is_sweep(argument: str) -> bool:
@@ -110,6 +111,12 @@ def split(value: str) -> list[str]:
     ["crow's nest", "'cat, tabby'", 'cat, tabby', '[a,b]']
     """
     return [item if item[0] in "'\"[" else item.replace("\\,", ",") for item in _ITEM.findall(value) if item]
+
+
+def _added(argument: str) -> str:
+    """Return an argument so that Hydra adds a key that is not there, where keys are free."""
+    key = argument.partition("=")[0]
+    return f"++{argument}" if f"{key}.".startswith(f"{OPEN}.") else argument
 
 
 def _argument(argument: str, sweep: bool) -> str:
