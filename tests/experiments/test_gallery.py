@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -277,3 +279,20 @@ def test_an_option_that_the_gallerys_contrast_has_not_is_one_line() -> None:
     figure = FigureKind(("gradcam",), ("mean", "finer"), targets=1)
     with pytest.raises(WcxError, match="unknown contrast option 'gamma'"):
         show(lens, [Item(0, "a", 0, torch.rand(3, 16, 16))], figure)
+
+
+@pytest.mark.parametrize("asked", [[], ["methods=[lrp]"]], ids=["all there are", "asked for"])
+def test_of_all_methods_those_that_the_network_refuses_are_left_out(
+    cli: Callable[..., Any], tmp_path: Path, asked: list[str]
+) -> None:
+    """LRP has no rule for squeeze and excitation; one that is asked for by its name is an error."""
+    drawn = ["datasets=[parts]", "models=[mobilenet_v3_small]", "model.weights=random", "dataset.size=64"]
+    chosen = ["dataset.transform.size=64", "figures=[methods]", "contrasts=[original]", "p_t2_min=0", "limit=2"]
+    done = cli("gallery", *drawn, *chosen, *asked, "formats=[png]", "dpi=20", f"paths.results_dir={tmp_path}")
+    assert "no rule" in done.stdout + done.stderr
+    files = [*tmp_path.rglob("*-methods.json")]
+    assert done.returncode == len(asked)
+    assert len(files) == 1 - len(asked)
+    for file in files:
+        maps = json.loads(file.read_text(encoding="utf-8"))["images"][0]["maps"]
+        assert {phi["method"] for phi in maps} == set(methods.of_gradients()) - {"lrp"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +21,8 @@ from wcx.experiments.pictures import Picture
 from wcx.experiments.selection import Choice, Walk, by_id
 from wcx.images import device_of, drawn_sigma, make_baseline, sigma_range
 from wcx.models import LoadedModel
+
+log = logging.getLogger("wcx")
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,16 @@ class GalleryJob:
         choice = self.choose(kind)
         items, model = list(self.read(choice.indices)), self.loaded.model
         first = next(item.pixels for item in items if item.pixels is not None)[None].to(device_of(model))
-        options = {
-            name: methods.settled(name, self.method_options.get(name, {}), model, first) for name in kind.methods
-        }
+        options: dict[str, dict[str, Any]] = {}
+        are_asked = bool(self.methods) or set(kind.methods) != set(methods.of_gradients())
+        for name in kind.methods:
+            try:
+                options[name] = methods.settled(name, self.method_options.get(name, {}), model, first)
+            except WcxError as refusal:
+                if are_asked:
+                    raise
+                log.warning("%s is left out: %s", name, refusal)
+        kind = replace(kind, methods=tuple(options))
         created = {name: methods.create(name, **options[name]) for name in kind.methods}
         subject = Subject(
             self.loaded.model,
