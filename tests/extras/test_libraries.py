@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import wcx
@@ -144,6 +146,17 @@ def test_no_such_folder_or_hub_name_is_one_line(monkeypatch: pytest.MonkeyPatch)
     assert "\n" not in str(caught.value)
 
 
+def test_weights_without_a_head_are_refused(folder: Path, tmp_path: Path) -> None:
+    """transformers leaves what a file lacks random, and the network was called pretrained."""
+    lacking = shutil.copytree(folder, tmp_path / "lacking")
+    state = load_file(lacking / "model.safetensors")
+    save_file({key: value for key, value in state.items() if "classifier" not in key}, lacking / "model.safetensors")
+    with pytest.raises(WcxError, match=r"lack 2 of the network's parameters \(classifier.bias\)") as caught:
+        models.load(str(lacking), library="hf")
+    assert "\n" not in str(caught.value)
+    assert models.load(str(lacking), library="hf", num_classes=3).net.classifier.out_features == 3
+
+
 @pytest.fixture
 def small_clip(tmp_path: Path) -> str:
     """A small CLIP under a name of open_clip's."""
@@ -218,6 +231,30 @@ def test_clip_without_sentences_takes_the_datasets_class_names(small_clip: str) 
     assert loaded.class_names == ["crow", "tench"]
     with pytest.raises(WcxError, match=r"model=clip needs sentences: model.prompts=\["):
         models.load(small_clip, library="clip", weights="random")
+
+
+@pytest.mark.parametrize("template", ["a bird", "a {x}", "a {} or {}", "a {} {", "{0}", ""])
+def test_a_template_has_one_place_for_the_name(template: str) -> None:
+    """Without one all classes were one sentence; others ended in a traceback."""
+    with pytest.raises(WcxError, match=r"model\.template=.* with \{\} once") as caught:
+        libraries.get("clip")("ViT-B-32", {"template": template}, ["crow", "tench"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sentence_twice_is_refused(tmp_path: Path) -> None:
+    """Named apart, they were encoded as "a bird (0)" and "a bird (1)"."""
+    (tmp_path / "prompts.txt").write_text("a bird\na dog\na bird\n")
+    for prompts in (["a bird", "a dog", "a bird"], tmp_path / "prompts.txt"):
+        with pytest.raises(WcxError, match=r"model\.prompts has 'a bird' twice"):
+            libraries.get("clip")("ViT-B-32", {"prompts": prompts})
+
+
+def test_a_folder_of_another_family_is_no_clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers only warns, and leaves all weights random."""
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda _: None)
+    for weights in ("random", "auto"):
+        with pytest.raises(WcxError, match="is a vit, and transformers' CLIPs alone are read"):
+            models.load(str(folder), library="clip", weights=weights, prompts=["a", "b"])
 
 
 def test_from_the_command_line_configuration(folder: Path, small_clip: str, tmp_path: Path) -> None:

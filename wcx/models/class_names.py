@@ -17,7 +17,9 @@ from wcx.errors import WcxError
 NAMES, NONE = "name", "none"  # ways to map classes to outputs; anything else is a file
 
 
-def read_classes(path: str | Path | Sequence[str], setting: str = "model.classes") -> list[str]:
+def read_classes(
+    path: str | Path | Sequence[str], setting: str = "model.classes", *, repeated: bool = True
+) -> list[str]:
     """Return the class names of a file, in the order of the network's outputs.
 
     Args:
@@ -25,15 +27,22 @@ def read_classes(path: str | Path | Sequence[str], setting: str = "model.classes
             Python literal): a list of names, {id: name}, {id: [wnid, name]} as in imagenet_class_index.json, or {name: id}. The
             names themselves are taken as they are.
         setting: that named it, for messages.
+        repeated: a name may come more than once; sentences may not, since the id would be read as a part of them.
 
     Returns:
         the names; those that come more than once (ImageNet's crane) have their id behind them.
 
     Raises:
-        WcxError: the file is missing, not UTF-8, or empty; a line is blank; ids that do not count from 0.
+        WcxError: the file is missing, not UTF-8, or empty; a line is blank; ids that do not count from 0; a name is repeated.
     """
-    if not isinstance(path, str | Path):
-        return distinct([str(name) for name in path])
+    names = _read(path, setting) if isinstance(path, str | Path) else [str(name) for name in path]
+    if not repeated and (twice := next((name for name in names if names.count(name) > 1), None)):
+        raise WcxError(f"{setting} has {twice!r} twice: between a sentence and itself there is no contrast.")
+    return distinct(names)
+
+
+def _read(path: str | Path, setting: str) -> list[str]:
+    """Return the names in a file or text; see `read_classes`."""
     try:
         text = str(path).rstrip() if "\n" in str(path) else Path(path).read_text(encoding="utf-8-sig").rstrip()
     except FileNotFoundError as error:
@@ -46,7 +55,7 @@ def read_classes(path: str | Path | Sequence[str], setting: str = "model.classes
         raise WcxError(f"no class names in {path}; expected one a line, in the order of the network's outputs.")
     if "" in names:
         raise WcxError(f"line {names.index('') + 1} of {path} is blank; expected one class name a line.")
-    return distinct(names)
+    return names
 
 
 def _literal(text: str) -> list[object] | dict[object, object] | None:

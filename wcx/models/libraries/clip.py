@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from wcx.errors import WcxError, choose
 from wcx.models.class_names import read_classes
 from wcx.models.factories import one_line
 from wcx.models.libraries.base import Library, unavailable
-from wcx.models.libraries.hf import processing
+from wcx.models.libraries.hf import processing, whole
+
+_OTHERS = "open_clip has SigLIP and others by name: model.name=ViT-B-16-SigLIP"
 
 
 class Similarities(nn.Module):
@@ -64,13 +66,14 @@ class Clip(Library):
         """See `Library.describe`."""
         self.is_hub = "/" in self.name or Path(self.name).is_dir()
         self.require("transformers" if self.is_hub else "open_clip")
-        prompts, template = self.options.get("prompts"), self.options.get("template") or "{}"
+        prompts = self.options.get("prompts")
         if prompts is None and self.classes is None:
             raise WcxError(
                 "model=clip needs sentences: model.prompts=['a red bird','a black bird'], or a file with one a line."
             )
-        self.class_names = list(self.classes or []) if prompts is None else read_classes(prompts, "model.prompts")
-        self.sentences = self.class_names if prompts is not None else [template.format(c) for c in self.class_names]
+        given = list(self.classes or [])
+        self.class_names = given if prompts is None else read_classes(prompts, "model.prompts", repeated=False)
+        self.sentences = self.class_names if prompts is not None else self._filled(self.class_names)
         self.outputs = len(self.sentences)
         self.instead = "" if prompts is None else "; or let the sentences be the classes: class_map=none"
         if self.is_hub:
@@ -89,6 +92,20 @@ class Clip(Library):
             if (mode := facts.get("interpolation", "bicubic")) != "bilinear":
                 facts["transform"]["interpolation"] = mode
         self.mean, self.std, self.transform = facts["mean"], facts["std"], facts["transform"]
+
+    def _filled(self, names: Sequence[str]) -> list[str]:
+        """Return the template's sentence of each class.
+
+        Raises:
+            WcxError: a template without a place for the name, which would make one sentence of all classes, or with another.
+        """
+        template = self.options.get("template")
+        template = "{}" if template is None else str(template)
+        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+            raise WcxError(
+                f"model.template={template!r}: give a sentence with {{}} once, where a class's name stands: 'a photo of a {{}}'."
+            )
+        return [template.replace("{}", name) for name in names]
 
     def tags(self) -> list[str]:
         """See `Library.tags`: open_clip's; the first is the usual."""
@@ -151,8 +168,9 @@ class Clip(Library):
         except (OSError, ValueError) as error:
             raise WcxError(f"{self.name} has no tokenizer: {one_line(error)[:120]}") from error
         config = AutoConfig.from_pretrained(self.name)
-        model = CLIPModel(config) if weights is None else CLIPModel.from_pretrained(self.name)
-        model = model.float().eval()
+        if config.model_type != CLIPModel.config_class.model_type:  # transformers only warns
+            raise WcxError(f"{self.name} is a {config.model_type}, and transformers' CLIPs alone are read; {_OTHERS}")
+        model = (CLIPModel(config) if weights is None else whole(CLIPModel, self.name)).float().eval()
 
         def text(sentences: list[str]) -> Tensor:
             tokens = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")

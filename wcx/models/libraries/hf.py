@@ -51,11 +51,28 @@ class HuggingFace(Library):
         if weights is None:
             return AutoModelForImageClassification.from_config(config)
         try:
+            if num_classes is None:
+                return whole(AutoModelForImageClassification, self.name, config=config)
             return AutoModelForImageClassification.from_pretrained(
-                self.name, config=config, ignore_mismatched_sizes=num_classes is not None
+                self.name, config=config, ignore_mismatched_sizes=True
             )
         except OSError as error:
             raise unavailable(self, error) from error
+
+
+def whole(kind: Any, name: str, **options: Any) -> nn.Module:
+    """Return transformers' pretrained network of a kind, with every parameter from the file.
+
+    Raises:
+        WcxError: the file lacks some, which transformers leaves random and only reports.
+    """
+    net, report = kind.from_pretrained(name, output_loading_info=True, **options)
+    if lacking := sorted({key for key, _ in net.named_parameters()} & set(report["missing_keys"])):
+        raise WcxError(
+            f"the weights of {name} lack {len(lacking)} of the network's parameters ({lacking[0]}): transformers leaves them "
+            "random; give weights that have them, or model.weights=random"
+        )
+    return net
 
 
 def named(labels: Mapping[int, str]) -> list[str] | None:
