@@ -117,6 +117,11 @@ def test_profiles_reach_experiment_and_method() -> None:
     [
         (["dataset=cubb"], "unknown dataset 'cubb'. Did you mean 'cub'"),
         (["contrat=mean"], "unknown setting 'contrat'. Did you mean 'contrast'"),
+        (
+            ["layer=blocks.11.norm1"],
+            "unknown setting 'layer': that of a group has its name before it; give model.layer=....",
+        ),
+        (["gamma=0.3"], "give contrast.gamma=... or method.gamma=...."),
         (["contrast=wieghted"], "Did you mean 'weighted'"),
         (["model=vgg61"], "Did you mean 'vgg16'"),
         (["experiment=maskign"], "Did you mean 'masking'"),

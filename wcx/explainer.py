@@ -63,6 +63,9 @@ class Explainer:
             raise WcxError(
                 f"{name} explains the input, at no layer, got layer={layer!r}; leave it out, or use {layered}."
             )
+        if layer is not None and self.method.transformers:  # no error: checks hand one layer to all methods of a space
+            name = method if isinstance(method, str) else type(method).__name__
+            say(f"{name} reads the attention of all blocks: the layer that is named plays no part.")
         self.layer = layer
 
     @undone

@@ -184,6 +184,16 @@ def test_rollout_is_the_product_of_the_layers_in_their_order() -> None:
         assert (reverse - expected).norm() > 0.01 * expected.norm()
 
 
+@pytest.mark.parametrize("method", ["legrad", "attention_rollout"])
+def test_a_layer_that_plays_no_part_is_told(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    net = transformers.made("vit")
+    say.cache_clear()
+    wcx.Explainer(net, method)
+    assert "plays no part" not in caplog.text
+    wcx.Explainer(net, method, layer="encoder.layers.encoder_layer_0")
+    assert f"{method} reads the attention of all blocks: the layer that is named plays no part." in caplog.text
+
+
 def test_rollout_is_the_same_under_every_contrast_and_a_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
     net, images = transformers.made("vit"), photos()
     say.cache_clear()

@@ -140,6 +140,10 @@ def check_overrides(arguments: list[str]) -> None:
             continue  # to Hydra
         if key[0:1] == "-":
             raise WcxError(f"{argument}: settings have no dashes before them; give {argument.lstrip('-')}")
+        grouped = sorted(full for full in quoting.defaults() if full.endswith(f".{name}"))
+        if name not in keys and grouped:  # layer=... as in Python
+            meant = " or ".join(f"{full}=..." for full in grouped)
+            raise WcxError(f"unknown setting {name!r}: that of a group has its name before it; give {meant}.")
         choose("setting", name, keys)
         if key in groups and not has_folder:
             for choice in quoting.choices(value):
