@@ -73,10 +73,14 @@ class Contrasted(nn.Module):
         """Return v.y of each image.
 
         Raises:
-            WcxError: the number of images is no multiple of v's rows.
+            WcxError: v of another number of classes; the number of images is no multiple of v's rows.
         """
         logits: Tensor = self.model(images)
         v = self.get_buffer("v")
+        if v.ndim != 2 or v.shape[1] != logits.shape[1]:
+            raise WcxError(
+                f"v is {tuple(v.shape)} and the model has {logits.shape[1]} classes; make v by bridges.frozen."
+            )
         copies, rest = divmod(len(logits), len(v))
         if rest:
             raise WcxError(
@@ -107,7 +111,13 @@ def last_layer(model: nn.Module, v: Tensor) -> nn.Sequential:
 
 
 def targets(v: Tensor) -> list[Callable[[Tensor], Tensor]]:
-    """Return for each image a function of its logits (C,), v.y: the `targets` of pytorch-grad-cam and torch-cam."""
+    """Return for each image a function of its logits (C,), v.y: the `targets` of pytorch-grad-cam and torch-cam.
+
+    Raises:
+        WcxError: v is no (N, C): its numbers would be taken for images.
+    """
+    if v.ndim != 2:
+        raise WcxError(f"v is {tuple(v.shape)}, expected (N, C): make it by bridges.frozen, or give v[i : i + 1].")
 
     def of(row: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda logits: (logits * row.to(logits)).sum(-1)
@@ -175,11 +185,17 @@ class LogOdds(nn.Module):
         self.model, self.foils, self.training = model, foils, model.training
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the log-odds (N, C); -inf .. inf, and inf for a class that is the only foil."""
+        """Return the log-odds (N, C); -inf .. inf, and inf for a class that is the only foil.
+
+        Raises:
+            WcxError: a foil that is no class; -1 would be the last.
+        """
         logits: Tensor = self.model(images)
         classes = logits.shape[1]
         rivals = torch.ones(classes, dtype=torch.bool, device=logits.device)
         if self.foils is not None:
+            if wrong := [foil for foil in self.foils if not 0 <= foil < classes]:
+                raise WcxError(f"foil {wrong[0]} is out of range: the model has {classes} classes, 0 to {classes - 1}.")
             rivals = torch.zeros_like(rivals)
             rivals[self.foils] = True
         mask = rivals & ~torch.eye(classes, dtype=torch.bool, device=logits.device)  # (c, s)

@@ -147,3 +147,16 @@ def test_what_does_not_fit_is_one_line(network: Net, images: Tensor) -> None:
         bridges.last_layer(network, v)
     with pytest.raises(WcxError, match="wieghted"):
         bridges.frozen(network, images, TARGETS, "wieghted")
+
+
+def test_a_contrast_or_a_foil_that_does_not_fit_is_one_line(network: Net, images: Tensor) -> None:
+    """v of one image (C,) was taken for C images, and the foil -1 for the last class; others ended in torch's error."""
+    v = _v(network, images)
+    with pytest.raises(WcxError, match=r"v is \(\d+,\), expected \(N, C\)"):
+        bridges.targets(v[0])
+    for wrong in (v[:, :-1], v[0]):
+        with pytest.raises(WcxError, match=rf"and the model has {v.shape[1]} classes"):
+            bridges.Contrasted(network, wrong)(images)
+    for foil in (-1, v.shape[1]):
+        with pytest.raises(WcxError, match=rf"foil {foil} is out of range: the model has {v.shape[1]} classes"):
+            bridges.LogOdds(network, [foil])(images)
