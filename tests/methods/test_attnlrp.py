@@ -258,6 +258,22 @@ def test_the_default_on_a_transformer_is_attnlrp_and_a_line_says_so(caplog: pyte
     assert wcx.Explainer(transformers.made("maxvit"), METHOD)(images).composite == "attnlrp"
 
 
+@pytest.mark.parametrize("composite", COMPOSITES)
+@pytest.mark.parametrize(("kind", "expected"), [("maxvit", 1), ("vit", 0)])
+def test_a_line_says_that_gates_make_large_maps(
+    kind: str, expected: int, composite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MaxViT has squeeze and excitation: the layer before its sigmoid divides by what is near 0."""
+    say.cache_clear()
+    with caplog.at_level(logging.WARNING, "wcx"):
+        wcx.Explainer(transformers.made(kind), METHOD, composite=composite)(
+            nets.images(2, size=transformers.SIZE).double()
+        )
+    assert [record.message.startswith("lrp: a gate (sigmoid of a layer's output)") for record in caplog.records] == [
+        True
+    ] * expected
+
+
 def test_nothing_changes_for_a_convolutional_network(caplog: pytest.LogCaptureFixture) -> None:
     """It keeps its composite, and one with gates its refusal."""
     with caplog.at_level(logging.WARNING, "wcx"):

@@ -44,6 +44,7 @@ from wcx.methods._functions import (
 from wcx.methods._layers import Function, Layer, Normalised
 from wcx.methods._shares import ByZennit, Ledger, Share, moved, shared
 from wcx.methods._watch import Watch
+from wcx.methods.base import say
 
 if TYPE_CHECKING:
     from zennit.core import BasicHook
@@ -68,6 +69,7 @@ _ACTIVATIONS = frozenset(
     | {"sigmoid", "hardsigmoid", "log_sigmoid", "tanh", "softplus", "softsign", "threshold"}
     | {"hardshrink", "softshrink", "tanhshrink"}
 )
+_GATES = frozenset(["sigmoid", "hardsigmoid"])  # not 0 where their argument is
 _ELEMENTWISE = frozenset(["add", "sub", "mul", "div", "batch_norm"])
 # The arguments of torch.nn.functional.batch_norm; torch.batch_norm has the weight and bias before the statistics.
 _NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
@@ -185,6 +187,11 @@ class Propagation(Watch):
             self._tokens_first = before
 
     def _pass(self, call: Call) -> Tensor:
+        if call.name in _GATES and self._rules.attention and call.inputs[0].grad_fn in self._layers:
+            say(
+                f"lrp: a gate ({call.name} of a layer's output) hands its relevance on as it is, and the layer divides that by its "
+                "output, which is 0 at a gate half open: maps may be larger than what they explain by powers of ten."
+            )
         value, in_place = call.fresh()
         return deliver(call, attach(value, call.inputs[0]), in_place)
 
