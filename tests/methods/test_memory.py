@@ -287,6 +287,18 @@ def test_a_call_costs_two_hooks_and_as_many_operations_beside_its_passes_however
     assert n_reads <= 3
 
 
+@pytest.mark.parametrize("method", ["gradient", "input_x_gradient", "deeplift"])
+def test_a_backward_pass_copies_no_buffer_again(method: str) -> None:
+    """Passes may write into buffers, and get copies; `explain` of these methods makes none."""
+    counts = []
+    for depth in (1, 30):
+        model, x = Net(depth=depth), images()
+        with counted() as (operations, _):
+            wcx.explain(model, x, 1, method, "original")
+        counts.append(operations["clone.default"] - len(list(model.buffers())))
+    assert counts[0] == counts[1]  # of images and logits
+
+
 def test_where_memory_is_short_a_known_layer_is_not_tried_twice() -> None:
     """The caller halves the batch: another pass of the same images would only fail once more."""
 

@@ -36,6 +36,8 @@ class AttentionRollout(Method):
 class RolloutRun(Run):
     """One forward pass of images (N, channels, H, W)."""
 
+    forward = False
+
     def __init__(self, model: nn.Module, images: Tensor) -> None:
         with evaluated(model) as state, torch.no_grad():
             found = Blocks.of(model, images, "attention_rollout")

@@ -56,6 +56,7 @@ class DeepLiftRun(Run):
             (N,) or (K, N), float64; None before the first.
     """
 
+    forward = False
     residual: Tensor | None = None
 
     def __init__(self, model: nn.Module, images: Tensor, start: Tensor) -> None:

@@ -27,8 +27,9 @@ class Gradient(Method):
 
     def run(self, model: nn.Module, images: Tensor, layer: str | nn.Module | None = None) -> Run:
         """See `Method.run`; `layer` plays no part."""
-        images = as_images(images).clone()  # for later: the caller may write into them
+        images = as_images(images)
         if not self.samples:
-            return InputRun(model, images, images if self.times_input else None)
+            return InputRun(model, images, times_input=self.times_input)
+        images = images.clone()  # for later: the caller may write into them
         cloud = smoothing(images, self.samples, self.noise, self.seed, times_input=self.times_input)
         return PathRun(model, images, cloud, self.batch_size)

@@ -46,6 +46,8 @@ class LeGrad(Method):
 class LeGradRun(Run):
     """One forward pass of images (N, channels, H, W) through the blocks, and one of each block's tokens through the head."""
 
+    forward = False
+
     def __init__(self, model: nn.Module, images: Tensor, *, relu: bool, last: int | None) -> None:
         with evaluated(model) as state:
             found = Blocks.of(model, images, "legrad")

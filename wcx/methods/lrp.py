@@ -162,6 +162,7 @@ class LRPRun(Run):
         residual: by how much the two differ, rounding alone: the explanation's sum plus `absorbed` minus sum_s r_s.
     """
 
+    forward = False
     absorbed: Tensor | None = None
     residual: Tensor | None = None
 

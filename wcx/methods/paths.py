@@ -16,19 +16,21 @@ class InputRun(Run):
     """One batch and the graph from the images to the logits.
 
     Args:
-        factor: what the gradient is multiplied by, (N, channels, H, W), or None.
+        times_input: the gradient is multiplied by the image.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, factor: Tensor | None = None) -> None:
+    forward = False
+
+    def __init__(self, model: nn.Module, images: Tensor, *, times_input: bool) -> None:
         with evaluated(model) as state:
             leaf = images.clone().requires_grad_()
             logits = forward(model, leaf)
             super().__init__(state, logits)
-        self._graph, self._factor = (logits, leaf), factor
+        self._graph, self._times_input = (logits, leaf), times_input
 
     def _explain(self, v: Tensor, path: Callable[[Tensor], Tensor] | None) -> Tensor:
         gradients = vjp(*self._graph, v)
-        return gradients if self._factor is None else gradients * self._factor
+        return gradients * self._graph[1].detach() if self._times_input else gradients
 
 
 @dataclass(frozen=True)
