@@ -1,6 +1,6 @@
 """Make docs/tables/pace.csv: an explanation's CPU seconds, over those of another tree of this repository, in turns.
 
-python docs/site/pace.py OTHER_TREE ROUNDS    # then `wcx report docs=true`; a method that refuses a network leaves a gap
+python docs/site/pace.py OTHER_TREE ROUNDS [NETWORK ...]    # then `wcx report docs=true`; a method that refuses leaves a gap
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -20,9 +20,13 @@ NETWORKS = ("alexnet", "squeezenet1_1", "resnet18", "mobilenet_v2", "mobilenet_v
 NETWORKS += ("densenet121", "efficientnet_b0")
 METHODS = ("gradcam", "linear_approximation", "gradient", "deeplift", "lrp")
 WARM = 2  # rounds before those that count
+# Memory stays with the process: how often its heap is given back to the system would weigh more than what differs.
 WORKER = """
-import contextlib, gc, sys, time
+import ctypes, gc, sys, time
 import torch, torchvision, wcx
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
+ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, -1)
 torch.set_num_threads(1)
 torch.manual_seed(0)
 pixels = torch.randn(4, 3, 224, 224)
@@ -78,14 +82,14 @@ def ratios(before: subprocess.Popen[str], now: subprocess.Popen[str], network: s
     return found[WARM:]
 
 
-def measured(tree: Path, n: int) -> Iterator[dict[str, object]]:
+def measured(tree: Path, n: int, networks: Sequence[str]) -> Iterator[dict[str, object]]:
     """Yield the median ratios, a network at a time."""
     commit = subprocess.check_output(["git", "-C", str(tree), "rev-parse", "--short", "HEAD"], text=True).strip()
     setting = (
         f"torchvision, random weights, 4 images of 224, 100 classes, one thread, median of {n} rounds; before: {commit}"
     )
     before, now = map(opened, (tree, HERE))
-    for network in NETWORKS:
+    for network in networks:
         for process in (before, now):
             seconds(process, network, "load")
         for method in METHODS:
@@ -96,4 +100,4 @@ def measured(tree: Path, n: int) -> Iterator[dict[str, object]]:
 
 
 if __name__ == "__main__":
-    write("pace", measured(Path(sys.argv[1]).resolve(), int(sys.argv[2])), ["network"])
+    write("pace", measured(Path(sys.argv[1]).resolve(), int(sys.argv[2]), sys.argv[3:] or NETWORKS), ["network"])
