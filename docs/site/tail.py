@@ -30,7 +30,7 @@ NAMED = {
     "Stanford Cars": "cars",
 }  # in the paper: here
 METHODS = {"gradcam": "gradcam", "linear_approximation": "linear approx."}
-SHOWN = (("CUB-200", "alexnet", 0), *((dataset, "vgg16", 0) for dataset in NAMED))  # in the long table
+SHOWN = list(product(NAMED, ("alexnet", "vgg16"), (0,)))  # in the long table
 CELLS = list(product(("t_1", "t_2"), ("blur", "zeros", "mean"), ("positive", "negative")))
 COMMAND = "python scripts/table1.py datasets=[{}] models=[{}] seeds=[{}] masks=[sign,equal]"
 MASKS = ("sign", "equal")
