@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -155,6 +156,19 @@ def test_weights_without_a_head_are_refused(folder: Path, tmp_path: Path) -> Non
         models.load(str(lacking), library="hf")
     assert "\n" not in str(caught.value)
     assert models.load(str(lacking), library="hf", num_classes=3).net.classifier.out_features == 3
+
+
+def test_a_backbone_that_lacks_parameters_beside_a_new_head_is_told(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lacking = shutil.copytree(folder, tmp_path / "lacking")
+    state = load_file(lacking / "model.safetensors")
+    first = next(key for key in state if key.endswith("query.weight"))
+    save_file({key: value for key, value in state.items() if key != first}, lacking / "model.safetensors")
+    for source, expected in ((folder, False), (lacking, True)):
+        with caplog.at_level(logging.WARNING, "wcx"):
+            models.load(str(source), library="hf", num_classes=3)
+        assert ("lack 1 of the network's parameters (vit." in caplog.text) is expected
 
 
 @pytest.fixture

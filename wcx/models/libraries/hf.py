@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from wcx.models.class_names import distinct
 from wcx.models.factories import one_line
 from wcx.models.libraries.base import Library, unavailable
 
+log = logging.getLogger("wcx")
 NEAR = 0.02  # of values in [0, 1]: two ways to round the resized sides and the cut are nearer
 
 
@@ -51,27 +53,34 @@ class HuggingFace(Library):
         if weights is None:
             return AutoModelForImageClassification.from_config(config)
         try:
-            if num_classes is None:
-                return whole(AutoModelForImageClassification, self.name, config=config)
-            return AutoModelForImageClassification.from_pretrained(
-                self.name, config=config, ignore_mismatched_sizes=True
+            is_new = num_classes is not None
+            return whole(
+                AutoModelForImageClassification,
+                self.name,
+                new_head=is_new,
+                config=config,
+                ignore_mismatched_sizes=is_new,
             )
         except OSError as error:
             raise unavailable(self, error) from error
 
 
-def whole(kind: Any, name: str, **options: Any) -> nn.Module:
-    """Return transformers' pretrained network of a kind, with every parameter from the file.
+def whole(kind: Any, name: str, *, new_head: bool = False, **options: Any) -> nn.Module:
+    """Return transformers' pretrained network of a kind, with every parameter from the file, but for those of a new head.
 
     Raises:
-        WcxError: the file lacks some, which transformers leaves random and only reports.
+        WcxError: the file lacks some, which transformers leaves random and only reports. Beside a new head a line says it:
+            pretraining may have had no use for a pooler's norm.
     """
     net, report = kind.from_pretrained(name, output_loading_info=True, **options)
-    if lacking := sorted({key for key, _ in net.named_parameters()} & set(report["missing_keys"])):
-        raise WcxError(
-            f"the weights of {name} lack {len(lacking)} of the network's parameters ({lacking[0]}): transformers leaves them "
-            "random; give weights that have them, or model.weights=random"
-        )
+    lacking = sorted({key for key, _ in net.named_parameters()} & set(report["missing_keys"]))
+    if new_head:
+        lacking = [key for key in lacking if key.startswith(f"{net.base_model_prefix}.")]
+    if lacking:
+        line = f"the weights of {name} lack {len(lacking)} of the network's parameters ({lacking[0]}): transformers leaves them "
+        if not new_head:
+            raise WcxError(f"{line}random; give weights that have them, or model.weights=random")
+        log.warning("%sas they begin", line)
     return net
 
 
