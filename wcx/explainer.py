@@ -57,14 +57,13 @@ class Explainer:
             raise WcxError(
                 f"options {', '.join(options)} beside a method that is made already; give them to it, or its name."
             )
+        name = method if isinstance(method, str) else type(method).__name__
         if layer is not None and self.method.space == "input":
             layered = ", ".join(name for name in methods.names() if methods.get(name).space == "activation")
-            name = method if isinstance(method, str) else type(method).__name__
             raise WcxError(
                 f"{name} explains the input, at no layer, got layer={layer!r}; leave it out, or use {layered}."
             )
         if layer is not None and self.method.transformers:  # no error: checks hand one layer to all methods of a space
-            name = method if isinstance(method, str) else type(method).__name__
             say(f"{name} reads the attention of all blocks: the layer that is named plays no part.")
         self.layer = layer
 

@@ -33,7 +33,6 @@ from wcx.checks import bench
 from wcx.checks.findings import Finding, LeftOut, LeftOutError, text
 from wcx.checks.processes import scarce
 from wcx.checks.workloads import WORKLOADS
-from wcx.errors import WcxError
 from wcx.experiments import Cell
 from wcx.experiments.images import stacked
 from wcx.files import write
@@ -111,17 +110,15 @@ def agreement(setup: Setup) -> Iterator[Finding | LeftOut]:
     for network in setup.networks:
         cells = [Cell(*pair) for pair in product(methods.of_gradients(), contrasts.names())]
         jobs = [setup.opened(network, "masking", cells, device) for device in ("cpu", "")]
-        for method in methods.of_gradients():
-            try:
-                _ = dataclasses.replace(jobs[0], cells=[Cell(method, "original")]).settled
-            except WcxError as refusal:  # LRP has no rule for all that networks do
-                cells = [cell for cell in cells if cell.method != method]
-                yield LeftOut("agreement", f"{network} {method}", str(refusal))
-        jobs = [dataclasses.replace(job, cells=cells) for job in jobs]
         pixels = stacked(jobs[0].read(jobs[0].chunks()[0][:2]))
+        accepted, refused = methods.accepted(methods.of_gradients(), {}, jobs[0].loaded.model, pixels[:1])
+        for method, error in refused.items():  # LRP has no rule for all that networks do
+            yield LeftOut("agreement", f"{network} {method}", str(error))
+        cells = [cell for cell in cells if cell.method in accepted]
+        jobs = [dataclasses.replace(job, cells=cells) for job in jobs]
         exact = _maps(jobs[0], cells, pixels.double())
         errors = [_errors(_maps(job, cells, pixels), exact) for job in jobs]
-        for method in dict.fromkeys(cell.method for cell in cells):
+        for method in accepted:
             cpu, here = (max(value for cell, value in error.items() if cell.method == method) for error in errors)
             yield Finding("agreement", f"{network} {method}, float32 error", here, most=max(5 * cpu, 1e-4))
 

@@ -178,15 +178,11 @@ class GalleryJob:
         choice = self.choose(kind)
         items, model = list(self.read(choice.indices)), self.loaded.model
         first = next(item.pixels for item in items if item.pixels is not None)[None].to(device_of(model))
-        options: dict[str, dict[str, Any]] = {}
-        are_asked = bool(self.methods) or set(kind.methods) != set(methods.of_gradients())
-        for name in kind.methods:
-            try:
-                options[name] = methods.settled(name, self.method_options.get(name, {}), model, first)
-            except WcxError as refusal:
-                if are_asked:
-                    raise
-                log.warning("%s is left out: %s", name, refusal)
+        options, refused = methods.accepted(kind.methods, self.method_options, model, first)
+        for name, error in refused.items():
+            if self.methods or set(kind.methods) != set(methods.of_gradients()):  # they were asked for by name
+                raise error
+            log.warning("%s is left out: %s", name, error)
         kind = replace(kind, methods=tuple(options))
         created = {name: methods.create(name, **options[name]) for name in kind.methods}
         subject = Subject(

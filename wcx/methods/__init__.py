@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wcx.errors import WcxError, choose, construct
 from wcx.methods.base import Method, Run
 
-__all__ = ["Method", "Run", "create", "differing", "get", "names", "of_gradients", "settled"]
+__all__ = ["Method", "Run", "accepted", "create", "differing", "get", "names", "of_gradients", "settled"]
 
 _SHARED = {"base", "activation", "layers", "paths"}  # files that hold what methods share, not a method
 
@@ -76,6 +76,20 @@ def settled(name: str, options: Mapping[str, Any], model: nn.Module, images: Ten
         images: (N, channels, H, W) in its input space, any.
     """
     return {**options, **(create(name, **options).settled(model, images) if name in names() else {})}
+
+
+def accepted(
+    asked: Iterable[str], options: Mapping[str, Mapping[str, Any]], model: nn.Module, images: Tensor
+) -> tuple[dict[str, dict[str, Any]], dict[str, WcxError]]:
+    """Return the options of methods as a network takes them, see `settled`, and the errors of those that refuse it."""
+    taken: dict[str, dict[str, Any]] = {}
+    refused: dict[str, WcxError] = {}
+    for name in asked:
+        try:
+            taken[name] = settled(name, options.get(name, {}), model, images)
+        except WcxError as error:
+            refused[name] = error
+    return taken, refused
 
 
 def differing(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

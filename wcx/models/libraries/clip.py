@@ -71,9 +71,11 @@ class Clip(Library):
             raise WcxError(
                 "model=clip needs sentences: model.prompts=['a red bird','a black bird'], or a file with one a line."
             )
-        given = list(self.classes or [])
-        self.class_names = given if prompts is None else read_classes(prompts, "model.prompts", repeated=False)
-        self.sentences = self.class_names if prompts is not None else self._filled(self.class_names)
+        if prompts is None:
+            self.class_names = list(self.classes or [])
+            self.sentences = self._filled(self.class_names)
+        else:
+            self.sentences = self.class_names = read_classes(prompts, "model.prompts", repeated=False)
         self.outputs = len(self.sentences)
         self.instead = "" if prompts is None else "; or let the sentences be the classes: class_map=none"
         if self.is_hub:

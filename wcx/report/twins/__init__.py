@@ -196,9 +196,9 @@ def _findings_of_mistakes(pairs: pd.DataFrame) -> list[str]:
         better, worse = (int(((rows["p_holm"] < 0.05) & (sign * rows["difference"] > 0)).sum()) for sign in (1, -1))
         images = " to ".join(str(n) for n in sorted({rows["n"].min(), rows["n"].max()}))
         least = rows["detectable"].max()
-        shown = "" if pd.isna(least) else f": a difference of {least:.2f} would show"  # of one image there is no spread
+        detectable = "" if pd.isna(least) else f": a difference of {least:.2f} would show"  # one image has no spread
         sentences.append(
             f"Q5 ({score}): higher than original in {better} of {len(rows)} comparisons, lower in {worse} (p Holm < 0.05, "
-            f"m = {int(rows['m'].iloc[0])}; n = {images} mistakes{shown})"
+            f"m = {int(rows['m'].iloc[0])}; n = {images} mistakes{detectable})"
         )
     return sentences
